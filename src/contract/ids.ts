@@ -1,0 +1,19 @@
+/** Ids: a prefix, an underscore, and a UUIDv7 in 26 characters of lower-case base32 (RFC 4648 alphabet, no padding). */
+
+/** What an id names. */
+export type IdPrefix = "vm" | "tpl" | "snap" | "img" | "op" | "ex";
+
+/** An id with its prefix, e.g. `vm_agmx...`. */
+export type Id<P extends IdPrefix = IdPrefix> = `${P}_${string}`;
+export type VmId = Id<"vm">;
+export type TemplateId = Id<"tpl">;
+export type ImageId = Id<"img">;
+export type OperationId = Id<"op">;
+/** A process started by exec in a VM. */
+export type ExecId = Id<"ex">;
+
+/** Characters of the random part of an id. */
+export const ID_LENGTH = 26;
+
+/** Names that users give: docker's rule, at most 63 characters so that a name can be a host name. */
+export const NAME_PATTERN = "^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$";
