@@ -64,6 +64,7 @@ export const CODES = {
   qmp_protocol_violation: "internal",
   qmp_command_failed: "internal",
   qmp_disconnected: "unavailable",
+  connection_failed: "unavailable",
   state_load_failed: "internal",
   boot_failed: "internal",
   kernel_not_found: "failed_precondition",
