@@ -5,93 +5,103 @@ import type { Deadline } from "./deadline.ts";
 
 /** What a channel tells its owner. */
 export interface ChannelEvents {
-  /** Bytes arrived. The chunk is only valid during the call unless copied. */
-  data(chunk: Uint8Array): void;
-  /** The connection is gone, once; `cause` is set when it broke. */
-  closed(cause: Error | undefined): void;
+	/** Bytes arrived. The chunk is only valid during the call unless copied. */
+	data(chunk: Uint8Array): void;
+	/** The connection is gone, once; `cause` is set when it broke. */
+	closed(cause: Error | undefined): void;
 }
 
 /** A connected byte stream. */
 export interface ByteChannel {
-  /** Queues bytes in order. @returns whether the queue is empty (all handed to the kernel). */
-  write(bytes: Uint8Array): boolean;
-  /** Resolves when everything queued has been handed to the kernel; rejects when the connection goes first. */
-  drained(): Promise<void>;
-  /** Stops and restarts the delivery of data. */
-  pause(): void;
-  resume(): void;
-  /** Closes at once; what is queued is lost. `closed` is still called. */
-  close(): void;
+	/** Queues bytes in order. @returns whether the queue is empty (all handed to the kernel). */
+	write(bytes: Uint8Array): boolean;
+	/** Resolves when everything queued has been handed to the kernel; rejects when the connection goes first. */
+	drained(): Promise<void>;
+	/** Stops and restarts the delivery of data. */
+	pause(): void;
+	resume(): void;
+	/** Closes at once; what is queued is lost. `closed` is still called. */
+	close(): void;
 }
 
 class UnixChannel implements ByteChannel {
-  #socket: Socket<undefined> | undefined;
-  #queue: Uint8Array[] = [];
-  #waiters: { resolve: () => void; reject: (error: Error) => void }[] = [];
-  #closed = false;
+	#socket: Socket<undefined> | undefined;
+	#queue: Uint8Array[] = [];
+	#waiters: { resolve: () => void; reject: (error: Error) => void }[] = [];
+	#closed = false;
 
-  constructor(
-    readonly path: string,
-    readonly events: ChannelEvents,
-  ) {}
+	constructor(
+		readonly path: string,
+		readonly events: ChannelEvents,
+	) {}
 
-  attach(socket: Socket<undefined>): void {
-    this.#socket = socket;
-  }
+	attach(socket: Socket<undefined>): void {
+		this.#socket = socket;
+	}
 
-  write(bytes: Uint8Array): boolean {
-    if (this.#closed || this.#socket === undefined) return false;
-    if (this.#queue.length > 0) {
-      this.#queue.push(bytes.slice());
-      return false;
-    }
-    const written = Math.max(0, this.#socket.write(bytes));
-    if (written === bytes.length) return true;
-    this.#queue.push(bytes.slice(written));
-    return false;
-  }
+	write(bytes: Uint8Array): boolean {
+		if (this.#closed || this.#socket === undefined) return false;
+		if (this.#queue.length > 0) {
+			this.#queue.push(bytes.slice());
+			return false;
+		}
+		const written = Math.max(0, this.#socket.write(bytes));
+		if (written === bytes.length) return true;
+		this.#queue.push(bytes.slice(written));
+		return false;
+	}
 
-  flush(): void {
-    while (this.#socket !== undefined) {
-      const head = this.#queue[0];
-      if (head === undefined) break;
-      const written = Math.max(0, this.#socket.write(head));
-      if (written < head.length) {
-        this.#queue[0] = head.subarray(written);
-        return;
-      }
-      this.#queue.shift();
-    }
-    for (const waiter of this.#waiters.splice(0)) waiter.resolve();
-  }
+	flush(): void {
+		while (this.#socket !== undefined) {
+			const head = this.#queue[0];
+			if (head === undefined) break;
+			const written = Math.max(0, this.#socket.write(head));
+			if (written < head.length) {
+				this.#queue[0] = head.subarray(written);
+				return;
+			}
+			this.#queue.shift();
+		}
+		for (const waiter of this.#waiters.splice(0)) waiter.resolve();
+	}
 
-  drained(): Promise<void> {
-    if (this.#closed) return Promise.reject(new MayflyError("connection_failed", `The connection to ${this.path} is closed`));
-    if (this.#queue.length === 0) return Promise.resolve();
-    return new Promise((resolve, reject) => this.#waiters.push({ resolve, reject }));
-  }
+	drained(): Promise<void> {
+		if (this.#closed)
+			return Promise.reject(
+				new MayflyError(
+					"connection_failed",
+					`The connection to ${this.path} is closed`,
+				),
+			);
+		if (this.#queue.length === 0) return Promise.resolve();
+		return new Promise((resolve, reject) =>
+			this.#waiters.push({ resolve, reject }),
+		);
+	}
 
-  pause(): void {
-    this.#socket?.pause();
-  }
+	pause(): void {
+		this.#socket?.pause();
+	}
 
-  resume(): void {
-    this.#socket?.resume();
-  }
+	resume(): void {
+		this.#socket?.resume();
+	}
 
-  close(): void {
-    this.#socket?.terminate();
-    this.end(undefined);
-  }
+	close(): void {
+		this.#socket?.terminate();
+		this.end(undefined);
+	}
 
-  end(cause: Error | undefined): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.#queue = [];
-    const error = cause ?? new MayflyError("cancelled", `The connection to ${this.path} was closed`);
-    for (const waiter of this.#waiters.splice(0)) waiter.reject(error);
-    this.events.closed(cause);
-  }
+	end(cause: Error | undefined): void {
+		if (this.#closed) return;
+		this.#closed = true;
+		this.#queue = [];
+		const error =
+			cause ??
+			new MayflyError("cancelled", `The connection to ${this.path} was closed`);
+		for (const waiter of this.#waiters.splice(0)) waiter.reject(error);
+		this.events.closed(cause);
+	}
 }
 
 /**
@@ -99,33 +109,44 @@ class UnixChannel implements ByteChannel {
  * sockets are listening before their path is known to anyone and take one connection each.
  * @throws `unavailable`-kind errors when nobody listens, `deadline_exceeded` at the deadline.
  */
-export async function connectUnix(path: string, events: ChannelEvents, deadline: Deadline): Promise<ByteChannel> {
-  const channel = new UnixChannel(path, events);
-  const connecting = Bun.connect<undefined>({
-    unix: path,
-    data: undefined,
-    socket: {
-      binaryType: "uint8array",
-      open: (socket) => channel.attach(socket),
-      data: (_socket, chunk) => events.data(chunk),
-      drain: () => channel.flush(),
-      close: (_socket, error) => channel.end(error instanceof Error ? error : undefined),
-      error: (_socket, error) => channel.end(error),
-    },
-  });
-  try {
-    channel.attach(await deadline.race(connecting, `the connection to ${path}`));
-    return channel;
-  } catch (error) {
-    connecting.then(
-      (socket) => socket.terminate(),
-      () => undefined,
-    );
-    if (error instanceof MayflyError) throw error;
-    throw new MayflyError("connection_failed", `Cannot connect to ${path}: ${describe(error)}`, { cause: error, details: { path } });
-  }
+export async function connectUnix(
+	path: string,
+	events: ChannelEvents,
+	deadline: Deadline,
+): Promise<ByteChannel> {
+	const channel = new UnixChannel(path, events);
+	const connecting = Bun.connect<undefined>({
+		unix: path,
+		data: undefined,
+		socket: {
+			binaryType: "uint8array",
+			open: (socket) => channel.attach(socket),
+			data: (_socket, chunk) => events.data(chunk),
+			drain: () => channel.flush(),
+			close: (_socket, error) =>
+				channel.end(error instanceof Error ? error : undefined),
+			error: (_socket, error) => channel.end(error),
+		},
+	});
+	try {
+		channel.attach(
+			await deadline.race(connecting, `the connection to ${path}`),
+		);
+		return channel;
+	} catch (error) {
+		connecting.then(
+			(socket) => socket.terminate(),
+			() => undefined,
+		);
+		if (error instanceof MayflyError) throw error;
+		throw new MayflyError(
+			"connection_failed",
+			`Cannot connect to ${path}: ${describe(error)}`,
+			{ cause: error, details: { path } },
+		);
+	}
 }
 
 function describe(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+	return error instanceof Error ? error.message : String(error);
 }
