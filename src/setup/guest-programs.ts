@@ -1,0 +1,76 @@
+/** Compiles Mayfly's own C programs, the guest agent and the launcher, statically with musl. */
+
+import { createHash } from "node:crypto";
+import { copyPath, identityOf, makeDirectory, removePath, temporaryDirectory, writeText } from "../sys/paths.ts";
+import { publishDirectory, sha256File } from "../sys/publish.ts";
+import { runTool } from "../sys/tool.ts";
+import { AGENT_SOURCES, LAUNCHER_SOURCES, type Sources } from "./guest-sources.ts";
+import type { Step, StepContext } from "./step.ts";
+import type { Workspace } from "./workspace.ts";
+
+/** Digits of a build id: 16 bytes, as the agent's hello has them. */
+const BUILD_ID_DIGITS = 32;
+
+/** What a set of sources is known by: 32 hexadecimal digits that change with any name or byte. */
+export function sourcesId(sources: Sources): string {
+  const hash = createHash("sha256");
+  for (const [name, text] of Object.entries(sources).sort(([a], [b]) => (a < b ? -1 : 1))) {
+    hash.update(`${name}\0${Buffer.byteLength(text)}\0${text}`);
+  }
+  return hash.digest("hex").slice(0, BUILD_ID_DIGITS);
+}
+
+/** Step: fills `made.agent` with `artifacts/agent/ID/agent`, built from the sources of this Mayfly. */
+export function agentStep(workspace: Workspace): Step {
+  const buildId = sourcesId(AGENT_SOURCES);
+  const path = `${workspace.directory}/agent/${buildId}/agent`;
+  return {
+    name: "guest agent",
+    async pending() {
+      if (workspace.made.agent?.path !== path)
+        return workspace.made.agent === undefined ? "not set up yet" : "its sources changed";
+      return (await identityOf(path)) === undefined ? `${path} is gone` : undefined;
+    },
+    async run(context) {
+      await build(AGENT_SOURCES, "agent", path, buildId, context);
+      workspace.made.agent = { path, buildId, sha256: await sha256File(path) };
+    },
+  };
+}
+
+/** Step: fills `made.launcher` with `artifacts/launcher/ID/launcher`. */
+export function launcherStep(workspace: Workspace): Step {
+  const id = sourcesId(LAUNCHER_SOURCES);
+  const path = `${workspace.directory}/launcher/${id}/launcher`;
+  return {
+    name: "launcher",
+    async pending() {
+      if (workspace.made.launcher?.path !== path)
+        return workspace.made.launcher === undefined ? "not set up yet" : "its sources changed";
+      return (await identityOf(path)) === undefined ? `${path} is gone` : undefined;
+    },
+    async run(context) {
+      await build(LAUNCHER_SOURCES, "launcher", path, id, context);
+      workspace.made.launcher = { path };
+    },
+  };
+}
+
+/** Writes the sources into a directory of their own, runs their Makefile there, and publishes the program. */
+async function build(sources: Sources, program: string, path: string, id: string, context: StepContext): Promise<void> {
+  if ((await identityOf(path)) !== undefined) return;
+  const directory = path.slice(0, path.lastIndexOf("/"));
+  const work = await temporaryDirectory(`mayfly-${program}`);
+  try {
+    for (const [name, text] of Object.entries(sources)) await writeText(`${work}/source/${name}`, text);
+    await makeDirectory(`${work}/build`);
+    context.report("compiling with musl-gcc");
+    const variables = [`BUILD=${work}/build`, `BUILD_ID=${id}`, "CC=musl-gcc"];
+    await runTool(["make", "-C", `${work}/source`, ...variables, `${work}/build/${program}`], {
+      ...(context.signal === undefined ? {} : { signal: context.signal }),
+    });
+    await publishDirectory(directory, (beside) => copyPath(`${work}/build/${program}`, `${beside}/${program}`));
+  } finally {
+    await removePath(work);
+  }
+}

@@ -1,0 +1,116 @@
+/** Set-up: brings a machine to the state where the daemon can run. Each step is skipped when done, and may be repeated. */
+
+import { MayflyError } from "../contract/errors.ts";
+import { waitForLock } from "../sys/lock.ts";
+import { isWritable, makeDirectory, namesIn } from "../sys/paths.ts";
+import { sweepUnfinished } from "../sys/publish.ts";
+import { type Artifacts, artifactsDirectory, loadArtifacts, saveArtifacts } from "./artifacts.ts";
+import { agentStep, launcherStep } from "./guest-programs.ts";
+import { initramfsStep } from "./initramfs.ts";
+import { busyboxStep, kernelStep } from "./kernel.ts";
+import { packagesStep } from "./packages-step.ts";
+import { qemuStep } from "./qemu.ts";
+import type { OnProgress, Step } from "./step.ts";
+import { complete, openWorkspace, type Workspace } from "./workspace.ts";
+
+/** What {@link setup} may be told. */
+export interface SetupOptions {
+  /** State directory, `/var/lib/mayfly` unless `MAYFLY_STATE_DIR` says otherwise; the caller decides. */
+  stateDir: string;
+  onProgress?: OnProgress;
+  /** Aborting it stops the set-up as soon as that is safe. */
+  signal?: AbortSignal;
+}
+
+/** Another set-up of the same state directory may take so long. */
+const LOCK_DEADLINE_MS = 1_800_000;
+
+/** The steps of a set-up, in their order. */
+export function setupSteps(workspace: Workspace): Step[] {
+  return [
+    packagesStep(),
+    qemuStep(workspace),
+    kernelStep(workspace),
+    busyboxStep(workspace),
+    agentStep(workspace),
+    launcherStep(workspace),
+    initramfsStep(workspace),
+  ];
+}
+
+/**
+ * Runs the steps that are not done yet and puts the artifacts in force. One at a time per state directory: a second call, of any
+ * process, waits for the first and then finds all done.
+ *
+ * @returns the artifacts in force.
+ * @throws MayflyError `root_required` (its remedy is the command that root has to run), `cancelled`, `tool_failed`, `disk_full`, and what a step throws; `stage` names the step.
+ */
+export async function setup(options: SetupOptions): Promise<Artifacts> {
+  const onProgress = options.onProgress ?? (() => {});
+  const workspace = await openWorkspace(options.stateDir);
+  const steps = setupSteps(workspace);
+  if (!(await anyPending(steps))) {
+    for (const step of steps) onProgress({ kind: "skipped", step: step.name });
+    return loadArtifacts(options.stateDir);
+  }
+  await makeStateDirectory(options.stateDir);
+  const onWait = () => onProgress({ kind: "started", step: "waiting", reason: "another set-up is at work" });
+  const wait = options.signal === undefined ? { onWait } : { onWait, signal: options.signal };
+  using _lock = await waitForLock(`${workspace.directory}/lock`, { deadlineMs: LOCK_DEADLINE_MS, ...wait });
+  return await runSteps(options, onProgress);
+}
+
+async function anyPending(steps: readonly Step[]): Promise<boolean> {
+  for (const step of steps) {
+    if ((await step.pending()) !== undefined) return true;
+  }
+  return false;
+}
+
+async function runSteps(options: SetupOptions, onProgress: OnProgress): Promise<Artifacts> {
+  const workspace = await openWorkspace(options.stateDir);
+  for (const name of await namesIn(workspace.directory)) await sweepUnfinished(`${workspace.directory}/${name}`);
+  for (const step of setupSteps(workspace)) await runStep(step, options, onProgress);
+  await saveArtifacts(options.stateDir, complete(workspace));
+  return loadArtifacts(options.stateDir);
+}
+
+async function runStep(step: Step, options: SetupOptions, onProgress: OnProgress): Promise<void> {
+  const reason = await step.pending();
+  if (reason === undefined) {
+    onProgress({ kind: "skipped", step: step.name });
+    return;
+  }
+  onProgress({ kind: "started", step: step.name, reason });
+  const startedMs = performance.now();
+  const report = (message: string, fraction?: number) =>
+    onProgress({ kind: "activity", step: step.name, message, ...(fraction === undefined ? {} : { fraction }) });
+  try {
+    await step.run({ report, signal: options.signal });
+  } catch (error) {
+    throw withStage(error, step.name);
+  }
+  onProgress({ kind: "finished", step: step.name, elapsedMs: performance.now() - startedMs });
+}
+
+function withStage(error: unknown, stage: string): unknown {
+  if (!(error instanceof MayflyError)) return error;
+  const details = error.code === "root_required" ? { ...error.details, remedy: "sudo mayfly setup" } : error.details;
+  return new MayflyError(error.code, error.message, { stage, details, cause: error.cause });
+}
+
+async function makeStateDirectory(stateDir: string): Promise<void> {
+  const directory = artifactsDirectory(stateDir);
+  try {
+    await makeDirectory(directory);
+  } catch (cause) {
+    throw new MayflyError("root_required", `Cannot write to ${directory}: that needs root`, {
+      details: { remedy: "sudo mayfly setup", path: directory },
+      cause,
+    });
+  }
+  if (await isWritable(directory)) return;
+  throw new MayflyError("root_required", `Cannot write to ${directory}: that needs root`, {
+    details: { remedy: "sudo mayfly setup", path: directory },
+  });
+}

@@ -1,0 +1,182 @@
+/** Runs host programs (apt-get, cpio, mkfs.erofs ...) to their end, with a deadline and typed errors. */
+
+import { MayflyError } from "../contract/errors.ts";
+
+/** What {@link runTool} may be told besides the command. */
+export interface ToolOptions {
+  cwd?: string;
+  /** Added to the daemon's own environment; `LC_ALL=C` is always set, so that messages are the same everywhere. */
+  env?: Readonly<Record<string, string>>;
+  /** Aborting it kills the program and whatever it started. */
+  signal?: AbortSignal;
+  /** Milliseconds until the program is killed; 10 minutes unless told. */
+  deadlineMs?: number;
+  /** Called with each full line as it comes, from both outputs. */
+  onLine?: (line: string, source: "stdout" | "stderr") => void;
+  /** Bytes for standard input; nothing (/dev/null) unless told. */
+  input?: Uint8Array;
+  /** An abort does not kill the program but waits for its end, which would otherwise leave something half done. */
+  uninterruptible?: boolean;
+}
+
+/** What a program printed; it ended with code 0. */
+export interface ToolResult {
+  stdout: string;
+  stderr: string;
+}
+
+/** Characters of each output that are kept. */
+const KEPT_OUTPUT_CHARS = 4 * 1024 * 1024;
+/** Characters of standard error that go into an error. */
+const TAIL_CHARS = 2000;
+const DEFAULT_DEADLINE_MS = 600_000;
+
+/** Debian packages of the programs that Mayfly runs. */
+const PACKAGES: Readonly<Record<string, string>> = {
+  "apt-cache": "apt",
+  "apt-get": "apt",
+  clang: "clang",
+  cpio: "cpio",
+  "dpkg-deb": "dpkg",
+  "dump.erofs": "erofs-utils",
+  "fsck.erofs": "erofs-utils",
+  ldd: "libc-bin",
+  make: "make",
+  "mkfs.erofs": "erofs-utils",
+  "mkfs.ext4": "e2fsprogs",
+  "musl-gcc": "musl-tools",
+  tar: "tar",
+  unshare: "util-linux",
+  xz: "xz-utils",
+  zstd: "zstd",
+};
+
+/** The Debian package that has a program, or `undefined` if this table does not know. */
+export function packageOf(program: string): string | undefined {
+  return PACKAGES[program.slice(program.lastIndexOf("/") + 1)];
+}
+
+/** Absolute path of a program in `PATH` (with the system's own directories added), or `undefined`. */
+export function findTool(program: string): string | undefined {
+  return Bun.which(program, { PATH: toolPath() }) ?? undefined;
+}
+
+/** `PATH` of the programs that are run: users often lack the sbin directories in theirs. */
+function toolPath(): string {
+  const own = process.env["PATH"] ?? "";
+  const extra = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"].filter(
+    (d) => !own.split(":").includes(d),
+  );
+  return [own, ...extra].filter((part) => part !== "").join(":");
+}
+
+/**
+ * Runs a program and returns what it printed. The program gets a session of its own, so that a Ctrl-C in the terminal
+ * reaches it only through `signal`.
+ *
+ * @throws MayflyError `tool_missing` (`details.remedy` names the package), `tool_failed` (exit code, signal, end of its
+ * standard error), `deadline_exceeded`, `cancelled`.
+ */
+export async function runTool(command: readonly string[], options: ToolOptions = {}): Promise<ToolResult> {
+  const program = command[0] ?? "";
+  const found = findTool(program);
+  if (found === undefined) throw missing(program);
+  if (options.signal?.aborted) throw cancelled(command, undefined);
+  const child = Bun.spawn([found, ...command.slice(1)], {
+    cwd: options.cwd ?? process.cwd(),
+    env: { ...process.env, PATH: toolPath(), LC_ALL: "C", ...options.env },
+    stdin: options.input ?? "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+    detached: true,
+  });
+  let ended: "deadline" | "cancelled" | undefined;
+  const stop = (why: "deadline" | "cancelled") => {
+    ended ??= why;
+    killGroup(child.pid);
+  };
+  const deadlineMs = options.deadlineMs ?? DEFAULT_DEADLINE_MS;
+  const timer = setTimeout(() => stop("deadline"), deadlineMs);
+  const onAbort = () => {
+    if (!options.uninterruptible) stop("cancelled");
+  };
+  options.signal?.addEventListener("abort", onAbort, { once: true });
+  try {
+    const [stdout, stderr] = await Promise.all([
+      collect(child.stdout, (line) => options.onLine?.(line, "stdout")),
+      collect(child.stderr, (line) => options.onLine?.(line, "stderr")),
+      child.exited,
+    ]);
+    if (ended === "deadline") throw timedOut(command, deadlineMs, stderr);
+    if (ended === "cancelled" || options.signal?.aborted) throw cancelled(command, stderr);
+    if (child.exitCode !== 0) throw failed(command, child.exitCode, child.signalCode, stderr || stdout);
+    return { stdout, stderr };
+  } finally {
+    clearTimeout(timer);
+    options.signal?.removeEventListener("abort", onAbort);
+  }
+}
+
+function killGroup(pid: number): void {
+  try {
+    process.kill(-pid, "SIGKILL");
+  } catch {
+    // It has ended already.
+  }
+}
+
+/** Reads an output to its end, hands on full lines, and keeps its last {@link KEPT_OUTPUT_CHARS} characters. */
+async function collect(stream: ReadableStream<Uint8Array>, onLine: (line: string) => void): Promise<string> {
+  const decoder = new TextDecoder();
+  let kept = "";
+  let rest = "";
+  for await (const chunk of stream) {
+    const text = decoder.decode(chunk, { stream: true });
+    kept = (kept + text).slice(-KEPT_OUTPUT_CHARS);
+    const lines = (rest + text).split(/[\r\n]/);
+    rest = (lines.pop() ?? "").slice(-KEPT_OUTPUT_CHARS);
+    for (const line of lines) onLine(line);
+  }
+  if (rest !== "") onLine(rest);
+  return kept;
+}
+
+function missing(program: string): MayflyError {
+  const owner = packageOf(program);
+  const remedy = owner === undefined ? undefined : `apt-get install -y ${owner}`;
+  const hint = remedy === undefined ? "" : `; install it with: ${remedy}`;
+  return new MayflyError("tool_missing", `Cannot run ${program}: it is not installed${hint}`, {
+    details: remedy === undefined ? { path: program } : { path: program, remedy },
+  });
+}
+
+function failed(
+  command: readonly string[],
+  exitCode: number | null,
+  signal: NodeJS.Signals | number | null,
+  output: string,
+): MayflyError {
+  const stderrTail = output.trimEnd().slice(-TAIL_CHARS);
+  const how = signal === null ? `ended with code ${exitCode}` : `was killed by ${signal}`;
+  const last = stderrTail.split("\n").pop() ?? "";
+  return new MayflyError("tool_failed", `${describe(command)} ${how}${last === "" ? "" : `: ${last}`}`, {
+    details: { stderrTail, ...(signal === null ? { exitCode: exitCode ?? -1 } : { signal: String(signal) }) },
+  });
+}
+
+function timedOut(command: readonly string[], deadlineMs: number, stderr: string): MayflyError {
+  return new MayflyError("deadline_exceeded", `${describe(command)} did not end within ${deadlineMs} ms`, {
+    details: { stderrTail: stderr.trimEnd().slice(-TAIL_CHARS) },
+  });
+}
+
+function cancelled(command: readonly string[], stderr: string | undefined): MayflyError {
+  return new MayflyError("cancelled", `${describe(command)} was interrupted`, {
+    details: stderr === undefined ? {} : { stderrTail: stderr.trimEnd().slice(-TAIL_CHARS) },
+  });
+}
+
+function describe(command: readonly string[]): string {
+  const text = command.join(" ");
+  return text.length <= 160 ? text : `${text.slice(0, 157)}...`;
+}
