@@ -6,93 +6,77 @@ import { z } from "zod";
 import { CODES, type ErrorCode } from "./errors.ts";
 import { NAME_PATTERN } from "./ids.ts";
 
-const name = z
-	.string()
-	.regex(
-		new RegExp(NAME_PATTERN),
-		"a name has letters, digits, '_', '.', '-', at most 63",
-	);
+const name = z.string().regex(new RegExp(NAME_PATTERN), "a name has letters, digits, '_', '.', '-', at most 63");
 const hostname = z
-	.string()
-	.regex(
-		/^[a-zA-Z0-9]([a-zA-Z0-9-]{0,62})$/,
-		"a host name has letters, digits and '-', at most 63",
-	);
+  .string()
+  .regex(/^[a-zA-Z0-9]([a-zA-Z0-9-]{0,62})$/, "a host name has letters, digits and '-', at most 63");
 const noNul = (text: string) => !text.includes("\0");
 const text = z.string().max(32_768).refine(noNul, "must not contain NUL");
-const environmentName = z
-	.string()
-	.regex(/^[^=\0]+$/, "an environment variable's name has no '=' and no NUL");
+const environmentName = z.string().regex(/^[^=\0]+$/, "an environment variable's name has no '=' and no NUL");
 const shape = z.object({ memoryMiB: z.int(), vcpus: z.int() });
 
 /** RFC 9457 problem document with our code. */
 export const Problem = z.object({
-	type: z.string(),
-	title: z.string(),
-	status: z.int(),
-	detail: z.string(),
-	code: z.enum(Object.keys(CODES) as [ErrorCode, ...ErrorCode[]]),
-	kind: z.string(),
-	stage: z.string().optional(),
-	vmId: z.string().optional(),
-	details: z.record(z.string(), z.unknown()).optional(),
+  type: z.string(),
+  title: z.string(),
+  status: z.int(),
+  detail: z.string(),
+  code: z.enum(Object.keys(CODES) as [ErrorCode, ...ErrorCode[]]),
+  kind: z.string(),
+  stage: z.string().optional(),
+  vmId: z.string().optional(),
+  details: z.record(z.string(), z.unknown()).optional(),
 });
 
 /** Size of a terminal in characters. */
 export const TerminalSize = z.object({
-	rows: z.int().min(0).max(65_535),
-	columns: z.int().min(0).max(65_535),
+  rows: z.int().min(0).max(65_535),
+  columns: z.int().min(0).max(65_535),
 });
 
 /** A process to run in a VM. */
 export const ExecRequest = z.strictObject({
-	/** Program and arguments. A program without a slash is looked for in PATH. */
-	command: z.array(text).min(1).max(1024),
-	env: z.record(environmentName, text).optional(),
-	workdir: text.optional(),
-	/** Numeric user and group, `UID[:GID]`; default 0:0. */
-	user: z
-		.string()
-		.regex(/^\d{1,10}(:\d{1,10})?$/, "a user is UID or UID:GID")
-		.optional(),
-	/** A terminal of this size; without it stdout and stderr are separate pipes. */
-	terminal: TerminalSize.optional(),
-	/** Whether standard input stays open for the client; otherwise it is /dev/null. */
-	stdin: z.boolean().optional(),
-	/** Milliseconds after which the process is killed with its tree. */
-	timeoutMs: z.int().min(1).optional(),
+  /** Program and arguments. A program without a slash is looked for in PATH. */
+  command: z.array(text).min(1).max(1024),
+  env: z.record(environmentName, text).optional(),
+  workdir: text.optional(),
+  /** Numeric user and group, `UID[:GID]`; default 0:0. */
+  user: z
+    .string()
+    .regex(/^\d{1,10}(:\d{1,10})?$/, "a user is UID or UID:GID")
+    .optional(),
+  /** A terminal of this size; without it stdout and stderr are separate pipes. */
+  terminal: TerminalSize.optional(),
+  /** Whether standard input stays open for the client; otherwise it is /dev/null. */
+  stdin: z.boolean().optional(),
+  /** Milliseconds after which the process is killed with its tree. */
+  timeoutMs: z.int().min(1).optional(),
 });
 export type ExecRequest = z.infer<typeof ExecRequest>;
 
 /** A new VM, with or without a first command. */
 export const CreateVmRequest = z.strictObject({
-	...ExecRequest.shape,
-	/** Program and arguments of the main process; the VM ends with it. Absent: the VM runs until it is removed. */
-	command: z.array(text).min(1).max(1024).optional(),
-	name: name.optional(),
-	hostname: hostname.optional(),
-	labels: z.record(z.string().max(255), z.string().max(4096)).optional(),
-	/** Memory in bytes; default 128 MiB. Rounded up to a template's shape and limited inside the guest. */
-	memoryBytes: z.int().min(1).optional(),
-	/** CPUs, fractions allowed; default 1. */
-	cpus: z.number().positive().optional(),
-	/** Root file system: the name of an imported image, or an absolute path of an erofs or ext4 image on the host. */
-	rootfs: text.optional(),
-	/** Remove the VM and its logs when it ends. */
-	autoRemove: z.boolean().optional(),
-	/** false: do not take a prepared VM or QEMU. */
-	pool: z.boolean().optional(),
+  ...ExecRequest.shape,
+  /** Program and arguments of the main process; the VM ends with it. Absent: the VM runs until it is removed. */
+  command: z.array(text).min(1).max(1024).optional(),
+  name: name.optional(),
+  hostname: hostname.optional(),
+  labels: z.record(z.string().max(255), z.string().max(4096)).optional(),
+  /** Memory in bytes; default 128 MiB. Rounded up to a template's shape and limited inside the guest. */
+  memoryBytes: z.int().min(1).optional(),
+  /** CPUs, fractions allowed; default 1. */
+  cpus: z.number().positive().optional(),
+  /** Root file system: the name of an imported image, or an absolute path of an erofs or ext4 image on the host. */
+  rootfs: text.optional(),
+  /** Remove the VM and its logs when it ends. */
+  autoRemove: z.boolean().optional(),
+  /** false: do not take a prepared VM or QEMU. */
+  pool: z.boolean().optional(),
 });
 export type CreateVmRequest = z.infer<typeof CreateVmRequest>;
 
 /** States of a VM. */
-export const VmState = z.enum([
-	"creating",
-	"running",
-	"stopping",
-	"exited",
-	"failed",
-]);
+export const VmState = z.enum(["creating", "running", "stopping", "exited", "failed"]);
 export type VmState = z.infer<typeof VmState>;
 
 /** From what a VM was started: a warm clone, a QEMU blocked on its state socket, or nothing prepared. */
@@ -101,218 +85,210 @@ export type ClonePath = z.infer<typeof ClonePath>;
 
 /** A VM as listed and inspected. */
 export const Vm = z.object({
-	id: z.string(),
-	name: z.string(),
-	state: VmState,
-	command: z.array(z.string()),
-	hostname: z.string(),
-	labels: z.record(z.string(), z.string()),
-	memoryBytes: z.int(),
-	cpus: z.number(),
-	templateId: z.string(),
-	rootfs: z.string().nullable(),
-	autoRemove: z.boolean(),
-	terminal: z.boolean(),
-	createdAt: z.string(),
-	startedAt: z.string().nullable(),
-	finishedAt: z.string().nullable(),
-	/** Process id of its QEMU on the host, null when it has none. */
-	pid: z.int().nullable(),
-	/** Exit code of the main process as a shell reports it (128 + signal), null while it runs. */
-	exitCode: z.int().nullable(),
-	exitSignal: z.int().nullable(),
-	/** Why the VM ended if not by its main process' exit. */
-	error: Problem.nullable(),
-	/** How it was started, and the milliseconds of each stage of the clone path. */
-	clone: z.object({
-		path: ClonePath.nullable(),
-		readyMs: z.number().nullable(),
-		stages: z.record(z.string(), z.number()),
-	}),
+  id: z.string(),
+  name: z.string(),
+  state: VmState,
+  command: z.array(z.string()),
+  hostname: z.string(),
+  labels: z.record(z.string(), z.string()),
+  memoryBytes: z.int(),
+  cpus: z.number(),
+  templateId: z.string(),
+  rootfs: z.string().nullable(),
+  autoRemove: z.boolean(),
+  terminal: z.boolean(),
+  createdAt: z.string(),
+  startedAt: z.string().nullable(),
+  finishedAt: z.string().nullable(),
+  /** Process id of its QEMU on the host, null when it has none. */
+  pid: z.int().nullable(),
+  /** Exit code of the main process as a shell reports it (128 + signal), null while it runs. */
+  exitCode: z.int().nullable(),
+  exitSignal: z.int().nullable(),
+  /** Why the VM ended if not by its main process' exit. */
+  error: Problem.nullable(),
+  /** How it was started, and the milliseconds of each stage of the clone path. */
+  clone: z.object({
+    path: ClonePath.nullable(),
+    readyMs: z.number().nullable(),
+    stages: z.record(z.string(), z.number()),
+  }),
 });
 export type Vm = z.infer<typeof Vm>;
 
 /** Result of a command that was run to its end by one request. */
 export const ExecResult = z.object({
-	exitCode: z.int(),
-	signal: z.int(),
-	/** Output in base64, at most 1 MiB of each stream. */
-	stdout: z.string(),
-	stderr: z.string(),
-	truncated: z.boolean(),
+  exitCode: z.int(),
+  signal: z.int(),
+  /** Output in base64, at most 1 MiB of each stream. */
+  stdout: z.string(),
+  stderr: z.string(),
+  truncated: z.boolean(),
 });
 export type ExecResult = z.infer<typeof ExecResult>;
 
 /** Resource use of a running VM. */
 export const VmStats = z.object({
-	id: z.string(),
-	name: z.string(),
-	/** Microseconds of CPU that its QEMU has used. */
-	cpuUs: z.int(),
-	/** Bytes that this VM has to itself on the host: anonymous, swapped and page tables of its QEMU. */
-	uniqueMemoryBytes: z.int(),
-	/** The guest's part of it: pages of guest memory copied from the template. */
-	guestUniqueMemoryBytes: z.int(),
-	guest: z.object({
-		memoryTotalBytes: z.int(),
-		memoryAvailableBytes: z.int(),
-		workloadMemoryBytes: z.int(),
-		workloadCpuUs: z.int(),
-		workloadPids: z.int(),
-		uptimeMs: z.number(),
-	}),
+  id: z.string(),
+  name: z.string(),
+  /** Microseconds of CPU that its QEMU has used. */
+  cpuUs: z.int(),
+  /** Bytes that this VM has to itself on the host: anonymous, swapped and page tables of its QEMU. */
+  uniqueMemoryBytes: z.int(),
+  /** The guest's part of it: pages of guest memory copied from the template. */
+  guestUniqueMemoryBytes: z.int(),
+  guest: z.object({
+    memoryTotalBytes: z.int(),
+    memoryAvailableBytes: z.int(),
+    workloadMemoryBytes: z.int(),
+    workloadCpuUs: z.int(),
+    workloadPids: z.int(),
+    uptimeMs: z.number(),
+  }),
 });
 export type VmStats = z.infer<typeof VmStats>;
 
 /** An entry of a directory in a guest. */
 export const FileStat = z.object({
-	name: z.string(),
-	type: z.enum([
-		"file",
-		"directory",
-		"symlink",
-		"character",
-		"block",
-		"fifo",
-		"socket",
-	]),
-	mode: z.int(),
-	uid: z.int(),
-	gid: z.int(),
-	size: z.int(),
-	mtime: z.string(),
-	target: z.string().optional(),
+  name: z.string(),
+  type: z.enum(["file", "directory", "symlink", "character", "block", "fifo", "socket"]),
+  mode: z.int(),
+  uid: z.int(),
+  gid: z.int(),
+  size: z.int(),
+  mtime: z.string(),
+  target: z.string().optional(),
 });
 export type FileStat = z.infer<typeof FileStat>;
 
 /** A template as listed and inspected. */
 export const Template = z.object({
-	id: z.string(),
-	name: z.string().nullable(),
-	createdAt: z.string(),
-	lastUsedAt: z.string().nullable(),
-	shape,
-	fingerprint: z.record(z.string(), z.union([z.string(), z.number()])),
-	fingerprintHash: z.string(),
-	/** Whether it fits this host's current QEMU, kernel and agent. */
-	compatible: z.boolean(),
-	memory: z.object({
-		sizeBytes: z.int(),
-		allocatedBytes: z.int(),
-		sha256: z.string(),
-	}),
-	deviceStateBytes: z.int(),
-	/** Milliseconds that building it took. */
-	buildMs: z.number(),
+  id: z.string(),
+  name: z.string().nullable(),
+  createdAt: z.string(),
+  lastUsedAt: z.string().nullable(),
+  shape,
+  fingerprint: z.record(z.string(), z.union([z.string(), z.number()])),
+  fingerprintHash: z.string(),
+  /** Whether it fits this host's current QEMU, kernel and agent. */
+  compatible: z.boolean(),
+  memory: z.object({
+    sizeBytes: z.int(),
+    allocatedBytes: z.int(),
+    sha256: z.string(),
+  }),
+  deviceStateBytes: z.int(),
+  /** Milliseconds that building it took. */
+  buildMs: z.number(),
 });
 export type Template = z.infer<typeof Template>;
 
 export const BuildTemplateRequest = z.strictObject({
-	name: name.optional(),
-	memoryBytes: z.int().min(1).optional(),
-	cpus: z.number().positive().optional(),
-	/** Build again even if a fitting one exists. */
-	force: z.boolean().optional(),
+  name: name.optional(),
+  memoryBytes: z.int().min(1).optional(),
+  cpus: z.number().positive().optional(),
+  /** Build again even if a fitting one exists. */
+  force: z.boolean().optional(),
 });
 export type BuildTemplateRequest = z.infer<typeof BuildTemplateRequest>;
 
 /** Result of checking a template's files against its manifest. */
 export const VerifyResult = z.object({
-	id: z.string(),
-	ok: z.boolean(),
-	problems: z.array(z.string()),
+  id: z.string(),
+  ok: z.boolean(),
+  problems: z.array(z.string()),
 });
 export type VerifyResult = z.infer<typeof VerifyResult>;
 
 /** An imported root file system. */
 export const Image = z.object({
-	id: z.string(),
-	name: z.string(),
-	digest: z.string(),
-	fstype: z.enum(["erofs", "ext4"]),
-	sizeBytes: z.int(),
-	createdAt: z.string(),
+  id: z.string(),
+  name: z.string(),
+  digest: z.string(),
+  fstype: z.enum(["erofs", "ext4"]),
+  sizeBytes: z.int(),
+  createdAt: z.string(),
 });
 export type Image = z.infer<typeof Image>;
 
 export const ImportImageRequest = z.strictObject({
-	name,
-	/** Absolute path on the daemon's host of a tarball (plain, gzip, xz, zstd) or of an erofs or ext4 image. */
-	path: text,
+  name,
+  /** Absolute path on the daemon's host of a tarball (plain, gzip, xz, zstd) or of an erofs or ext4 image. */
+  path: text,
 });
 export type ImportImageRequest = z.infer<typeof ImportImageRequest>;
 
 /** Something that may take longer than a second. */
 export const Operation = z.object({
-	id: z.string(),
-	kind: z.enum(["template.build", "image.import"]),
-	state: z.enum(["running", "done", "failed", "cancelled"]),
-	step: z.string(),
-	createdAt: z.string(),
-	finishedAt: z.string().nullable(),
-	/** Id of what it made. */
-	result: z.string().nullable(),
-	error: Problem.nullable(),
+  id: z.string(),
+  kind: z.enum(["template.build", "image.import"]),
+  state: z.enum(["running", "done", "failed", "cancelled"]),
+  step: z.string(),
+  createdAt: z.string(),
+  finishedAt: z.string().nullable(),
+  /** Id of what it made. */
+  result: z.string().nullable(),
+  error: Problem.nullable(),
 });
 export type Operation = z.infer<typeof Operation>;
 
 /** Something that happened, as `/v1/events` sends it. */
 export const Event = z.object({
-	/** e.g. `vm.running`, `vm.exited`, `template.built`, `pool.refilled`. */
-	type: z.string(),
-	time: z.string(),
-	id: z.string(),
-	name: z.string().optional(),
-	attributes: z.record(z.string(), z.unknown()),
+  /** e.g. `vm.running`, `vm.exited`, `template.built`, `pool.refilled`. */
+  type: z.string(),
+  time: z.string(),
+  id: z.string(),
+  name: z.string().optional(),
+  attributes: z.record(z.string(), z.unknown()),
 });
 export type Event = z.infer<typeof Event>;
 
 /** What the daemon is and has. */
 export const SystemInfo = z.object({
-	version: z.string(),
-	pid: z.int(),
-	stateDir: z.string(),
-	runDir: z.string(),
-	accelerator: z.enum(["kvm", "tcg"]),
-	acceleratorReason: z.string(),
-	qemu: z.object({ path: z.string(), version: z.string(), kind: z.string() }),
-	kernelVersion: z.string(),
-	agentBuildId: z.string(),
-	cgroup: z.enum(["v1", "v2", "none"]),
-	vms: z.int(),
-	pools: z.array(
-		z.object({
-			templateId: z.string(),
-			shape,
-			blocked: z.int(),
-			warm: z.int(),
-			target: z.object({ blocked: z.int(), warm: z.int() }),
-		}),
-	),
-	daemonRssBytes: z.int(),
+  version: z.string(),
+  pid: z.int(),
+  stateDir: z.string(),
+  runDir: z.string(),
+  accelerator: z.enum(["kvm", "tcg"]),
+  acceleratorReason: z.string(),
+  qemu: z.object({ path: z.string(), version: z.string(), kind: z.string() }),
+  kernelVersion: z.string(),
+  agentBuildId: z.string(),
+  cgroup: z.enum(["v1", "v2", "none"]),
+  vms: z.int(),
+  pools: z.array(
+    z.object({
+      templateId: z.string(),
+      shape,
+      blocked: z.int(),
+      warm: z.int(),
+      target: z.object({ blocked: z.int(), warm: z.int() }),
+    }),
+  ),
+  daemonRssBytes: z.int(),
 });
 export type SystemInfo = z.infer<typeof SystemInfo>;
 
 /** Use of the disk, in bytes as allocated. */
 export const DiskUsage = z.object({
-	templates: z.object({
-		count: z.int(),
-		bytes: z.int(),
-		reclaimableBytes: z.int(),
-	}),
-	images: z.object({
-		count: z.int(),
-		bytes: z.int(),
-		reclaimableBytes: z.int(),
-	}),
-	vms: z.object({ count: z.int(), bytes: z.int(), reclaimableBytes: z.int() }),
+  templates: z.object({
+    count: z.int(),
+    bytes: z.int(),
+    reclaimableBytes: z.int(),
+  }),
+  images: z.object({
+    count: z.int(),
+    bytes: z.int(),
+    reclaimableBytes: z.int(),
+  }),
+  vms: z.object({ count: z.int(), bytes: z.int(), reclaimableBytes: z.int() }),
 });
 export type DiskUsage = z.infer<typeof DiskUsage>;
 
 /** What pruning removed. */
 export const PruneResult = z.object({
-	removed: z.array(z.string()),
-	freedBytes: z.int(),
+  removed: z.array(z.string()),
+  freedBytes: z.int(),
 });
 export type PruneResult = z.infer<typeof PruneResult>;
 
@@ -321,29 +297,45 @@ export type PruneResult = z.infer<typeof PruneResult>;
  * Standard input comes as binary messages: one byte 0, then the bytes; at most 1 MiB unacknowledged.
  */
 export const StreamRequest = z.discriminatedUnion("type", [
-	z.object({ type: z.literal("create"), request: CreateVmRequest }),
-	z.object({ type: z.literal("exec"), request: ExecRequest }),
-	z.object({
-		type: z.literal("attach"),
-		stdin: z.boolean(),
-		logs: z.boolean(),
-	}),
-	z.object({ type: z.literal("eof") }),
-	z.object({ type: z.literal("resize"), ...TerminalSize.shape }),
-	z.object({ type: z.literal("signal"), signal: z.int().min(1).max(64) }),
+  z.object({ type: z.literal("create"), request: CreateVmRequest }),
+  z.object({ type: z.literal("exec"), request: ExecRequest }),
+  z.object({
+    type: z.literal("attach"),
+    stdin: z.boolean(),
+    logs: z.boolean(),
+  }),
+  z.object({ type: z.literal("eof") }),
+  z.object({ type: z.literal("resize"), ...TerminalSize.shape }),
+  z.object({ type: z.literal("signal"), signal: z.int().min(1).max(64) }),
 ]);
 export type StreamRequest = z.infer<typeof StreamRequest>;
 
 /** Text messages, daemon to client. Output comes as binary messages: one byte 1 (stdout) or 2 (stderr), then the bytes. */
 export type StreamReply =
-	| { type: "progress"; step: string }
-	| { type: "started"; vm: Vm }
-	| { type: "ack"; bytes: number }
-	| { type: "exit"; exitCode: number; signal: number }
-	| { type: "error"; problem: z.infer<typeof Problem> };
+  | { type: "progress"; step: string }
+  | { type: "started"; vm: Vm }
+  | { type: "ack"; bytes: number }
+  | { type: "exit"; exitCode: number; signal: number }
+  | { type: "error"; problem: z.infer<typeof Problem> };
 
 /** Channel byte of binary stream messages. */
 export const STREAM_CHANNELS = { stdin: 0, stdout: 1, stderr: 2 } as const;
 
 /** Most bytes of standard input that a client sends ahead of the daemon's acknowledgement. */
 export const STDIN_WINDOW_BYTES = 1 << 20;
+
+/** Which signal to send; without one SIGKILL (9). */
+export const KillRequest = z.strictObject({
+  signal: z.int().min(1).max(64).optional(),
+});
+export type KillRequest = z.infer<typeof KillRequest>;
+
+/** How long the main process has between SIGTERM and SIGKILL; default 10 seconds. */
+export const StopRequest = z.strictObject({
+  graceMs: z.int().min(0).max(3_600_000).optional(),
+});
+export type StopRequest = z.infer<typeof StopRequest>;
+
+/** What answers, and the version of the interface it speaks. */
+export const Version = z.object({ version: z.string(), api: z.literal("v1"), pid: z.int() });
+export type Version = z.infer<typeof Version>;

@@ -101,7 +101,11 @@ export interface Engine {
   /** Last part of the guest's console. */
   console(ref: string, deadline: Deadline): Promise<string>;
 
-  readFile(ref: string, path: string, deadline: Deadline): Promise<{ stat: FileStat; content: AsyncIterable<Uint8Array> }>;
+  readFile(
+    ref: string,
+    path: string,
+    deadline: Deadline,
+  ): Promise<{ stat: FileStat; content: AsyncIterable<Uint8Array> }>;
   writeFile(
     ref: string,
     path: string,
@@ -110,7 +114,11 @@ export interface Engine {
   ): Promise<void>;
   statFile(ref: string, path: string, deadline: Deadline): Promise<FileStat>;
   listFiles(ref: string, path: string, deadline: Deadline): Promise<FileStat[]>;
-  makeDirectory(ref: string, path: string, options: { parents: boolean; mode: number; deadline: Deadline }): Promise<void>;
+  makeDirectory(
+    ref: string,
+    path: string,
+    options: { parents: boolean; mode: number; deadline: Deadline },
+  ): Promise<void>;
   removeFile(ref: string, path: string, options: { recursive: boolean; deadline: Deadline }): Promise<void>;
 
   listTemplates(): Template[];

@@ -1,43 +1,39 @@
 /** From a description of a QEMU process to its argument vector. Pure; a golden test prints it. */
 import type { Accelerator, QemuBinary, Shape } from "../contract/machine.ts";
-import {
-	type DiskFiles,
-	diskArguments,
-	fixedDeviceArguments,
-} from "./profile.ts";
+import { type DiskFiles, diskArguments, fixedDeviceArguments } from "./profile.ts";
 
 /** How QEMU maps the memory file. */
 export type MemoryMode =
-	/** The file is the memory: a parent that becomes a template. */
-	| "shared"
-	/** Copy-on-write over a file opened read-only; discards are refused (QEMU 8.2 and newer). */
-	| "private-read-only"
-	/** Copy-on-write over a file opened read-write (older QEMU). */
-	| "private";
+  /** The file is the memory: a parent that becomes a template. */
+  | "shared"
+  /** Copy-on-write over a file opened read-only; discards are refused (QEMU 8.2 and newer). */
+  | "private-read-only"
+  /** Copy-on-write over a file opened read-write (older QEMU). */
+  | "private";
 
 /** What boots: absent in a clone, which takes its state from `incomingFd` and needs neither. */
 export interface BootFiles {
-	kernelPath: string;
-	initramfsPath: string;
-	commandLine: string;
+  kernelPath: string;
+  initramfsPath: string;
+  commandLine: string;
 }
 
 /** Everything about one QEMU process that its arguments depend on. */
 export interface QemuDescription {
-	qemu: QemuBinary;
-	accelerator: Accelerator;
-	cpuModel: string;
-	shape: Shape;
-	memoryPath: string;
-	memoryMode: MemoryMode;
-	/** Listening unix sockets and the state socket, as the descriptor numbers that QEMU inherits. */
-	qmpFd: number;
-	agentFd: number;
-	incomingFd?: number;
-	boot?: BootFiles;
-	/** File that takes the guest's serial console; absent: a ring of 64 KiB in QEMU (QMP ringbuf-read). */
-	consolePath?: string;
-	disks: DiskFiles;
+  qemu: QemuBinary;
+  accelerator: Accelerator;
+  cpuModel: string;
+  shape: Shape;
+  memoryPath: string;
+  memoryMode: MemoryMode;
+  /** Listening unix sockets and the state socket, as the descriptor numbers that QEMU inherits. */
+  qmpFd: number;
+  agentFd: number;
+  incomingFd?: number;
+  boot?: BootFiles;
+  /** File that takes the guest's serial console; absent: a ring of 64 KiB in QEMU (QMP ringbuf-read). */
+  consolePath?: string;
+  disks: DiskFiles;
 }
 
 /** Id of the console's ring buffer, for QMP `ringbuf-read`. */
@@ -48,45 +44,34 @@ const TRANSLATION_CACHE_MIB = 64;
 
 /** Doubles commas, as QEMU's `key=value,...` options want it (QemuOpts). */
 export function escapeOption(value: string): string {
-	return value.replaceAll(",", ",,");
+  return value.replaceAll(",", ",,");
 }
 
 function machineOption(description: QemuDescription): string {
-	const options = [
-		"microvm",
-		"memory-backend=memory",
-		"suppress-vmdesc=on",
-		"pcie=off",
-		"usb=off",
-		"isa-serial=on",
-	];
-	// Under TCG the guest has no other clock source than these; under KVM it has kvmclock.
-	if (description.accelerator === "kvm")
-		options.push("pit=off", "pic=off", "rtc=off");
-	return options.join(",");
+  const options = ["microvm", "memory-backend=memory", "suppress-vmdesc=on", "pcie=off", "usb=off", "isa-serial=on"];
+  // Under TCG the guest has no other clock source than these; under KVM it has kvmclock.
+  if (description.accelerator === "kvm") options.push("pit=off", "pic=off", "rtc=off");
+  return options.join(",");
 }
 
 function memoryObject(description: QemuDescription): string {
-	const common = {
-		"qom-type": "memory-backend-file",
-		id: "memory",
-		size: description.shape.memoryMiB * 2 ** 20,
-		"mem-path": description.memoryPath,
-		share: description.memoryMode === "shared",
-	};
-	const readOnly =
-		description.memoryMode === "private-read-only"
-			? { readonly: true, rom: "off" }
-			: {};
-	return JSON.stringify({ ...common, ...readOnly });
+  const common = {
+    "qom-type": "memory-backend-file",
+    id: "memory",
+    size: description.shape.memoryMiB * 2 ** 20,
+    "mem-path": description.memoryPath,
+    share: description.memoryMode === "shared",
+  };
+  const readOnly = description.memoryMode === "private-read-only" ? { readonly: true, rom: "off" } : {};
+  return JSON.stringify({ ...common, ...readOnly });
 }
 
 function consoleArguments(description: QemuDescription): string[] {
-	const chardev =
-		description.consolePath === undefined
-			? `ringbuf,id=${CONSOLE_RING},size=65536`
-			: `file,id=${CONSOLE_RING},path=${escapeOption(description.consolePath)}`;
-	return ["-chardev", chardev, "-serial", `chardev:${CONSOLE_RING}`];
+  const chardev =
+    description.consolePath === undefined
+      ? `ringbuf,id=${CONSOLE_RING},size=65536`
+      : `file,id=${CONSOLE_RING},path=${escapeOption(description.consolePath)}`;
+  return ["-chardev", chardev, "-serial", `chardev:${CONSOLE_RING}`];
 }
 
 /**
@@ -94,46 +79,24 @@ function consoleArguments(description: QemuDescription): string[] {
  * `send-configuration=off` and `suppress-vmdesc=on` because a saved device state has neither section (QEMU migration/savevm.c).
  */
 export function qemuArguments(description: QemuDescription): string[] {
-	const { accelerator, boot, incomingFd, qemu, shape } = description;
-	return [
-		...qemu.firmwarePaths.flatMap((path) => ["-L", path]),
-		...["-M", machineOption(description)],
-		...[
-			"-accel",
-			accelerator === "tcg" ? `tcg,tb-size=${TRANSLATION_CACHE_MIB}` : "kvm",
-		],
-		...[
-			"-cpu",
-			description.cpuModel,
-			"-smp",
-			String(shape.vcpus),
-			"-m",
-			String(shape.memoryMiB),
-		],
-		...["-global", "migration.send-configuration=off"],
-		...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
-		...["-object", memoryObject(description)],
-		...[
-			"-chardev",
-			`socket,id=qmp,fd=${description.qmpFd},server=on,wait=off`,
-			"-mon",
-			"chardev=qmp,mode=control",
-		],
-		...consoleArguments(description),
-		...fixedDeviceArguments(description.agentFd),
-		...diskArguments(description.disks, 1),
-		...(boot === undefined
-			? []
-			: [
-					"-kernel",
-					boot.kernelPath,
-					"-initrd",
-					boot.initramfsPath,
-					"-append",
-					boot.commandLine,
-				]),
-		...(incomingFd === undefined ? [] : ["-incoming", `fd:${incomingFd}`]),
-	];
+  const { accelerator, boot, incomingFd, qemu, shape } = description;
+  return [
+    ...qemu.firmwarePaths.flatMap((path) => ["-L", path]),
+    ...["-M", machineOption(description)],
+    ...["-accel", accelerator === "tcg" ? `tcg,tb-size=${TRANSLATION_CACHE_MIB}` : "kvm"],
+    ...["-cpu", description.cpuModel, "-smp", String(shape.vcpus), "-m", String(shape.memoryMiB)],
+    ...["-global", "migration.send-configuration=off"],
+    ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
+    ...["-object", memoryObject(description)],
+    ...["-chardev", `socket,id=qmp,fd=${description.qmpFd},server=on,wait=off`, "-mon", "chardev=qmp,mode=control"],
+    ...consoleArguments(description),
+    ...fixedDeviceArguments(description.agentFd),
+    ...diskArguments(description.disks, 1),
+    ...(boot === undefined
+      ? []
+      : ["-kernel", boot.kernelPath, "-initrd", boot.initramfsPath, "-append", boot.commandLine]),
+    ...(incomingFd === undefined ? [] : ["-incoming", `fd:${incomingFd}`]),
+  ];
 }
 
 /**
@@ -142,11 +105,7 @@ export function qemuArguments(description: QemuDescription): string[] {
  * delay loop; QEMU's TCG TSC runs at 1 GHz. `reboot=t panic=-1`: a panic becomes a triple fault, which ends QEMU.
  */
 export function kernelCommandLine(accelerator: Accelerator): string {
-	const common =
-		"console=ttyS0 quiet loglevel=4 reboot=t panic=-1 no_timer_check cgroup_no_v1=all";
-	const clock =
-		accelerator === "tcg"
-			? "tsc=reliable tsc_early_khz=1000000"
-			: "tsc=reliable";
-	return `${common} ${clock}`;
+  const common = "console=ttyS0 quiet loglevel=4 reboot=t panic=-1 no_timer_check cgroup_no_v1=all";
+  const clock = accelerator === "tcg" ? "tsc=reliable tsc_early_khz=1000000" : "tsc=reliable";
+  return `${common} ${clock}`;
 }

@@ -13,22 +13,16 @@ export const AGENT_PORT = "mayfly.agent";
 const PLACEHOLDER_BYTES = 2 ** 40;
 
 /** Disk slots in the guest's order: /dev/vda is the root, vdb the scratch disk, vdc to vde volumes. */
-export const DISK_SLOTS = [
-	"root",
-	"scratch",
-	"volume0",
-	"volume1",
-	"volume2",
-] as const;
+export const DISK_SLOTS = ["root", "scratch", "volume0", "volume1", "volume2"] as const;
 export type DiskSlot = (typeof DISK_SLOTS)[number];
 
 /** Read-only is negotiated when the guest boots: a slot keeps it for ever. */
 const READ_ONLY: Readonly<Record<DiskSlot, boolean>> = {
-	root: true,
-	scratch: false,
-	volume0: false,
-	volume1: false,
-	volume2: false,
+  root: true,
+  scratch: false,
+  volume0: false,
+  volume1: false,
+  volume2: false,
 };
 
 /** Host files for slots that are in use: raw images. */
@@ -36,90 +30,84 @@ export type DiskFiles = Partial<Record<DiskSlot, string>>;
 
 /** The block nodes of one slot, bottom first, as `-blockdev` JSON. */
 function blockNodes(slot: DiskSlot, file: string | undefined): object[] {
-	const readOnly = READ_ONLY[slot];
-	const bottom =
-		file === undefined
-			? {
-					driver: "null-co",
-					"node-name": `${slot}-file`,
-					size: PLACEHOLDER_BYTES,
-					"read-only": readOnly,
-				}
-			: {
-					driver: "file",
-					"node-name": `${slot}-file`,
-					filename: file,
-					"read-only": readOnly,
-					locking: "off",
-				};
-	return [
-		bottom,
-		{
-			driver: "raw",
-			"node-name": slot,
-			file: `${slot}-file`,
-			"read-only": readOnly,
-		},
-	];
+  const readOnly = READ_ONLY[slot];
+  const bottom =
+    file === undefined
+      ? {
+          driver: "null-co",
+          "node-name": `${slot}-file`,
+          size: PLACEHOLDER_BYTES,
+          "read-only": readOnly,
+        }
+      : {
+          driver: "file",
+          "node-name": `${slot}-file`,
+          filename: file,
+          "read-only": readOnly,
+          locking: "off",
+        };
+  return [
+    bottom,
+    {
+      driver: "raw",
+      "node-name": slot,
+      file: `${slot}-file`,
+      "read-only": readOnly,
+    },
+  ];
 }
 
 /** `-blockdev` and `-device` arguments for all disk slots, in slot order. `firstBus` is their first virtio-mmio bus. */
 export function diskArguments(files: DiskFiles, firstBus: number): string[] {
-	return DISK_SLOTS.flatMap((slot, index) => [
-		...blockNodes(slot, files[slot]).flatMap((node) => [
-			"-blockdev",
-			JSON.stringify(node),
-		]),
-		"-device",
-		JSON.stringify({
-			driver: "virtio-blk-device",
-			id: `disk-${slot}`,
-			drive: slot,
-			bus: `virtio-mmio-bus.${firstBus + index}`,
-			"num-queues": 1,
-			"queue-size": 64,
-			serial: slot,
-		}),
-	]);
+  return DISK_SLOTS.flatMap((slot, index) => [
+    ...blockNodes(slot, files[slot]).flatMap((node) => ["-blockdev", JSON.stringify(node)]),
+    "-device",
+    JSON.stringify({
+      driver: "virtio-blk-device",
+      id: `disk-${slot}`,
+      drive: slot,
+      bus: `virtio-mmio-bus.${firstBus + index}`,
+      "num-queues": 1,
+      "queue-size": 64,
+      serial: slot,
+    }),
+  ]);
 }
 
 /** The devices that are not disks: agent port, network, entropy. Buses 0, 6 and 7. */
 export function fixedDeviceArguments(agentFd: number): string[] {
-	const device = (properties: object) => [
-		"-device",
-		JSON.stringify(properties),
-	];
-	return [
-		...device({
-			driver: "virtio-serial-device",
-			id: "serial",
-			max_ports: 2,
-			bus: "virtio-mmio-bus.0",
-		}),
-		"-chardev",
-		`socket,id=agent,fd=${agentFd},server=on,wait=off`,
-		...device({
-			driver: "virtserialport",
-			chardev: "agent",
-			name: AGENT_PORT,
-			bus: "serial.0",
-			nr: 1,
-		}),
-		"-netdev",
-		JSON.stringify({ type: "hubport", id: "net", hubid: 0 }),
-		...device({
-			driver: "virtio-net-device",
-			id: "nic",
-			netdev: "net",
-			bus: "virtio-mmio-bus.6",
-		}),
-		"-object",
-		JSON.stringify({ "qom-type": "rng-builtin", id: "entropy" }),
-		...device({
-			driver: "virtio-rng-device",
-			id: "rng",
-			rng: "entropy",
-			bus: "virtio-mmio-bus.7",
-		}),
-	];
+  const device = (properties: object) => ["-device", JSON.stringify(properties)];
+  return [
+    ...device({
+      driver: "virtio-serial-device",
+      id: "serial",
+      max_ports: 2,
+      bus: "virtio-mmio-bus.0",
+    }),
+    "-chardev",
+    `socket,id=agent,fd=${agentFd},server=on,wait=off`,
+    ...device({
+      driver: "virtserialport",
+      chardev: "agent",
+      name: AGENT_PORT,
+      bus: "serial.0",
+      nr: 1,
+    }),
+    "-netdev",
+    JSON.stringify({ type: "hubport", id: "net", hubid: 0 }),
+    ...device({
+      driver: "virtio-net-device",
+      id: "nic",
+      netdev: "net",
+      bus: "virtio-mmio-bus.6",
+    }),
+    "-object",
+    JSON.stringify({ "qom-type": "rng-builtin", id: "entropy" }),
+    ...device({
+      driver: "virtio-rng-device",
+      id: "rng",
+      rng: "entropy",
+      bus: "virtio-mmio-bus.7",
+    }),
+  ];
 }

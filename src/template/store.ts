@@ -1,0 +1,207 @@
+/** Templates on disk: `templates/ID/{manifest.json,memory,device-state}`, published atomically, immutable after. */
+import { createHash } from "node:crypto";
+import { statSync } from "node:fs";
+import { chmod, chown, lstat, open, readdir, readFile, rename, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { MayflyError } from "../contract/errors.ts";
+import type { TemplateId } from "../contract/ids.ts";
+import type { Fingerprint } from "../contract/machine.ts";
+import { digestMemoryFile } from "../sys/memory-file.ts";
+import { publishDirectory, sweepUnfinished } from "../sys/publish.ts";
+import { decodeManifest, encodeManifest, type TemplateManifest } from "./manifest.ts";
+
+/** Bytes of the largest device state that is loaded. A two-vCPU VM's has 11 KB. */
+const MAX_DEVICE_STATE_BYTES = 1 << 20;
+
+/** What a builder fills: an existing memory file of the right size, and the path for QEMU's device state. */
+export interface TemplateWorkspace {
+  directory: string;
+  memoryPath: string;
+  consolePath: string;
+}
+
+/** A template ready to be cloned: its device state in memory, its memory file known by inode and size. */
+export class LoadedTemplate {
+  constructor(
+    readonly manifest: TemplateManifest,
+    readonly memoryPath: string,
+    readonly deviceState: Uint8Array,
+    private readonly inode: number,
+  ) {}
+
+  get id(): TemplateId {
+    return this.manifest.id as TemplateId;
+  }
+
+  /** Checks at each clone that the memory file is still the one that was loaded. @throws `template_corrupt`. */
+  check(): void {
+    const stat = statSync(this.memoryPath, { throwIfNoEntry: false });
+    if (stat === undefined) throw corrupt(this.id, this.memoryPath, "the memory file is gone");
+    if (stat.size !== this.manifest.memory.sizeBytes) {
+      const wanted = this.manifest.memory.sizeBytes;
+      throw corrupt(this.id, this.memoryPath, `memory file has ${stat.size} bytes, manifest requires ${wanted}`);
+    }
+    if (stat.ino !== this.inode) throw corrupt(this.id, this.memoryPath, "the memory file was replaced");
+  }
+}
+
+/** The folder of templates of one state directory. */
+export class TemplateStore {
+  readonly #root: string;
+
+  constructor(stateDir: string) {
+    this.#root = join(stateDir, "templates");
+  }
+
+  directory(id: string): string {
+    return join(this.#root, id);
+  }
+
+  /**
+   * Publishes a template: `build` boots a VM on the workspace's memory file and returns its device state once that VM has
+   * quit. The memory is then trimmed, hashed and made read-only for `gid`.
+   * @returns the manifest. If anything throws, nothing of it is left.
+   */
+  async publish(
+    parts: { id: TemplateId; fingerprint: Fingerprint; fingerprintHash: string; gid: number; ownerUid: number },
+    build: (workspace: TemplateWorkspace) => Promise<Uint8Array>,
+  ): Promise<TemplateManifest> {
+    const startedMs = performance.now();
+    let manifest: TemplateManifest | undefined;
+    await publishDirectory(this.directory(parts.id), async (directory) => {
+      const workspace = await makeWorkspace(directory, parts);
+      const deviceState = await build(workspace);
+      const digest = await digestMemoryFile(workspace.memoryPath, { trim: true });
+      const complete: TemplateManifest = {
+        id: parts.id,
+        createdAt: new Date().toISOString(),
+        buildMs: Math.round(performance.now() - startedMs),
+        fingerprint: parts.fingerprint,
+        fingerprintHash: parts.fingerprintHash,
+        memory: digest,
+        deviceState: { sizeBytes: deviceState.length, sha256: sha256(deviceState) },
+      };
+      manifest = complete;
+      await rm(workspace.consolePath, { force: true });
+      await writeNew(join(directory, "device-state"), deviceState, 0o400);
+      await writeNew(join(directory, "manifest.json"), encodeManifest(complete), 0o444);
+      await chown(workspace.memoryPath, 0, parts.gid);
+      await chmod(workspace.memoryPath, 0o440);
+      await chmod(directory, 0o711);
+    });
+    if (manifest === undefined) throw new MayflyError("internal", `Template ${parts.id} exists already`);
+    return manifest;
+  }
+
+  /** Ids of all published templates. */
+  async list(): Promise<string[]> {
+    const names = await readdir(this.#root).catch(() => []);
+    return names.filter((name) => name.startsWith("tpl_")).sort();
+  }
+
+  /** Reads a template for cloning. @throws `template_not_found`, `template_corrupt`. */
+  async load(id: string): Promise<LoadedTemplate> {
+    const directory = this.directory(id);
+    const manifest = decodeManifest(await this.#read(id, "manifest.json"), join(directory, "manifest.json"));
+    if (manifest.id !== id) throw corrupt(id, directory, `the manifest belongs to ${manifest.id}`);
+    const deviceState = await this.#read(id, "device-state");
+    const problem = deviceStateProblem(manifest, deviceState);
+    if (problem !== undefined) throw corrupt(id, join(directory, "device-state"), problem);
+    const memoryPath = join(directory, "memory");
+    const stat = await lstat(memoryPath).catch(() => undefined);
+    if (stat === undefined) throw corrupt(id, memoryPath, "the memory file is missing");
+    const loaded = new LoadedTemplate(manifest, memoryPath, deviceState, stat.ino);
+    loaded.check();
+    return loaded;
+  }
+
+  /** Checks all files against the manifest, the whole memory included. @returns every problem; none: it is sound. */
+  async verify(id: string): Promise<string[]> {
+    let loaded: LoadedTemplate;
+    try {
+      loaded = await this.load(id);
+    } catch (error) {
+      if (error instanceof MayflyError && error.code === "template_corrupt") return [error.message];
+      throw error;
+    }
+    const { memory } = loaded.manifest;
+    const digest = await digestMemoryFile(loaded.memoryPath, { trim: false });
+    if (digest.sha256 === memory.sha256) return [];
+    return [`memory has checksum ${digest.sha256}, the manifest requires ${memory.sha256}`];
+  }
+
+  /** Removes a template: renamed away first, so that it is whole or gone. Running clones keep their mapping. */
+  async remove(id: string): Promise<void> {
+    const away = join(this.#root, `.unfinished-removed-${id}`);
+    await rename(this.directory(id), away).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "ENOENT") throw error;
+    });
+    await rm(away, { recursive: true, force: true });
+  }
+
+  /** Removes what an interrupted build or removal has left. Only the daemon that holds the state directory may call it. */
+  async sweep(): Promise<string[]> {
+    return sweepUnfinished(this.#root);
+  }
+
+  async #read(id: string, name: string): Promise<Uint8Array> {
+    const path = join(this.directory(id), name);
+    const stat = await lstat(path).catch(() => undefined);
+    if (stat === undefined) {
+      const published = await lstat(this.directory(id)).catch(() => undefined);
+      if (published === undefined) throw new MayflyError("template_not_found", `There is no template ${id}`);
+      throw corrupt(id, path, `${name} is missing`);
+    }
+    if (stat.size > MAX_DEVICE_STATE_BYTES) throw corrupt(id, path, `${name} has ${stat.size} bytes`);
+    return readFile(path);
+  }
+}
+
+async function makeWorkspace(
+  directory: string,
+  parts: { fingerprint: Fingerprint; ownerUid: number },
+): Promise<TemplateWorkspace> {
+  await chmod(directory, 0o711);
+  const memoryPath = join(directory, "memory");
+  const file = await open(memoryPath, "wx", 0o600);
+  try {
+    await file.truncate(parts.fingerprint.memoryMiB * 2 ** 20);
+  } finally {
+    await file.close();
+  }
+  const consolePath = join(directory, "console.log");
+  await writeNew(consolePath, "", 0o600);
+  for (const path of [memoryPath, consolePath]) await chown(path, parts.ownerUid, -1);
+  return { directory, memoryPath, consolePath };
+}
+
+async function writeNew(path: string, content: string | Uint8Array, mode: number): Promise<void> {
+  const file = await open(path, "wx", mode);
+  try {
+    await file.writeFile(content);
+    await file.chmod(mode);
+  } finally {
+    await file.close();
+  }
+}
+
+function deviceStateProblem(manifest: TemplateManifest, state: Uint8Array): string | undefined {
+  const wanted = manifest.deviceState;
+  if (state.length !== wanted.sizeBytes) {
+    return `device state has ${state.length} bytes, manifest requires ${wanted.sizeBytes}`;
+  }
+  const actual = sha256(state);
+  return actual === wanted.sha256
+    ? undefined
+    : `device state has checksum ${actual}, manifest requires ${wanted.sha256}`;
+}
+
+function sha256(bytes: Uint8Array): string {
+  return createHash("sha256").update(bytes).digest("hex");
+}
+
+function corrupt(id: string, path: string, why: string): MayflyError {
+  return new MayflyError("template_corrupt", `Cannot use template ${id}: ${why}`, {
+    details: { path, problems: [why] },
+  });
+}
