@@ -1,0 +1,92 @@
+/** Frames on their way to the agent: what is queued in one turn of the event loop goes out in one write. */
+import type { ByteChannel } from "../sys/channel.ts";
+import { FrameType, HEADER_BYTES, streamOf, writeHeader, writeU53 } from "./wire.ts";
+
+/** Bytes after which a write does not wait for the end of the turn. */
+const FLUSH_BYTES = 256 * 1024;
+
+/** Collects frames of one epoch and writes them to a channel. Before {@link open} it only collects. */
+export class Outbox {
+  readonly #epoch: number;
+  readonly #beforeFlush: () => void;
+  #bytes = Buffer.allocUnsafe(1024);
+  #used = 0;
+  #scheduled = false;
+  #channel: ByteChannel | undefined;
+
+  /** @param beforeFlush may add frames to the write that is about to be made. */
+  constructor(epoch: number, beforeFlush: () => void) {
+    this.#epoch = epoch;
+    this.#beforeFlush = beforeFlush;
+  }
+
+  /** Adds a frame. The payload is copied. */
+  frame(type: number, stream: number, payload: Uint8Array): void {
+    const at = this.#header(type, stream, payload.length);
+    this.#bytes.set(payload, at);
+    this.#schedule();
+  }
+
+  /** Adds a frame whose payload is an offset: ACK or EOF. */
+  offset(type: number, stream: number, offset: number): void {
+    writeU53(this.#bytes, this.#header(type, stream, 8), offset);
+    this.#schedule();
+  }
+
+  /** Adds a DATA frame of an object's channel 1. The bytes are copied. */
+  data(object: number, bytes: Uint8Array, offset: number): void {
+    const at = this.#header(FrameType.data, streamOf(object, 1), 8 + bytes.length);
+    writeU53(this.#bytes, at, offset);
+    this.#bytes.set(bytes, at + 8);
+    this.#schedule();
+  }
+
+  /** From now on frames go to `channel`: first `greeting`, and in the same write everything collected. */
+  open(channel: ByteChannel, greeting: Uint8Array): void {
+    const first = Buffer.concat([greeting, this.#bytes.subarray(0, this.#used)]);
+    this.#used = 0;
+    this.#channel = channel;
+    channel.write(first);
+  }
+
+  /** Drops what has not been written, and everything added later. */
+  close(): void {
+    this.#channel = undefined;
+    this.#used = 0;
+  }
+
+  /** Writes a header and makes room for its payload. @returns where that begins. */
+  #header(type: number, stream: number, length: number): number {
+    const needed = this.#used + HEADER_BYTES + length;
+    if (needed > this.#bytes.length) {
+      const larger = Buffer.allocUnsafe(Math.max(needed, 2 * this.#bytes.length));
+      larger.set(this.#bytes.subarray(0, this.#used));
+      this.#bytes = larger;
+    }
+    writeHeader(this.#bytes, this.#used, type, this.#epoch, stream, length);
+    const at = this.#used + HEADER_BYTES;
+    this.#used = needed;
+    return at;
+  }
+
+  #schedule(): void {
+    if (this.#channel === undefined) return;
+    if (this.#used >= FLUSH_BYTES) this.#write();
+    else if (!this.#scheduled) {
+      this.#scheduled = true;
+      queueMicrotask(() => {
+        this.#scheduled = false;
+        if (this.#channel === undefined) return;
+        this.#beforeFlush();
+        this.#write();
+      });
+    }
+  }
+
+  #write(): void {
+    if (this.#used === 0) return;
+    const bytes = this.#bytes.subarray(0, this.#used);
+    this.#used = 0;
+    this.#channel?.write(bytes);
+  }
+}
