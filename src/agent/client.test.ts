@@ -2,31 +2,8 @@ import { describe, expect, test } from "bun:test";
 import { MayflyError } from "../contract/errors.ts";
 import { Deadline } from "../sys/deadline.ts";
 import { AgentClient } from "./client.ts";
-import { FakePeer, pack } from "./fake-peer.ts";
+import { connected, FakePeer, pack, rejection, settle, soon } from "./fake-peer.ts";
 import { FrameType, PREAMBLE } from "./wire.ts";
-
-const soon = () => Deadline.after(1000);
-/** Lets everything that is queued happen. */
-const settle = () => new Promise<void>((resolve) => setImmediate(resolve));
-
-async function open(hello = {}) {
-  const peer = new FakePeer();
-  const closed: MayflyError[] = [];
-  const client = new AgentClient(peer.connect, { deadline: soon(), onClosed: (cause) => closed.push(cause) });
-  await settle();
-  peer.hello(hello);
-  await client.ready;
-  return { peer, client, closed };
-}
-
-async function rejection(promise: Promise<unknown>): Promise<MayflyError> {
-  const error = await promise.then(
-    () => undefined,
-    (reason: unknown) => reason,
-  );
-  if (!(error instanceof MayflyError)) throw new Error(`expected a MayflyError, got ${error}`);
-  return error;
-}
 
 describe("connecting", () => {
   test("the requests of a clone go out in one write with the hello, before the agent has answered", async () => {
@@ -88,7 +65,7 @@ describe("connecting", () => {
   });
 
   test("the other side's end rejects what waits, once", async () => {
-    const { peer, client, closed } = await open();
+    const { peer, client, closed } = await connected();
     const ping = client.ping(soon());
     const process = client.exec({ argv: ["cat"], stdin: true }, () => undefined, soon());
     const write = process.stdin.write(new Uint8Array(1_000_000));
@@ -101,7 +78,7 @@ describe("connecting", () => {
   });
 
   test("our own close is not reported", async () => {
-    const { peer, client, closed } = await open();
+    const { peer, client, closed } = await connected();
     const ping = client.ping(soon());
     client.close();
     expect((await rejection(ping)).code).toBe("agent_disconnected");
@@ -112,7 +89,7 @@ describe("connecting", () => {
 
 describe("processes", () => {
   test("output is delivered with its offset, kept, acknowledged, and the exit comes after it", async () => {
-    const { peer, client } = await open();
+    const { peer, client } = await connected();
     const got: [number, string, number][] = [];
     const process = client.exec(
       { argv: ["sh", "-c", "x"] },
@@ -150,7 +127,7 @@ describe("processes", () => {
   });
 
   test("a busy consumer is called again with all that came meanwhile, and only kept bytes are acknowledged", async () => {
-    const { peer, client } = await open();
+    const { peer, client } = await connected();
     const first = Promise.withResolvers<void>();
     const got: number[] = [];
     const consumer = (_channel: number, chunk: Uint8Array) => {
@@ -171,7 +148,7 @@ describe("processes", () => {
   });
 
   test("few kept bytes are acknowledged a little later", async () => {
-    const { peer, client } = await open();
+    const { peer, client } = await connected();
     const process = client.exec({ argv: ["echo"] }, () => undefined, soon());
     await settle();
     const acknowledged = new Promise<void>((resolve) => {
@@ -186,7 +163,7 @@ describe("processes", () => {
   });
 
   test("a consumer that throws ends the delivery and rejects `exited`", async () => {
-    const { peer, client, closed } = await open();
+    const { peer, client, closed } = await connected();
     let calls = 0;
     const consumer = () => {
       calls++;
@@ -202,7 +179,7 @@ describe("processes", () => {
   });
 
   test("standard input waits for the window and ends after what was written", async () => {
-    const { peer, client } = await open();
+    const { peer, client } = await connected();
     const process = client.exec({ argv: ["cat"], stdin: true }, () => undefined, soon());
     let written = false;
     const write = process.stdin.write(new Uint8Array(300_000)).then((open) => {
@@ -224,7 +201,7 @@ describe("processes", () => {
   });
 
   test("writes to a process that has ended say so", async () => {
-    const { peer, client } = await open();
+    const { peer, client } = await connected();
     const process = client.exec({ argv: ["true"], stdin: true }, () => undefined, soon());
     const write = process.stdin.write(new Uint8Array(1_000_000));
     await settle();
@@ -242,7 +219,7 @@ describe("processes", () => {
   ] as const;
   for (const [errno, code] of failures) {
     test(`errno ${errno} of EXEC is ${code}`, async () => {
-      const { peer, client } = await open();
+      const { peer, client } = await connected();
       const process = client.exec({ argv: ["thing"] }, () => undefined, soon());
       await settle();
       peer.reply(process.object * 4, errno);
@@ -255,7 +232,7 @@ describe("processes", () => {
   }
 
   test("a start that is not answered in time is released", async () => {
-    const { peer, client, closed } = await open();
+    const { peer, client, closed } = await connected();
     const process = client.exec({ argv: ["slow"] }, () => undefined, Deadline.after(5));
     expect((await rejection(process.pid)).code).toBe("deadline_exceeded");
     await settle();
@@ -268,7 +245,7 @@ describe("processes", () => {
   });
 
   test("a release before the end rejects `exited`, and late output is ignored", async () => {
-    const { peer, client, closed } = await open();
+    const { peer, client, closed } = await connected();
     const process = client.exec({ argv: ["yes"] }, () => undefined, soon());
     await settle();
     peer.reply(process.object * 4, 0, pack([4, 5]));
@@ -282,7 +259,7 @@ describe("processes", () => {
   });
 
   test("answers on one stream belong to its requests in order", async () => {
-    const { peer, client } = await open();
+    const { peer, client } = await connected();
     const process = client.exec({ argv: ["vi"], terminal: { rows: 24, columns: 80 } }, () => undefined, soon());
     const resized = process.resize(50, 132, soon());
     const signalled = process.signal(15, true, soon());

@@ -54,16 +54,19 @@ export class FrameDecoder {
   }
 
   #search(chunk: Uint8Array): void {
-    const bytes = Buffer.concat([this.#partial.subarray(0, this.#have), chunk]);
-    const found = bytes.indexOf(this.#mark);
-    if (found < 0) {
-      this.#have = Math.min(bytes.length, MARK_BYTES - 1);
-      bytes.copy(this.#partial, 0, bytes.length - this.#have);
+    const seam = Buffer.concat([this.#partial.subarray(0, this.#have), chunk.subarray(0, MARK_BYTES - 1)]);
+    const inSeam = seam.indexOf(this.#mark);
+    const inChunk = inSeam < 0 ? Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength).indexOf(this.#mark) : -1;
+    if (inSeam < 0 && inChunk < 0) {
+      const last = chunk.length < MARK_BYTES ? seam : chunk;
+      this.#have = Math.min(last.length, MARK_BYTES - 1);
+      this.#partial.set(last.subarray(last.length - this.#have));
       return;
     }
     this.#synchronised = true;
     this.#have = 0;
-    this.#parse(bytes, found + PREAMBLE.length);
+    if (inSeam >= 0) this.#parse(seam, inSeam + PREAMBLE.length);
+    this.#parse(chunk, inSeam < 0 ? inChunk + PREAMBLE.length : MARK_BYTES - 1);
   }
 
   #parse(chunk: Uint8Array, start: number): void {

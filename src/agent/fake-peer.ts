@@ -1,5 +1,8 @@
 /** For tests: an agent in memory that answers as it is told to, and can break every rule. */
+import { MayflyError } from "../contract/errors.ts";
 import type { ByteChannel, ChannelEvents } from "../sys/channel.ts";
+import { Deadline } from "../sys/deadline.ts";
+import { AgentClient } from "./client.ts";
 import type { Connector } from "./connection.ts";
 import {
   FrameType,
@@ -182,4 +185,37 @@ export function helloPayload(fields: FakeHello): Buffer {
     [4, objects.length],
     ...objects,
   );
+}
+
+/** A deadline that no test should reach. */
+export function soon(): Deadline {
+  return Deadline.after(2000);
+}
+
+/** Lets everything that is queued happen. */
+export function settle(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
+/** A client connected to a fake agent that has said hello, and the causes that `onClosed` was told. */
+export async function connected(
+  hello: FakeHello = {},
+): Promise<{ peer: FakePeer; client: AgentClient; closed: MayflyError[] }> {
+  const peer = new FakePeer();
+  const closed: MayflyError[] = [];
+  const client = new AgentClient(peer.connect, { deadline: soon(), onClosed: (cause) => closed.push(cause) });
+  await settle();
+  peer.hello(hello);
+  await client.ready;
+  return { peer, client, closed };
+}
+
+/** What a promise rejects with. */
+export async function rejection(promise: Promise<unknown>): Promise<MayflyError> {
+  const error = await promise.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  if (!(error instanceof MayflyError)) throw new Error(`expected a MayflyError, got ${error}`);
+  return error;
 }
