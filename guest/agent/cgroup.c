@@ -1,0 +1,189 @@
+#include "cgroup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "text.h"
+
+#define HIERARCHY "/sys/fs/cgroup"
+#define WORKLOAD HIERARCHY "/workload"
+#define MAX_GROUPS 256
+#define GROUPS_AT_START 4
+#define CPU_PERIOD_US 100000
+#define SIGNAL_ROUNDS 8
+
+struct cgroup_state cgroup_state;
+
+static int workload_fd = -1, events_fd = -1;
+static int group_fds[MAX_GROUPS];
+static bool group_used[MAX_GROUPS];
+static int group_count;
+
+static int make_group(void)
+{
+    char name[16];
+    if (group_count == MAX_GROUPS)
+        return -EAGAIN;
+    snprintf(name, sizeof name, "%d", group_count);
+    if (mkdirat(workload_fd, name, 0755) && errno != EEXIST)
+        return -errno;
+    int fd = openat(workload_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    group_fds[group_count] = fd;
+    return group_count++;
+}
+
+int cgroup_init(const char **what)
+{
+    static const char *const controllers[] = {"+memory", "+pids", "+cpu"};
+    for (size_t i = 0; i < sizeof controllers / sizeof *controllers; i++)
+        text_write(HIERARCHY "/cgroup.subtree_control", controllers[i]); /* a kernel may lack one; LIMITS says so then */
+    *what = WORKLOAD;
+    if (mkdir(WORKLOAD, 0755) && errno != EEXIST)
+        return -errno;
+    workload_fd = open(WORKLOAD, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (workload_fd < 0)
+        return -errno;
+    *what = WORKLOAD "/cgroup.events";
+    events_fd = openat(workload_fd, "cgroup.events", O_RDONLY | O_CLOEXEC);
+    if (events_fd < 0)
+        return -errno;
+    *what = WORKLOAD "/0";
+    for (int i = 0; i < GROUPS_AT_START; i++) {
+        int group = make_group();
+        if (group < 0)
+            return group;
+    }
+    return 0;
+}
+
+/* The number behind `key` and a space in a file of the directory; `fallback` if it is not there. */
+static uint64_t read_number(int directory, const char *file, const char *key, uint64_t fallback)
+{
+    char text[1024];
+    if (text_read_at(directory, file, text, sizeof text) < 0)
+        return fallback;
+    return text_number(text, key, fallback);
+}
+
+int cgroup_acquire(void)
+{
+    for (int group = 0; group < group_count; group++) {
+        if (group_used[group] || read_number(group_fds[group], "cgroup.events", "populated ", 1))
+            continue;
+        group_used[group] = true;
+        return group;
+    }
+    int group = make_group();
+    if (group >= 0)
+        group_used[group] = true;
+    return group;
+}
+
+void cgroup_return(int group) { group_used[group] = false; }
+
+int cgroup_directory(int group) { return group_fds[group]; }
+
+/* Signals those that are in the group now; sets *any if there were some. */
+static int signal_members(int group, int signal, bool *any)
+{
+    char text[4096];
+    ssize_t length;
+    off_t offset = 0;
+    int fd = openat(group_fds[group], "cgroup.procs", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    while ((length = pread(fd, text, sizeof text - 1, offset)) > 0) {
+        text[length] = 0;
+        char *last = strrchr(text, '\n'), *line = text;
+        if (!last)
+            break;
+        offset += last + 1 - text;
+        for (; line <= last; line = strchr(line, '\n') + 1) {
+            pid_t pid = atoi(line);
+            if (pid > 1 && kill(pid, signal) == 0)
+                *any = true;
+        }
+    }
+    close(fd);
+    return 0;
+}
+
+int cgroup_signal(int group, pid_t leader, int signal)
+{
+    bool any = false;
+    int error = 0;
+    (void)leader;
+    if (group < 0)
+        return -ESRCH;
+    if (signal == SIGKILL) {
+        if (text_write_at(group_fds[group], "cgroup.kill", "1") == 0)
+            return 0;
+        for (int round = 0; round < SIGNAL_ROUNDS && !error; round++) { /* kernels before 5.14: whoever forks meanwhile */
+            any = false;
+            error = signal_members(group, signal, &any);
+            if (!any)
+                break;
+        }
+        return error;
+    }
+    error = signal_members(group, signal, &any);
+    return error ? error : any ? 0 : -ESRCH;
+}
+
+int cgroup_freeze(void)
+{
+    cgroup_state.frozen = true;
+    return text_write_at(workload_fd, "cgroup.freeze", "1");
+}
+
+int cgroup_thaw(void)
+{
+    int error = text_write_at(workload_fd, "cgroup.freeze", "0");
+    if (!error)
+        cgroup_state.frozen = false;
+    return error;
+}
+
+bool cgroup_is_frozen(void)
+{
+    char text[256];
+    ssize_t length = pread(events_fd, text, sizeof text - 1, 0); /* on the descriptor that is polled: it re-arms it */
+    if (length < 0)
+        return false;
+    text[length] = 0;
+    return text_number(text, "frozen ", 0) == 1;
+}
+
+int cgroup_events_fd(void) { return events_fd; }
+
+int cgroup_set_limits(uint64_t memory_bytes, uint64_t pids, uint32_t cpu_millis)
+{
+    char memory[24] = "max", tasks[24] = "max", cpu[48] = "max 100000";
+    if (memory_bytes)
+        snprintf(memory, sizeof memory, "%llu", (unsigned long long)memory_bytes);
+    if (pids)
+        snprintf(tasks, sizeof tasks, "%llu", (unsigned long long)pids);
+    if (cpu_millis)
+        snprintf(cpu, sizeof cpu, "%llu %d", (unsigned long long)cpu_millis * (CPU_PERIOD_US / 1000), CPU_PERIOD_US);
+    int error = text_write_at(workload_fd, "memory.max", memory);
+    if (!error)
+        error = text_write_at(workload_fd, "pids.max", tasks);
+    if (!error)
+        error = text_write_at(workload_fd, "cpu.max", cpu);
+    return error;
+}
+
+void cgroup_read_usage(struct cgroup_usage *usage)
+{
+    usage->memory_bytes = read_number(workload_fd, "memory.current", "", 0);
+    usage->pids = (uint32_t)read_number(workload_fd, "pids.current", "", 0);
+    usage->cpu_us = read_number(workload_fd, "cpu.stat", "usage_usec ", 0);
+}

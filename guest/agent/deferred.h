@@ -1,0 +1,36 @@
+/*
+ * The one request that takes long. It runs in a child, or waits for the freezer, while the agent goes on moving bytes;
+ * further requests are not read until it is answered, so that they are carried out in order.
+ */
+#ifndef MAYFLY_DEFERRED_H
+#define MAYFLY_DEFERRED_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* Returned by a request that will be answered later. */
+#define DEFERRED 1
+
+/* Work for the child: returns 0 or -errno; *result goes into the answer of requests that have one. */
+typedef int deferred_work(void *argument, volatile uint64_t *result);
+
+/* Prepares what the child shares with the agent. Called once; returns 0 or -errno. */
+int deferred_init(void);
+
+/* Starts the work. Returns DEFERRED or -errno. `with_result`: the answer carries the u64 result. */
+int deferred_start(uint32_t stream, deferred_work *work, void *argument, bool with_result);
+
+/* Waits for the workload to be frozen, at most 2 s. Returns DEFERRED. */
+int deferred_wait_frozen(uint32_t stream);
+
+bool deferred_busy(void);
+
+/* Milliseconds until deferred_check has to be called; -1: no need. */
+int deferred_timeout_ms(void);
+void deferred_check(void);
+
+/* A child that is not a process of the host's has ended. */
+void deferred_reaped(pid_t pid, int status);
+
+#endif

@@ -1,0 +1,23 @@
+/* What makes a clone another machine than its template. */
+#ifndef MAYFLY_IDENTITY_H
+#define MAYFLY_IDENTITY_H
+
+#include <stdint.h>
+
+#include "protocol.h"
+
+struct identity {
+    uint64_t realtime_ns;
+    uint8_t entropy[IDENTITY_ENTROPY_BYTES], machine_id[IDENTITY_MACHINE_ID_BYTES], mac[IDENTITY_MAC_BYTES];
+    char hostname[MAX_HOSTNAME_BYTES + 1];
+};
+
+/* Entropy, clock, hostname, machine-id, MAC, in this order. Returns 0 or -errno of the first that failed. */
+int identity_apply(const struct identity *identity);
+
+/* Writes the files that carry the identity into a new root. Returns 0 or -errno. */
+int identity_write_files(void);
+
+int clock_set_realtime(uint64_t realtime_ns);
+
+#endif

@@ -1,0 +1,81 @@
+/* The numbers of docs/AGENT-PROTOCOL.md, version 1. src/agent/wire.ts has the same ones and a test compares them. */
+#ifndef MAYFLY_PROTOCOL_H
+#define MAYFLY_PROTOCOL_H
+
+#define PROTOCOL_VERSION 1
+#define PORT_NAME "mayfly.agent"
+
+#define FRAME_MAGIC 0xA7
+#define FRAME_HEADER_BYTES 16
+#define FRAME_MAX_PAYLOAD 65536
+#define DATA_MAX_BYTES 65528
+#define PREAMBLE_BYTES 16
+#define PREAMBLE "\x4d\x61\x79\x66\x6c\x79\x00\xa7\xff\x00\x01\x7f\x0d\x0a\x1a\x0a"
+
+#define STREAM_WINDOW_BYTES 262144
+#define MAX_OBJECTS 64
+#define MAX_OBJECT_ID 0x3fffffff
+#define MAX_BUFFERED_BYTES 8388608
+#define MAX_PATH_BYTES 4095
+#define MAX_PING_BYTES 1024
+#define BUILD_ID_BYTES 16
+
+#define CHANNEL_CONTROL 0
+#define CHANNEL_INPUT 1
+#define CHANNEL_OUTPUT 2
+#define CHANNEL_ERROR 3
+
+#define TYPE_HELLO 1
+#define TYPE_HELLO_ACK 2
+#define TYPE_DATA 3
+#define TYPE_ACK 4
+#define TYPE_EOF 5
+#define TYPE_REPLY 6
+#define TYPE_EXIT 7
+#define TYPE_RELEASE 8
+#define TYPE_PING 9
+#define TYPE_EXEC 16
+#define TYPE_SIGNAL 17
+#define TYPE_RESIZE 18
+#define TYPE_FILE_READ 32
+#define TYPE_FILE_WRITE 33
+#define TYPE_FILE_STAT 34
+#define TYPE_FILE_LIST 35
+#define TYPE_FILE_MKDIR 36
+#define TYPE_FILE_REMOVE 37
+#define TYPE_IDENTITY 48
+#define TYPE_ROOT 49
+#define TYPE_FREEZE 50
+#define TYPE_THAW 51
+#define TYPE_STATS 52
+#define TYPE_TIME 53
+#define TYPE_SYNC 54
+#define TYPE_TRIM 55
+#define TYPE_LIMITS 56
+
+#define HELLO_FLAG_IDENTITY_PENDING 1
+#define HELLO_FLAG_FROZEN 2
+
+#define KIND_PROCESS 1
+#define KIND_FILE_READ 2
+#define KIND_FILE_WRITE 3
+#define STATE_ACTIVE 0
+#define STATE_ENDED 1
+
+#define EXEC_TERMINAL 1
+#define EXEC_STDIN 2
+#define EXEC_KILL_TREE 4
+#define WRITE_APPEND 1
+#define WRITE_EXCLUSIVE 2
+#define WRITE_PARENTS 4
+#define STAT_NOFOLLOW 1
+#define MKDIR_PARENTS 1
+#define REMOVE_RECURSIVE 1
+#define REMOVE_MISSING_OK 2
+
+#define IDENTITY_ENTROPY_BYTES 64
+#define IDENTITY_MACHINE_ID_BYTES 16
+#define IDENTITY_MAC_BYTES 6
+#define MAX_HOSTNAME_BYTES 64
+
+#endif

@@ -1,0 +1,221 @@
+#include "requests.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <time.h>
+
+#include "cgroup.h"
+#include "deferred.h"
+#include "files.h"
+#include "identity.h"
+#include "machine.h"
+#include "object.h"
+#include "process.h"
+#include "root.h"
+#include "transfer.h"
+
+static char path[PATH_MAX];
+static struct { /* what a child of deferred_start works on */
+    uint32_t flags;
+    uint64_t max_bytes;
+} argument;
+
+static int run_ping(const struct frame *frame, struct writer *result)
+{
+    if (frame->length > MAX_PING_BYTES)
+        return -EMSGSIZE;
+    put_bytes(result, frame->payload, frame->length);
+    return 0;
+}
+
+/* EXEC, FILE_READ and FILE_WRITE: the stream names the object that they make. */
+static int make_object(const struct frame *frame, struct reader *r, struct writer *result)
+{
+    int error = 0;
+    uint8_t kind = frame->type == TYPE_EXEC        ? KIND_PROCESS
+                   : frame->type == TYPE_FILE_READ ? KIND_FILE_READ
+                                                   : KIND_FILE_WRITE;
+    struct object *o = object_make(frame->stream >> 2, kind, &error);
+    if (!o)
+        return error;
+    if (kind == KIND_PROCESS) {
+        error = process_exec(o, frame->payload, frame->length);
+        if (error > 0)
+            put_u32(result, (uint32_t)error);
+    } else {
+        error = kind == KIND_FILE_READ ? transfer_read(o, r, result) : transfer_write(o, r);
+    }
+    if (error < 0)
+        object_free(o);
+    return error < 0 ? error : 0;
+}
+
+static int run_on_process(const struct frame *frame, struct reader *r)
+{
+    struct object *o = object_find(frame->stream >> 2);
+    if (frame->type == TYPE_SIGNAL) {
+        uint32_t signal = take_u32(r), scope = take_u32(r);
+        if (!reader_done(r) || scope > 1)
+            return -EINVAL;
+        return o ? process_signal(o, signal, scope == 1) : -ENOENT;
+    }
+    uint16_t rows = take_u16(r), columns = take_u16(r);
+    if (!reader_done(r))
+        return -EINVAL;
+    return o ? process_resize(o, rows, columns) : -ENOENT;
+}
+
+static int remove_in_child(void *unused, volatile uint64_t *result)
+{
+    (void)unused;
+    (void)result;
+    return files_remove(path, argument.flags);
+}
+
+static int run_on_files(const struct frame *frame, struct reader *r, struct writer *result)
+{
+    uint64_t cookie = frame->type == TYPE_FILE_LIST ? take_u64(r) : 0;
+    uint32_t flags = frame->type == TYPE_FILE_LIST ? 0 : take_u32(r);
+    uint32_t mode = frame->type == TYPE_FILE_MKDIR ? take_u32(r) : 0;
+    uint32_t known = frame->type == TYPE_FILE_REMOVE ? REMOVE_RECURSIVE | REMOVE_MISSING_OK : 1;
+    take_string(r, path, sizeof path);
+    if (!reader_done(r) || flags & ~known)
+        return -EINVAL;
+    switch (frame->type) {
+    case TYPE_FILE_STAT:
+        return files_stat(path, flags, result);
+    case TYPE_FILE_LIST:
+        return files_list(path, cookie, result);
+    case TYPE_FILE_MKDIR:
+        return files_make_directory(path, flags, mode);
+    default:
+        if (!(flags & REMOVE_RECURSIVE))
+            return files_remove(path, flags);
+        argument.flags = flags; /* a large tree takes long */
+        return deferred_start(frame->stream, remove_in_child, NULL, false);
+    }
+}
+
+static int run_identity(struct reader *r)
+{
+    struct identity identity = {.realtime_ns = take_u64(r)};
+    const uint8_t *entropy = take_bytes(r, sizeof identity.entropy);
+    const uint8_t *machine_id = take_bytes(r, sizeof identity.machine_id);
+    const uint8_t *mac = take_bytes(r, sizeof identity.mac);
+    uint16_t zero = take_u16(r);
+    take_string(r, identity.hostname, sizeof identity.hostname);
+    if (!reader_done(r) || zero || !identity.hostname[0])
+        return -EINVAL;
+    memcpy(identity.entropy, entropy, sizeof identity.entropy);
+    memcpy(identity.machine_id, machine_id, sizeof identity.machine_id);
+    memcpy(identity.mac, mac, sizeof identity.mac);
+    int error = identity_apply(&identity);
+    if (!error)
+        cgroup_state.identity_pending = false;
+    return error;
+}
+
+static int run_root(struct reader *r)
+{
+    char fstype[16];
+    uint32_t flags = take_u32(r);
+    uint64_t upper_bytes = take_u64(r);
+    take_string(r, fstype, sizeof fstype);
+    if (!reader_done(r) || flags)
+        return -EINVAL;
+    int error = root_mount(fstype, upper_bytes);
+    return error ? error : identity_write_files();
+}
+
+static int run_freeze(const struct frame *frame)
+{
+    cgroup_state.identity_pending = true;
+    int error = cgroup_freeze();
+    if (error || cgroup_is_frozen())
+        return error;
+    return deferred_wait_frozen(frame->stream);
+}
+
+static int run_time(struct reader *r, struct writer *result)
+{
+    struct timespec realtime, monotonic;
+    uint64_t realtime_ns = take_u64(r);
+    if (!reader_done(r))
+        return -EINVAL;
+    int error = realtime_ns ? clock_set_realtime(realtime_ns) : 0;
+    clock_gettime(CLOCK_REALTIME, &realtime);
+    clock_gettime(CLOCK_MONOTONIC, &monotonic);
+    put_u64(result, (uint64_t)realtime.tv_sec * 1000000000u + (uint64_t)realtime.tv_nsec);
+    put_u64(result, (uint64_t)monotonic.tv_sec * 1000000000u + (uint64_t)monotonic.tv_nsec);
+    return error;
+}
+
+static int run_limits(struct reader *r)
+{
+    uint64_t memory = take_u64(r), pids = take_u64(r);
+    uint32_t cpu = take_u32(r), zero = take_u32(r);
+    return reader_done(r) && !zero ? cgroup_set_limits(memory, pids, cpu) : -EINVAL;
+}
+
+static int run_trim(const struct frame *frame, struct reader *r)
+{
+    argument.max_bytes = take_u64(r);
+    if (!reader_done(r))
+        return -EINVAL;
+    return deferred_start(frame->stream, machine_trim, &argument.max_bytes, true);
+}
+
+static int run_without_payload(const struct frame *frame, struct writer *result)
+{
+    if (frame->length)
+        return -EINVAL;
+    switch (frame->type) {
+    case TYPE_FREEZE:
+        return run_freeze(frame);
+    case TYPE_THAW:
+        return cgroup_state.identity_pending ? -EPERM : cgroup_thaw();
+    case TYPE_STATS:
+        machine_stats(result);
+        return 0;
+    default:
+        return deferred_start(frame->stream, machine_sync, NULL, false);
+    }
+}
+
+int request_run(const struct frame *frame, struct writer *result)
+{
+    struct reader r = {frame->payload, frame->payload + frame->length, false};
+    switch (frame->type) {
+    case TYPE_PING:
+        return run_ping(frame, result);
+    case TYPE_EXEC:
+    case TYPE_FILE_READ:
+    case TYPE_FILE_WRITE:
+        return make_object(frame, &r, result);
+    case TYPE_SIGNAL:
+    case TYPE_RESIZE:
+        return run_on_process(frame, &r);
+    case TYPE_FILE_STAT:
+    case TYPE_FILE_LIST:
+    case TYPE_FILE_MKDIR:
+    case TYPE_FILE_REMOVE:
+        return run_on_files(frame, &r, result);
+    case TYPE_IDENTITY:
+        return run_identity(&r);
+    case TYPE_ROOT:
+        return run_root(&r);
+    case TYPE_TIME:
+        return run_time(&r, result);
+    case TYPE_TRIM:
+        return run_trim(frame, &r);
+    case TYPE_LIMITS:
+        return run_limits(&r);
+    case TYPE_FREEZE:
+    case TYPE_THAW:
+    case TYPE_STATS:
+    case TYPE_SYNC:
+        return run_without_payload(frame, result);
+    default:
+        return -ENOSYS;
+    }
+}

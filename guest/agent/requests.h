@@ -1,0 +1,14 @@
+/* The requests of the protocol: parse, check, carry out. */
+#ifndef MAYFLY_REQUESTS_H
+#define MAYFLY_REQUESTS_H
+
+#include "frame.h"
+#include "wire.h"
+
+/* Largest result of any request. */
+#define MAX_RESULT_BYTES 16384
+
+/* Carries one out. Returns 0 with the result in `result`, -errno, or DEFERRED. */
+int request_run(const struct frame *frame, struct writer *result);
+
+#endif

@@ -1,0 +1,30 @@
+/* One host connection after another: epochs, acknowledgements, what is received and what is sent. */
+#ifndef MAYFLY_SESSION_H
+#define MAYFLY_SESSION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* How the session reaches the port: like read(2) and write(2), but returning -errno. */
+struct port {
+    ssize_t (*read)(void *bytes, size_t n);
+    ssize_t (*write)(const void *bytes, size_t n);
+};
+
+void session_init(const struct port *port);
+
+/* The port's state may have changed: try again to read and to write. */
+void session_port_event(void);
+
+/* Reads from the port and carries out requests. Returns true if there is more to do at once. */
+bool session_receive(void);
+
+/* Writes what is due until the port takes no more. Returns true if there is more to do at once. */
+bool session_send(void);
+
+/* Answers a request: `error` is 0 or -errno, the result follows only on success. */
+void session_reply(uint32_t stream, int error, const void *result, size_t length);
+
+#endif

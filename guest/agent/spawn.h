@@ -1,0 +1,28 @@
+/* Starts a process of the workload. */
+#ifndef MAYFLY_SPAWN_H
+#define MAYFLY_SPAWN_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct spawn {
+    uint32_t flags, uid, gid, umask; /* flags: EXEC_* */
+    uint16_t rows, columns;
+    const char *cwd;
+    char *const *argv, *const *envp;
+    const gid_t *groups;
+    size_t group_count;
+    int cgroup_fd;          /* directory of the cgroup it starts in, or -1 */
+    int mount_namespace_fd; /* where it sees its root, or -1 for the agent's own */
+};
+
+struct spawned {
+    pid_t pid;
+    int input, output, error; /* the agent's ends, non-blocking; -1 if there is none. A terminal is both input and output */
+};
+
+/* Returns 0 once the program runs, or -errno of the step that failed; nothing is left behind then. */
+int spawn_process(const struct spawn *request, struct spawned *result);
+
+#endif
