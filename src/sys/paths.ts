@@ -14,6 +14,7 @@ import {
   rename,
   rm,
   stat,
+  statfs,
   symlink,
   writeFile,
 } from "node:fs/promises";
@@ -146,6 +147,12 @@ export async function isWritable(path: string): Promise<boolean> {
     () => true,
     () => false,
   );
+}
+
+/** Bytes that this process may still write to the file system of `path`. */
+export async function freeBytes(path: string): Promise<number> {
+  const { bavail, bsize } = await statfs(path);
+  return bavail * bsize;
 }
 
 /** A new empty directory under the system's temporary one; remove it with {@link removePath}. */

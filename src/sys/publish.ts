@@ -25,7 +25,7 @@ export async function publishFile(path: string, content: string | Uint8Array, mo
       await file.close();
     }
     await rename(beside, path);
-    syncDirectory(dirname(path));
+    syncPath(dirname(path));
   } catch (error) {
     await rm(beside, { force: true });
     throw diskFull(error, path);
@@ -45,15 +45,30 @@ export async function publishDirectory(path: string, build: (directory: string) 
     await mkdir(dirname(path), { recursive: true });
     await mkdir(beside, { mode: 0o755 });
     await build(beside);
-    await syncTree(beside);
-    await rename(beside, path);
-    syncDirectory(dirname(path));
-    return true;
+    return await publishTree(beside, path);
   } catch (error) {
     await rm(beside, { recursive: true, force: true });
-    if (isTaken(error) && (await exists(path))) return false;
     throw diskFull(error, path);
   }
+}
+
+/**
+ * Publishes a complete directory of the same file system under its name: synced, then renamed. If there is one already, that one
+ * stays and the other is removed.
+ *
+ * @returns whether `directory` is the one in place.
+ */
+export async function publishTree(directory: string, path: string): Promise<boolean> {
+  await syncTree(directory);
+  try {
+    await rename(directory, path);
+  } catch (error) {
+    if (!isTaken(error) || !(await exists(path))) throw error;
+    await rm(directory, { recursive: true, force: true });
+    return false;
+  }
+  syncPath(dirname(path));
+  return true;
 }
 
 /**
@@ -95,10 +110,6 @@ async function syncTree(directory: string): Promise<void> {
     if (entry.isDirectory()) await syncTree(path);
     else if (entry.isFile()) syncPath(path);
   }
-  syncPath(directory);
-}
-
-function syncDirectory(directory: string): void {
   syncPath(directory);
 }
 

@@ -61,6 +61,11 @@ export function findTool(program: string): string | undefined {
   return Bun.which(program, { PATH: toolPath() }) ?? undefined;
 }
 
+/** Environment of the programs that are run: this process' own, in English, with the system's directories in `PATH`. */
+export function toolEnvironment(): Record<string, string | undefined> {
+  return { ...process.env, PATH: toolPath(), LC_ALL: "C" };
+}
+
 /** `PATH` of the programs that are run: users often lack the sbin directories in theirs. */
 function toolPath(): string {
   const own = process.env["PATH"] ?? "";
@@ -80,11 +85,11 @@ function toolPath(): string {
 export async function runTool(command: readonly string[], options: ToolOptions = {}): Promise<ToolResult> {
   const program = command[0] ?? "";
   const found = findTool(program);
-  if (found === undefined) throw missing(program);
+  if (found === undefined) throw missingTool(program);
   if (options.signal?.aborted) throw cancelled(command, undefined);
   const child = Bun.spawn([found, ...command.slice(1)], {
     cwd: options.cwd ?? process.cwd(),
-    env: { ...process.env, PATH: toolPath(), LC_ALL: "C", ...options.env },
+    env: { ...toolEnvironment(), ...options.env },
     stdin: options.input ?? "ignore",
     stdout: "pipe",
     stderr: "pipe",
@@ -141,7 +146,8 @@ async function collect(stream: ReadableStream<Uint8Array>, onLine: (line: string
   return kept;
 }
 
-function missing(program: string): MayflyError {
+/** The error for a program that is not installed; its remedy names the package. */
+export function missingTool(program: string): MayflyError {
   const owner = packageOf(program);
   const remedy = owner === undefined ? undefined : `apt-get install -y ${owner}`;
   const hint = remedy === undefined ? "" : `; install it with: ${remedy}`;
