@@ -1,0 +1,109 @@
+/** What the daemon is told by flags and environment. */
+import { version } from "../../package.json";
+import type { Version } from "../contract/api.ts";
+import { MayflyError } from "../contract/errors.ts";
+import { daemonSocketPath, runDirectory, stateDirectory } from "../sys/directories.ts";
+import type { LogLevel } from "./log.ts";
+
+/** Settings of a daemon. */
+export interface DaemonOptions {
+  /** Everything that outlives a boot. Default `/var/lib/mayfly`. */
+  stateDir: string;
+  /** Sockets. Default `/run/mayfly`. */
+  runDir: string;
+  /** The REST interface's socket. Default `mayfly.sock` in runDir. */
+  socketPath: string;
+  /** A TCP listener besides, only with a token. */
+  tcp: { host: string; port: number; tokenFile: string | undefined; token: string | undefined } | undefined;
+  logLevel: LogLevel;
+  /** A descriptor on which one line tells that the daemon is ready, or why it is not. */
+  readyFd: number | undefined;
+}
+
+/** Environment variables, as `process.env` has them. */
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+const FLAGS: Readonly<Record<string, string>> = {
+  "--state-dir": "MAYFLY_STATE_DIR",
+  "--run-dir": "MAYFLY_RUN_DIR",
+  "--socket": "MAYFLY_SOCKET",
+  "--listen": "MAYFLY_LISTEN",
+  "--token-file": "MAYFLY_TOKEN_FILE",
+  "--log-level": "MAYFLY_LOG_LEVEL",
+  "--ready-fd": "MAYFLY_READY_FD",
+};
+
+const LOG_LEVELS: readonly LogLevel[] = ["error", "warn", "info", "debug"];
+
+/**
+ * Settings from flags, which win, and environment.
+ * @throws `invalid_argument` naming the flag or variable.
+ */
+export function daemonOptions(flags: readonly string[], environment: Environment): DaemonOptions {
+  const values = { ...environment, ...fromFlags(flags) };
+  const runDir = absolute("MAYFLY_RUN_DIR", values["MAYFLY_RUN_DIR"] || runDirectory());
+  const logLevel = LOG_LEVELS.find((level) => level === (values["MAYFLY_LOG_LEVEL"] || "info"));
+  if (logLevel === undefined) throw wrong("MAYFLY_LOG_LEVEL", values["MAYFLY_LOG_LEVEL"], LOG_LEVELS.join(", "));
+  return {
+    stateDir: absolute("MAYFLY_STATE_DIR", values["MAYFLY_STATE_DIR"] || stateDirectory()),
+    runDir,
+    socketPath: absolute("MAYFLY_SOCKET", values["MAYFLY_SOCKET"] || daemonSocketPath(runDir)),
+    tcp: tcpOptions(values),
+    logLevel,
+    readyFd: descriptor(values["MAYFLY_READY_FD"]),
+  };
+}
+
+/** What answers `/v1/version`. */
+export function daemonVersion(): Version {
+  return { version, api: "v1", pid: process.pid };
+}
+
+function fromFlags(flags: readonly string[]): Record<string, string> {
+  const values: Record<string, string> = {};
+  for (let index = 0; index < flags.length; index += 1) {
+    const [name = "", inline] = (flags[index] ?? "").split(/=(.*)/s);
+    const variable = FLAGS[name];
+    if (variable === undefined) {
+      throw new MayflyError(
+        "invalid_argument",
+        `mayflyd does not know ${name}; it takes ${Object.keys(FLAGS).join(", ")}`,
+      );
+    }
+    const value = inline ?? flags[++index];
+    if (value === undefined) throw new MayflyError("invalid_argument", `mayflyd: ${name} needs a value`);
+    values[variable] = value;
+  }
+  return values;
+}
+
+function tcpOptions(values: Environment): DaemonOptions["tcp"] {
+  const listen = values["MAYFLY_LISTEN"];
+  if (listen === undefined || listen === "") return undefined;
+  const match = /^(?:(?<host>[^:[\]]+|\[[0-9a-fA-F:]+\]):)?(?<port>\d{1,5})$/.exec(listen);
+  const port = Number(match?.groups?.["port"]);
+  if (match === null || port > 65_535) throw wrong("MAYFLY_LISTEN", listen, "[HOST:]PORT");
+  const host = (match.groups?.["host"] ?? "127.0.0.1").replace(/^\[|\]$/g, "");
+  return {
+    host,
+    port,
+    tokenFile: values["MAYFLY_TOKEN_FILE"] || undefined,
+    token: values["MAYFLY_TOKEN"] || undefined,
+  };
+}
+
+function absolute(name: string, path: string): string {
+  if (path.startsWith("/") && !path.includes("\0")) return path.replace(/(?<=.)\/+$/, "");
+  throw wrong(name, path, "an absolute path");
+}
+
+function descriptor(text: string | undefined): number | undefined {
+  if (text === undefined || text === "") return undefined;
+  const fd = Number(text);
+  if (Number.isInteger(fd) && fd > 2) return fd;
+  throw wrong("MAYFLY_READY_FD", text, "the number of a descriptor above 2");
+}
+
+function wrong(name: string, value: string | undefined, wanted: string): MayflyError {
+  return new MayflyError("invalid_argument", `Cannot use ${name}=${JSON.stringify(value ?? "")}: it takes ${wanted}`);
+}

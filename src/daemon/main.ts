@@ -1,0 +1,92 @@
+/** The daemon's life: open the engine, serve it, say that it is ready, stop when told. */
+import { MayflyError } from "../contract/errors.ts";
+import type { Engine } from "../engine/interface.ts";
+import { Deadline, nowMs } from "../sys/deadline.ts";
+import { tryLockFile } from "../sys/lock.ts";
+import { reportReady } from "../sys/ready.ts";
+import { type DaemonOptions, daemonVersion } from "./config.ts";
+import { log, logError, setLogLevel } from "./log.ts";
+import { problemOf } from "./problem.ts";
+import { type Serving, serve } from "./serve.ts";
+import { checkToken, readToken } from "./token.ts";
+
+/** How long closing the engine may take, in milliseconds; VMs go on whether it gets done or not. */
+const CLOSE_LIMIT_MS = 10_000;
+
+/** Makes the engine: `openEngine` with what it needs from the options. */
+export type EngineOpener = (options: DaemonOptions) => Promise<Engine>;
+
+/**
+ * Runs a daemon until SIGTERM or SIGINT. VMs go on after it.
+ * @returns the exit code: 0, or 1 when it could not start, with the reason in the log and on the ready descriptor.
+ */
+export async function runDaemon(options: DaemonOptions, openEngine: EngineOpener): Promise<number> {
+  setLogLevel(options.logLevel);
+  const stop = stopSignal();
+  const ready = reportReady(options.readyFd);
+  try {
+    await using stack = new AsyncDisposableStack();
+    const serving = await start(options, openEngine, stack);
+    ready.ready(serving.addresses[0] ?? "");
+    log("info", "stopping", { signal: await stop });
+    ready.stopping();
+  } catch (error) {
+    const problem = problemOf(error);
+    logError("cannot start", error, { code: problem.code });
+    ready.failed(problem);
+    return 1;
+  }
+  log("info", "stopped");
+  return 0;
+}
+
+/** Opens and serves; what was opened is released in reverse by the stack. */
+async function start(options: DaemonOptions, openEngine: EngineOpener, stack: AsyncDisposableStack): Promise<Serving> {
+  const startedMs = nowMs();
+  const { socketPath, runDir } = options;
+  stack.use(lockRunDirectory(runDir));
+  const tcp = await tcpOptions(options.tcp);
+  const engine = await openEngine(options);
+  stack.defer(async () => {
+    const closed = Deadline.after(CLOSE_LIMIT_MS).race(engine.close(), "the engine's close");
+    await closed.catch((error: unknown) => logError("cannot close the engine", error));
+  });
+  const serving = await serve(engine, { socketPath, ...(tcp === undefined ? {} : { tcp }) });
+  stack.defer(() => serving.stop());
+  const { version, pid } = daemonVersion();
+  const startMs = Math.round(nowMs() - startedMs);
+  log("info", "ready", { version, pid, listen: serving.addresses.join(","), stateDir: options.stateDir, startMs });
+  return serving;
+}
+
+/** One daemon to a run directory: it owns the sockets there. */
+function lockRunDirectory(runDir: string): Disposable {
+  const path = `${runDir}/mayflyd.lock`;
+  const lock = tryLockFile(path);
+  if (lock !== undefined) return lock;
+  throw new MayflyError("daemon_running", `Cannot start: another daemon serves ${runDir} (it holds ${path})`, {
+    details: { path },
+  });
+}
+
+async function tcpOptions(
+  tcp: DaemonOptions["tcp"],
+): Promise<{ host: string; port: number; token: string } | undefined> {
+  if (tcp === undefined) return undefined;
+  const { host, port, tokenFile } = tcp;
+  if (tokenFile !== undefined) return { host, port, token: await readToken(tokenFile) };
+  if (tcp.token !== undefined) return { host, port, token: checkToken(tcp.token, "MAYFLY_TOKEN") };
+  throw new MayflyError(
+    "invalid_argument",
+    `Cannot listen on ${host}:${port} without a token: name a file with one by --token-file`,
+  );
+}
+
+/** Resolves with the first signal that ends the daemon. SIGHUP, which a closing terminal sends, is ignored. */
+function stopSignal(): Promise<string> {
+  return new Promise((resolve) => {
+    process.on("SIGTERM", () => resolve("SIGTERM"));
+    process.on("SIGINT", () => resolve("SIGINT"));
+    process.on("SIGHUP", () => undefined);
+  });
+}

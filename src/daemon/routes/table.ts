@@ -1,0 +1,18 @@
+/** Every route of the REST interface. */
+import type { Route } from "../route.ts";
+import { fileRoutes } from "./files.ts";
+import { operationRoutes } from "./operations.ts";
+import { streamRoutes } from "./streams.ts";
+import { systemRoutes } from "./system.ts";
+import { imageRoutes, templateRoutes } from "./templates.ts";
+import { vmRoutes } from "./vms.ts";
+
+export const routes: readonly Route[] = [
+  ...systemRoutes,
+  ...vmRoutes,
+  ...streamRoutes,
+  ...fileRoutes,
+  ...templateRoutes,
+  ...imageRoutes,
+  ...operationRoutes,
+];

@@ -1,0 +1,102 @@
+/** `/v1/templates` and `/v1/images`: what VMs are made from. */
+import { z } from "zod";
+import {
+  BuildTemplateRequest,
+  Image,
+  ImportImageRequest,
+  Operation,
+  Template,
+  VerifyResult,
+} from "../../contract/api.ts";
+import { VERIFY_LIMIT_MS } from "../limits.ts";
+import { flag } from "../query.ts";
+import { emptyRoute, jsonRoute, type Route } from "../route.ts";
+
+const started = { status: 202, description: "The operation that does it.", schema: Operation };
+const location = (operation: Operation) => `/v1/operations/${operation.id}`;
+
+export const templateRoutes: readonly Route[] = [
+  jsonRoute({
+    method: "POST",
+    path: "/v1/templates",
+    tag: "templates",
+    summary: "Build a template, unless a fitting one exists.",
+    body: BuildTemplateRequest,
+    bodyKind: "optional-json",
+    answer: started,
+    location,
+    handle: ({ engine, operations, body }) =>
+      operations.start("template.build", async (options) => (await engine.buildTemplate(body, options)).id),
+  }),
+  jsonRoute({
+    method: "GET",
+    path: "/v1/templates",
+    tag: "templates",
+    summary: "All templates.",
+    answer: { status: 200, description: "The templates.", schema: z.array(Template) },
+    handle: ({ engine }) => engine.listTemplates(),
+  }),
+  jsonRoute({
+    method: "GET",
+    path: "/v1/templates/{id}",
+    tag: "templates",
+    summary: "One template, by id, name, or unambiguous beginning of the id.",
+    answer: { status: 200, description: "The template.", schema: Template },
+    handle: ({ engine, params }) => engine.getTemplate(params.id),
+  }),
+  jsonRoute({
+    method: "POST",
+    path: "/v1/templates/{id}/verify",
+    tag: "templates",
+    summary: "Check a template's files against its manifest.",
+    answer: { status: 200, description: "What was found.", schema: VerifyResult },
+    handle: ({ engine, params, deadline }) => engine.verifyTemplate(params.id, deadline(VERIFY_LIMIT_MS)),
+  }),
+  emptyRoute({
+    method: "DELETE",
+    path: "/v1/templates/{id}",
+    tag: "templates",
+    summary: "Remove a template that no VM uses.",
+    query: z.strictObject({ force: flag.describe("Also if it is the one that new VMs would take.") }),
+    description: "It is gone.",
+    handle: ({ engine, params, query }) => engine.removeTemplate(params.id, { force: query.force }),
+  }),
+];
+
+export const imageRoutes: readonly Route[] = [
+  jsonRoute({
+    method: "POST",
+    path: "/v1/images",
+    tag: "images",
+    summary: "Import a root file system from a file on the daemon's host.",
+    body: ImportImageRequest,
+    answer: started,
+    location,
+    handle: ({ engine, operations, body }) =>
+      operations.start("image.import", async (options) => (await engine.importImage(body, options)).id),
+  }),
+  jsonRoute({
+    method: "GET",
+    path: "/v1/images",
+    tag: "images",
+    summary: "All images.",
+    answer: { status: 200, description: "The images.", schema: z.array(Image) },
+    handle: ({ engine }) => engine.listImages(),
+  }),
+  jsonRoute({
+    method: "GET",
+    path: "/v1/images/{id}",
+    tag: "images",
+    summary: "One image, by id, name, or unambiguous beginning of the id.",
+    answer: { status: 200, description: "The image.", schema: Image },
+    handle: ({ engine, params }) => engine.getImage(params.id),
+  }),
+  emptyRoute({
+    method: "DELETE",
+    path: "/v1/images/{id}",
+    tag: "images",
+    summary: "Remove an image that no VM uses.",
+    description: "It is gone.",
+    handle: ({ engine, params }) => engine.removeImage(params.id),
+  }),
+];

@@ -1,0 +1,141 @@
+/** `/v1/vms`: what is created, listed, ended and asked about. */
+import { z } from "zod";
+import { CreateVmRequest, KillRequest, StopRequest, Vm, VmStats } from "../../contract/api.ts";
+import { Deadline } from "../../sys/deadline.ts";
+import { CREATE_LIMIT_MS, REQUEST_LIMIT_MS } from "../limits.ts";
+import { flag, number } from "../query.ts";
+import { RAW_STREAM, rawFrames } from "../raw-stream.ts";
+import { contentRoute, emptyRoute, jsonRoute, type Route } from "../route.ts";
+
+const SIGKILL = 9;
+const DEFAULT_GRACE_MS = 10_000;
+const tag = "vms";
+
+const create = jsonRoute({
+  method: "POST",
+  path: "/v1/vms",
+  tag,
+  summary: "Start a VM, and in it its main process if a command is given. Output goes to the logs.",
+  headers: {
+    "Idempotency-Key":
+      "Asking again with the same key and body gives the same VM; with another body, idempotency_conflict.",
+  },
+  body: CreateVmRequest,
+  answer: { status: 201, description: "The VM; it is ready.", schema: Vm },
+  location: (vm) => `/v1/vms/${vm.id}`,
+  async handle({ engine, body, request, vmCreations, deadline }) {
+    const key = request.headers.get("idempotency-key");
+    // With a key the creation outlives a client that goes away: it will ask again.
+    const limit = key === null ? deadline(CREATE_LIMIT_MS) : Deadline.after(CREATE_LIMIT_MS);
+    return vmCreations.once(key, body, async () => (await engine.createVm(body, { deadline: limit })).vm);
+  },
+});
+
+const list = jsonRoute({
+  method: "GET",
+  path: "/v1/vms",
+  tag,
+  summary: "All VMs, ended ones too.",
+  answer: { status: 200, description: "The VMs.", schema: z.array(Vm) },
+  handle: ({ engine }) => engine.listVms(),
+});
+
+const get = jsonRoute({
+  method: "GET",
+  path: "/v1/vms/{id}",
+  tag,
+  summary: "One VM, by id, name, or unambiguous beginning of the id.",
+  answer: { status: 200, description: "The VM.", schema: Vm },
+  handle: ({ engine, params }) => engine.getVm(params.id),
+});
+
+const remove = emptyRoute({
+  method: "DELETE",
+  path: "/v1/vms/{id}",
+  tag,
+  summary: "Remove a VM with its logs.",
+  query: z.strictObject({ force: flag.describe("End it first if it runs.") }),
+  description: "It is gone.",
+  handle: ({ engine, params, query, deadline }) =>
+    engine.removeVm(params.id, { force: query.force, deadline: deadline(REQUEST_LIMIT_MS) }),
+});
+
+const kill = jsonRoute({
+  method: "POST",
+  path: "/v1/vms/{id}/kill",
+  tag,
+  summary: "Send a signal to the main process; SIGKILL without a main process ends the VM.",
+  body: KillRequest,
+  bodyKind: "optional-json",
+  answer: { status: 200, description: "The VM after the signal was sent.", schema: Vm },
+  handle: ({ engine, params, body, deadline }) =>
+    engine.killVm(params.id, body.signal ?? SIGKILL, deadline(REQUEST_LIMIT_MS)),
+});
+
+const stop = jsonRoute({
+  method: "POST",
+  path: "/v1/vms/{id}/stop",
+  tag,
+  summary: "SIGTERM to the main process, SIGKILL after the grace time. Answers when the VM has ended.",
+  body: StopRequest,
+  bodyKind: "optional-json",
+  answer: { status: 200, description: "The ended VM.", schema: Vm },
+  handle({ engine, params, body, deadline }) {
+    const graceMs = body.graceMs ?? DEFAULT_GRACE_MS;
+    return engine.stopVm(params.id, graceMs, deadline(graceMs + REQUEST_LIMIT_MS));
+  },
+});
+
+const wait = jsonRoute({
+  method: "POST",
+  path: "/v1/vms/{id}/wait",
+  tag,
+  summary: "Wait until the VM has ended, however long that takes.",
+  answer: { status: 200, description: "The ended VM.", schema: Vm },
+  handle: ({ engine, params, signal }) => engine.waitVm(params.id, signal),
+});
+
+const logs = contentRoute({
+  method: "GET",
+  path: "/v1/vms/{id}/logs",
+  tag,
+  summary: "Kept output of the main process, both streams framed apart.",
+  query: z.strictObject({
+    follow: flag.describe("Go on until the VM ends."),
+    tail: number(0, 1_000_000_000).optional().describe("Only so many last lines."),
+  }),
+  answer: {
+    status: 200,
+    description: "Frames: u8 channel (1 stdout, 2 stderr), 3 zero bytes, u32 big-endian length, bytes.",
+    content: RAW_STREAM,
+  },
+  handle({ engine, params, query, signal }) {
+    const { id } = engine.getVm(params.id);
+    const tail = query.tail === undefined ? {} : { tail: query.tail };
+    const chunks = engine.logs(id, { follow: query.follow, ...tail, signal });
+    return new Response(rawFrames(chunks), { headers: { "content-type": RAW_STREAM } });
+  },
+});
+
+const guestConsole = contentRoute({
+  method: "GET",
+  path: "/v1/vms/{id}/console",
+  tag,
+  summary: "The last part of the guest kernel's console.",
+  answer: { status: 200, description: "The text.", content: "text/plain" },
+  async handle({ engine, params, deadline }) {
+    const text = await engine.console(params.id, deadline(REQUEST_LIMIT_MS));
+    return new Response(text, { headers: { "content-type": "text/plain; charset=utf-8" } });
+  },
+});
+
+const stats = jsonRoute({
+  method: "GET",
+  path: "/v1/vms/{id}/stats",
+  tag,
+  summary: "What a running VM uses.",
+  answer: { status: 200, description: "The figures of this moment.", schema: VmStats },
+  handle: ({ engine, params, deadline }) => engine.statsVm(params.id, deadline(REQUEST_LIMIT_MS)),
+});
+
+export const vmRoutes: readonly Route[] = [create, list, get, remove, kill, stop, wait, logs, guestConsole, stats];

@@ -1,0 +1,77 @@
+/** Serves an engine: on a unix socket, and on TCP for those with the token. */
+import { MayflyError } from "../contract/errors.ts";
+import type { Engine } from "../engine/interface.ts";
+import { Deadline } from "../sys/deadline.ts";
+import { type HttpServer, serveHttp } from "../sys/http.ts";
+import { freeSocketPath, grantSocket, privately } from "../sys/listening-socket.ts";
+import { dispatcher, type Gate } from "./dispatch.ts";
+import { IdempotencyKeys } from "./idempotency.ts";
+import { STOP_LIMIT_MS } from "./limits.ts";
+import { Operations } from "./operations.ts";
+import type { Services } from "./route.ts";
+import { routes } from "./routes/table.ts";
+import { tokenGate } from "./token.ts";
+
+/** Members of this group may use the socket. */
+const SOCKET_GROUP = "mayfly";
+/** How long a dead daemon's socket may take to show that it is dead, in milliseconds. */
+const PROBE_LIMIT_MS = 2_000;
+
+/** Where to serve. */
+export interface ServeOptions {
+  socketPath: string;
+  tcp?: { host: string; port: number; token: string };
+}
+
+/** A served engine. */
+export interface Serving {
+  /** What is listened on, e.g. `unix:/run/mayfly/mayfly.sock`. */
+  readonly addresses: readonly string[];
+  /** Port of the TCP listener, if there is one. */
+  readonly tcpPort: number | undefined;
+  /** Stops listening and cuts open connections; running operations are cancelled. The engine is not closed. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Starts serving.
+ * @throws `daemon_running` when another daemon answers on the socket, `connection_failed` when an address cannot be bound,
+ * `invalid_argument` when TCP is asked for without a token.
+ */
+export async function serve(engine: Engine, options: ServeOptions): Promise<Serving> {
+  const { socketPath, tcp } = options;
+  if (tcp !== undefined && tcp.token === "") {
+    throw new MayflyError("invalid_argument", `Cannot listen on ${tcp.host}:${tcp.port} without a token`);
+  }
+  const operations = new Operations();
+  const services: Services = { engine, operations, vmCreations: new IdempotencyKeys(), routes };
+  const servers: HttpServer[] = [];
+  try {
+    servers.push(await serveUnix(services, socketPath));
+    if (tcp !== undefined) servers.push(serveHttp(tcp, dispatcher(services, tokenGate(tcp.token))));
+  } catch (error) {
+    await Promise.all(servers.map((server) => server.stop(true)));
+    throw error;
+  }
+  return {
+    addresses: servers.map((server) => server.address),
+    tcpPort: servers.find((server) => server.port !== undefined)?.port,
+    async stop() {
+      operations.cancelAll();
+      const stopped = Promise.all(servers.map((server) => server.stop(true)));
+      await Deadline.after(STOP_LIMIT_MS)
+        .race(stopped, "the end of open connections")
+        .catch(() => undefined);
+    },
+  };
+}
+
+/** On the unix socket the file's mode says who may connect. */
+const everyone: Gate = () => undefined;
+
+async function serveUnix(services: Services, path: string): Promise<HttpServer> {
+  await freeSocketPath(path, Deadline.after(PROBE_LIMIT_MS));
+  const server = privately(() => serveHttp({ unix: path }, dispatcher(services, everyone)));
+  await grantSocket(path, SOCKET_GROUP);
+  return server;
+}

@@ -1,0 +1,82 @@
+/** One valid document of each kind. */
+import type { Image, SystemInfo, Template, Vm, VmStats } from "../../src/contract/api.ts";
+
+const at = "2026-01-02T03:04:05.000Z";
+
+export const sampleVm: Vm = {
+  id: "vm_aaaaaaaaaaaaaaaaaaaaaaaaaa",
+  name: "vm1",
+  state: "running",
+  command: ["sleep", "1"],
+  hostname: "vm1",
+  labels: {},
+  memoryBytes: 128 << 20,
+  cpus: 1,
+  templateId: "tpl_aaaaaaaaaaaaaaaaaaaaaaaaaa",
+  rootfs: null,
+  autoRemove: false,
+  terminal: false,
+  createdAt: at,
+  startedAt: at,
+  finishedAt: null,
+  pid: 4242,
+  exitCode: null,
+  exitSignal: null,
+  error: null,
+  clone: { path: "warm", readyMs: 3.5, stages: { resume: 1.5 } },
+};
+
+export const sampleStats: VmStats = {
+  id: sampleVm.id,
+  name: sampleVm.name,
+  cpuUs: 1,
+  uniqueMemoryBytes: 2,
+  guestUniqueMemoryBytes: 1,
+  guest: {
+    memoryTotalBytes: 6,
+    memoryAvailableBytes: 5,
+    workloadMemoryBytes: 4,
+    workloadCpuUs: 3,
+    workloadPids: 2,
+    uptimeMs: 1.5,
+  },
+};
+
+export const sampleTemplate: Template = {
+  id: "tpl_aaaaaaaaaaaaaaaaaaaaaaaaaa",
+  name: "base",
+  createdAt: at,
+  lastUsedAt: null,
+  shape: { memoryMiB: 128, vcpus: 1 },
+  fingerprint: { qemuVersion: "10.0.2" },
+  fingerprintHash: "0".repeat(64),
+  compatible: true,
+  memory: { sizeBytes: 128 << 20, allocatedBytes: 40 << 20, sha256: "0".repeat(64) },
+  deviceStateBytes: 9000,
+  buildMs: 3000,
+};
+
+export const sampleImage: Image = {
+  id: "img_aaaaaaaaaaaaaaaaaaaaaaaaaa",
+  name: "alpha",
+  digest: `sha256:${"0".repeat(64)}`,
+  fstype: "erofs",
+  sizeBytes: 4096,
+  createdAt: at,
+};
+
+export const sampleInfo: SystemInfo = {
+  version: "0.1.0",
+  pid: 1,
+  stateDir: "/var/lib/mayfly",
+  runDir: "/run/mayfly",
+  accelerator: "tcg",
+  acceleratorReason: "the probe guest did not run",
+  qemu: { path: "/usr/bin/qemu-system-x86_64", version: "10.0.2", kind: "full" },
+  kernelVersion: "6.1.0",
+  agentBuildId: "0".repeat(32),
+  cgroup: "v2",
+  vms: 0,
+  pools: [],
+  daemonRssBytes: 1,
+};
