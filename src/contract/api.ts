@@ -310,7 +310,10 @@ export const StreamRequest = z.discriminatedUnion("type", [
 ]);
 export type StreamRequest = z.infer<typeof StreamRequest>;
 
-/** Text messages, daemon to client. Output comes as binary messages: one byte 1 (stdout) or 2 (stderr), then the bytes. */
+/**
+ * Text messages, daemon to client. Output comes as binary messages: one byte 1 (stdout) or 2 (stderr), then the bytes.
+ * `ack.bytes` counts the bytes of standard input taken since the last `ack`. `exit` or `error` is the last message.
+ */
 export type StreamReply =
   | { type: "progress"; step: string }
   | { type: "started"; vm: Vm }
@@ -318,11 +321,7 @@ export type StreamReply =
   | { type: "exit"; exitCode: number; signal: number }
   | { type: "error"; problem: z.infer<typeof Problem> };
 
-/** Channel byte of binary stream messages. */
-export const STREAM_CHANNELS = { stdin: 0, stdout: 1, stderr: 2 } as const;
-
-/** Most bytes of standard input that a client sends ahead of the daemon's acknowledgement. */
-export const STDIN_WINDOW_BYTES = 1 << 20;
+export { STDIN_WINDOW_BYTES, STREAM_CHANNELS } from "./stream.ts";
 
 /** Which signal to send; without one SIGKILL (9). */
 export const KillRequest = z.strictObject({

@@ -13,10 +13,10 @@ import { decodeManifest, encodeManifest, type TemplateManifest } from "./manifes
 /** Bytes of the largest device state that is loaded. A two-vCPU VM's has 11 KB. */
 const MAX_DEVICE_STATE_BYTES = 1 << 20;
 
-/** What a builder fills: an existing memory file of the right size, and the path for QEMU's device state. */
+/** What a builder fills: existing files that the builder's uid may write; memory has its size already. */
 export interface TemplateWorkspace {
-  directory: string;
   memoryPath: string;
+  deviceStatePath: string;
   consolePath: string;
 }
 
@@ -58,19 +58,21 @@ export class TemplateStore {
   }
 
   /**
-   * Publishes a template: `build` boots a VM on the workspace's memory file and returns its device state once that VM has
-   * quit. The memory is then trimmed, hashed and made read-only for `gid`.
+   * Publishes a template: `build` boots a VM on the workspace's memory file, has its device state written and returns once that
+   * VM has quit. The memory is then trimmed, hashed and made read-only for `gid`.
    * @returns the manifest. If anything throws, nothing of it is left.
    */
   async publish(
     parts: { id: TemplateId; fingerprint: Fingerprint; fingerprintHash: string; gid: number; ownerUid: number },
-    build: (workspace: TemplateWorkspace) => Promise<Uint8Array>,
+    build: (workspace: TemplateWorkspace) => Promise<void>,
   ): Promise<TemplateManifest> {
     const startedMs = performance.now();
     let manifest: TemplateManifest | undefined;
     await publishDirectory(this.directory(parts.id), async (directory) => {
       const workspace = await makeWorkspace(directory, parts);
-      const deviceState = await build(workspace);
+      await build(workspace);
+      const deviceState = await readFile(workspace.deviceStatePath);
+      if (deviceState.length === 0) throw corrupt(parts.id, workspace.deviceStatePath, "QEMU saved no device state");
       const digest = await digestMemoryFile(workspace.memoryPath, { trim: true });
       const complete: TemplateManifest = {
         id: parts.id,
@@ -83,10 +85,9 @@ export class TemplateStore {
       };
       manifest = complete;
       await rm(workspace.consolePath, { force: true });
-      await writeNew(join(directory, "device-state"), deviceState, 0o400);
       await writeNew(join(directory, "manifest.json"), encodeManifest(complete), 0o444);
-      await chown(workspace.memoryPath, 0, parts.gid);
-      await chmod(workspace.memoryPath, 0o440);
+      await seal(workspace.deviceStatePath, 0, 0o400);
+      await seal(workspace.memoryPath, parts.gid, 0o440);
       await chmod(directory, 0o711);
     });
     if (manifest === undefined) throw new MayflyError("internal", `Template ${parts.id} exists already`);
@@ -169,10 +170,20 @@ async function makeWorkspace(
   } finally {
     await file.close();
   }
-  const consolePath = join(directory, "console.log");
-  await writeNew(consolePath, "", 0o600);
-  for (const path of [memoryPath, consolePath]) await chown(path, parts.ownerUid, -1);
-  return { directory, memoryPath, consolePath };
+  const workspace = {
+    memoryPath,
+    deviceStatePath: join(directory, "device-state"),
+    consolePath: join(directory, "console.log"),
+  };
+  await writeNew(workspace.deviceStatePath, "", 0o600);
+  await writeNew(workspace.consolePath, "", 0o600);
+  for (const path of Object.values(workspace)) await chown(path, parts.ownerUid, 0);
+  return workspace;
+}
+
+async function seal(path: string, gid: number, mode: number): Promise<void> {
+  await chown(path, 0, gid);
+  await chmod(path, mode);
 }
 
 async function writeNew(path: string, content: string | Uint8Array, mode: number): Promise<void> {

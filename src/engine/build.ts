@@ -1,0 +1,135 @@
+/** Building a base template: a cold boot on a shared memory file, warmed, trimmed, saved, published. */
+import { AgentClient } from "../agent/client.ts";
+import { MayflyError } from "../contract/errors.ts";
+import type { Shape } from "../contract/machine.ts";
+import { kernelCommandLine } from "../machine/arguments.ts";
+import { fingerprintHash } from "../machine/fingerprint.ts";
+import type { Deadline } from "../sys/deadline.ts";
+import { newId } from "../sys/ids.ts";
+import { tailOfFile } from "../sys/process.ts";
+import type { LoadedTemplate, TemplateStore, TemplateWorkspace } from "../template/store.ts";
+import { LIMITS_MS } from "./config.ts";
+import { fingerprintFor, type Host, planFor, tenantGid } from "./host.ts";
+import { identityRequest, newIdentity } from "./identity.ts";
+import { QemuProcess } from "./qemu-process.ts";
+import { runToEnd, WARM_COMMAND } from "./warm-up.ts";
+
+const CONSOLE_TAIL_BYTES = 4096;
+/** Most bytes of free guest memory that are zeroed before a template is saved: what a boot can have touched and freed. */
+const TRIM_BYTES = 512 * 2 ** 20;
+
+/** Runs of the warm-up command: the second one finds what the first has made. */
+const WARM_ROUNDS = 3;
+
+/** A parent VM that was booted and whose agent answers. */
+interface BootedParent {
+  qemu: QemuProcess;
+  agent: AgentClient;
+}
+
+/**
+ * Builds and publishes a base template of a shape.
+ * @throws `boot_failed` with the console's tail; whatever QEMU or the disk do wrong. Nothing is left then.
+ */
+export async function buildBaseTemplate(
+  host: Host,
+  store: TemplateStore,
+  shape: Shape,
+  onStep: (step: string) => void,
+  deadline: Deadline,
+): Promise<LoadedTemplate> {
+  const fingerprint = fingerprintFor(host, shape);
+  const id = newId("tpl");
+  // The parent's uid has to own the memory file before its slot is known: it runs as the first uid of all, which no VM has.
+  const parts = {
+    id,
+    fingerprint,
+    fingerprintHash: fingerprintHash(fingerprint),
+    gid: tenantGid(host),
+    ownerUid: builderUid(host),
+  };
+  await store.publish(parts, async (workspace) => {
+    onStep("booting the guest");
+    await using parent = await bootParent(host, shape, workspace, deadline);
+    onStep("warming the guest");
+    await warm(parent.agent, deadline);
+    onStep("trimming the guest's memory");
+    await parent.agent.sync(deadline);
+    await parent.agent.trim(TRIM_BYTES, deadline);
+    await parent.agent.freeze(deadline);
+    onStep("saving the template");
+    await saveAndQuit(parent, workspace, deadline);
+  });
+  return store.load(id);
+}
+
+/** Uid of the QEMU that builds templates: it alone may write a memory file. */
+export function builderUid(host: Host): number {
+  return host.config.uidBase;
+}
+
+/** Boots a guest on the workspace's memory file. Disposing it kills its QEMU. */
+export async function bootParent(
+  host: Host,
+  shape: Shape,
+  workspace: TemplateWorkspace,
+  deadline: Deadline,
+): Promise<BootedParent & AsyncDisposable> {
+  const { artifacts } = host.config;
+  const boot = {
+    kernelPath: artifacts.kernel.path,
+    initramfsPath: artifacts.initramfs.path,
+    commandLine: kernelCommandLine(host.accelerator),
+  };
+  const qemu = QemuProcess.spawn(host.slots, host.records, (slot) => {
+    const parts = { shape, memoryPath: workspace.memoryPath, memoryMode: "shared" as const, disks: {}, boot };
+    return planFor(host, { ...slot, uid: builderUid(host) }, { ...parts, consolePath: workspace.consolePath });
+  });
+  qemu.dropStateSocket();
+  const within = deadline.within(LIMITS_MS.boot);
+  const agent = AgentClient.open(qemu.slot.agentPath, { deadline: within });
+  try {
+    await qemu.untilExit(agent.ready, "booting");
+    return { qemu, agent, [Symbol.asyncDispose]: () => qemu.kill() };
+  } catch (error) {
+    const consoleTail = tailOfFile(workspace.consolePath, CONSOLE_TAIL_BYTES);
+    await qemu.kill();
+    throw bootFailed(error, consoleTail);
+  }
+}
+
+function bootFailed(error: unknown, consoleTail: string): unknown {
+  if (error instanceof MayflyError && error.code === "cancelled") return error;
+  const why =
+    error instanceof MayflyError && error.code !== "agent_not_ready" ? error.message : `the guest agent did not answer`;
+  const last = consoleTail.trimEnd().split("\n").at(-1) ?? "";
+  const details = error instanceof MayflyError ? error.details : {};
+  return new MayflyError(
+    "boot_failed",
+    `Cannot boot the guest: ${why}. The console ends with: ${last || "(nothing)"}`,
+    {
+      stage: "boot",
+      cause: error,
+      details: { ...details, consoleTail },
+    },
+  );
+}
+
+/** Runs what each clone will run, so that caches and lazily made kernel state are in the template. */
+async function warm(agent: AgentClient, deadline: Deadline): Promise<void> {
+  await agent.identity(identityRequest(newIdentity("mayfly")), deadline);
+  for (let round = 0; round < WARM_ROUNDS; round++) {
+    await agent.ping(deadline);
+    await runToEnd(agent, WARM_COMMAND, deadline);
+  }
+}
+
+/** Stops the parent, saves its devices, and lets it quit so that its memory file is complete. */
+async function saveAndQuit({ qemu }: BootedParent, workspace: TemplateWorkspace, deadline: Deadline): Promise<void> {
+  const qmp = await qemu.qmp(deadline);
+  await qmp.execute("stop", undefined, deadline);
+  await qmp.execute("xen-save-devices-state", { filename: workspace.deviceStatePath, live: false }, deadline);
+  // QEMU may close the session before its answer is read: its exit is what counts.
+  await Promise.allSettled([qmp.execute("quit", undefined, deadline)]);
+  await deadline.race(qemu.exited, "the end of the template's QEMU");
+}

@@ -1,0 +1,125 @@
+/**
+ * The path of a clone, top to bottom: template checked -> plan -> QEMU spawned or taken from the pool -> device state
+ * into its socket -> the agent answers -> identity applied -> ready. Any failure destroys what there is of the clone.
+ */
+import { AgentClient } from "../agent/client.ts";
+import { MayflyError } from "../contract/errors.ts";
+import type { DiskFiles } from "../machine/profile.ts";
+import type { Deadline } from "../sys/deadline.ts";
+import type { LoadedTemplate } from "../template/store.ts";
+import { cloneMemoryMode, type Host, planFor } from "./host.ts";
+import { applyIdentity, type GuestLimits, type Identity, type RootSpec } from "./identity.ts";
+import { QemuProcess } from "./qemu-process.ts";
+import type { CloneStage, StageClock } from "./stages.ts";
+
+/** What distinguishes a clone from its template. */
+export interface CloneRequest {
+  identity: Identity;
+  disks: DiskFiles;
+  root: RootSpec | undefined;
+  limits: GuestLimits | undefined;
+}
+
+/** A clone whose agent answers. Who holds it ends it by `qemu.kill()`. */
+export interface Clone {
+  qemu: QemuProcess;
+  agent: AgentClient;
+  template: LoadedTemplate;
+  /** Resolves with the cause when the agent's connection ends by anything but our own closing. */
+  agentClosed: Promise<MayflyError>;
+}
+
+/** A clone that was resumed, warmed and paused again before it was asked for. */
+export interface WarmClone extends Clone {
+  /** Lets its vCPUs run. */
+  resume(deadline: Deadline): Promise<void>;
+}
+
+/** Spawns a QEMU that blocks on its state socket. */
+export function spawnBlocked(host: Host, template: LoadedTemplate, disks: DiskFiles): QemuProcess {
+  const { memoryMiB, vcpus } = template.manifest.fingerprint;
+  return QemuProcess.spawn(host.slots, host.records, (slot) =>
+    planFor(host, slot, {
+      shape: { memoryMiB, vcpus },
+      memoryPath: template.memoryPath,
+      memoryMode: cloneMemoryMode(host.qemu),
+      disks,
+    }),
+  );
+}
+
+/**
+ * Makes a clone ready from nothing or from a QEMU blocked on its state socket.
+ * @throws `template_corrupt`, `qemu_spawn_failed`, `qemu_exited`, `agent_not_ready` ..., each with its stage.
+ */
+export async function cloneFromTemplate(
+  host: Host,
+  template: LoadedTemplate,
+  request: CloneRequest,
+  prepared: QemuProcess | undefined,
+  clock: StageClock,
+  deadline: Deadline,
+): Promise<Clone> {
+  await using cleanup = new AsyncDisposableStack();
+  template.check();
+  clock.end("plan");
+  const qemu = prepared ?? spawnBlocked(host, template, request.disks);
+  cleanup.defer(() => qemu.kill());
+  clock.end("spawn");
+  const clone = await inStage("load", qemu, async () => resumeInto(qemu, template, deadline));
+  const identified = applyIdentity(clone.agent, request, deadline);
+  identified.catch(() => undefined);
+  clock.end("load");
+  await inStage("agent", qemu, () => clone.agent.ready);
+  clock.end("agent");
+  await inStage("identity", qemu, () => identified);
+  clock.end("identity");
+  cleanup.move();
+  return clone;
+}
+
+/** Makes a warm clone ready: vCPUs go on, identity applied. */
+export async function cloneFromWarm(
+  warm: WarmClone,
+  request: CloneRequest,
+  clock: StageClock,
+  deadline: Deadline,
+): Promise<Clone> {
+  await using cleanup = new AsyncDisposableStack();
+  const { qemu, agent, template, agentClosed } = warm;
+  cleanup.defer(() => qemu.kill());
+  template.check();
+  clock.end("plan");
+  const resumed = warm.resume(deadline);
+  const identified = applyIdentity(agent, request, deadline);
+  identified.catch(() => undefined);
+  await inStage("load", qemu, () => resumed);
+  clock.end("load");
+  await inStage("identity", qemu, () => identified);
+  clock.end("identity");
+  cleanup.move();
+  return { qemu, agent, template, agentClosed };
+}
+
+/** Writes the device state and begins to talk to the agent: its socket has been listening since before QEMU started. */
+export function resumeInto(qemu: QemuProcess, template: LoadedTemplate, deadline: Deadline): Clone {
+  qemu.loadState(template.deviceState);
+  return { qemu, template, ...openAgent(qemu, deadline) };
+}
+
+/** Opens the agent's channel and turns its end into a promise. */
+export function openAgent(qemu: QemuProcess, deadline: Deadline): Pick<Clone, "agent" | "agentClosed"> {
+  const { promise: agentClosed, resolve: onClosed } = Promise.withResolvers<MayflyError>();
+  return { agent: AgentClient.open(qemu.slot.agentPath, { deadline, onClosed }), agentClosed };
+}
+
+/** Runs a step against QEMU's exit, and names the stage in whatever it throws. */
+async function inStage<T>(stage: CloneStage, qemu: QemuProcess, step: () => T | Promise<T>): Promise<T> {
+  try {
+    return await qemu.untilExit(Promise.resolve(step()), stage);
+  } catch (error) {
+    if (!(error instanceof MayflyError) || error.stage !== undefined) throw error;
+    const { code, message, details, vmId } = error;
+    throw new MayflyError(code, message, { stage, details, cause: error, ...(vmId === undefined ? {} : { vmId }) });
+  }
+}

@@ -1,0 +1,58 @@
+/** What an engine is told when it is opened, and the few numbers of the engine that are choices. */
+import type { Accelerator, HostArtifacts } from "../contract/machine.ts";
+
+/** How many prepared ones a template keeps: QEMUs blocked on their state socket, and warm paused clones. */
+export interface PoolSizes {
+  blocked: number;
+  warm: number;
+}
+
+/** Settings of an engine. */
+export interface EngineConfig {
+  stateDir: string;
+  runDir: string;
+  artifacts: HostArtifacts;
+  /** Pool of the default shape's template; other templates have none until they are asked for. */
+  pool: PoolSizes;
+  /** Force an accelerator; absent: the probe chooses. */
+  accelerator?: Accelerator;
+  /** First uid of VMs; the gid of the default tenant is the same number. */
+  uidBase: number;
+  /** Pools are emptied when the host has less memory available than this, in bytes. */
+  memoryReserveBytes: number;
+  /** Templates kept; the least recently used goes first. */
+  templateLimit: number;
+  /** Bytes kept of each output stream of a VM. */
+  logLimitBytes: number;
+}
+
+/** Settings that callers usually leave alone. */
+export const CONFIG_DEFAULTS = {
+  pool: { blocked: 2, warm: 4 },
+  uidBase: 900_000,
+  memoryReserveBytes: 512 * 2 ** 20,
+  templateLimit: 8,
+  logLimitBytes: 64 * 2 ** 20,
+} as const;
+
+/** Milliseconds that each wait of the engine may take at most. */
+export const LIMITS_MS = {
+  /** A clone from request to ready, on a machine that is overloaded. */
+  clone: 60_000,
+  /** Cold boot of a guest kernel to the agent's hello; 2-3 s under TCG on a quiet machine. */
+  boot: 90_000,
+  /** Probe of an accelerator: a guest that crawls is no guest. */
+  probe: 15_000,
+  /** A QMP command or agent request on a running VM. */
+  request: 10_000,
+  /** QEMU's end after it was told to quit or was killed. */
+  exit: 10_000,
+  /** Adoption of one VM at start. */
+  adopt: 5_000,
+} as const;
+
+/** Memory that QEMU itself may use beside the guest's, in bytes; part of the VM's memory limit. */
+export const QEMU_OVERHEAD_BYTES = 192 * 2 ** 20;
+
+/** Memory of a VM that asks for none, in bytes. */
+export const DEFAULT_MEMORY_BYTES = 128 * 2 ** 20;

@@ -1,0 +1,46 @@
+/** What the state directory takes on disk, and removing what nobody needs. */
+import type { DiskUsage, PruneResult } from "../contract/api.ts";
+import { allocatedBytesBelow } from "../sys/allocated.ts";
+import type { EngineParts } from "./engine.ts";
+
+type Parts = Pick<EngineParts, "host" | "templates" | "images" | "vms">;
+
+/** Bytes as allocated on disk: holes do not count. */
+export async function diskUsage({ host, templates, images, vms }: Parts): Promise<DiskUsage> {
+  const { stateDir } = host.config;
+  const ended = vms.list().filter((vm) => vm.finishedAt !== null);
+  const endedBytes = await sum(ended.map((vm) => allocatedBytesBelow(vms.directory(vm.id))));
+  const stale = templates.list().filter((template) => !template.compatible && !vms.runsOn(template.id));
+  return {
+    templates: {
+      count: templates.list().length,
+      bytes: await allocatedBytesBelow(`${stateDir}/templates`),
+      reclaimableBytes: stale.reduce((bytes, template) => bytes + template.memory.allocatedBytes, 0),
+    },
+    images: {
+      count: images.list().length,
+      bytes: await allocatedBytesBelow(`${stateDir}/images`),
+      reclaimableBytes: 0,
+    },
+    vms: {
+      count: vms.list().length,
+      bytes: await allocatedBytesBelow(`${stateDir}/vms`),
+      reclaimableBytes: endedBytes,
+    },
+  };
+}
+
+/** Removes ended VMs and templates that do not fit this host. Images stay: users gave them their names. */
+export async function pruneAll(parts: Parts): Promise<PruneResult> {
+  const { host, templates, vms } = parts;
+  const before = await allocatedBytesBelow(host.config.stateDir);
+  const ended = vms.list().filter((vm) => vm.finishedAt !== null);
+  for (const vm of ended) await vms.remove(vm.id, false);
+  const removed = [...ended.map((vm) => vm.id), ...(await templates.prune())];
+  const after = await allocatedBytesBelow(host.config.stateDir);
+  return { removed, freedBytes: Math.max(0, before - after) };
+}
+
+async function sum(numbers: readonly Promise<number>[]): Promise<number> {
+  return (await Promise.all(numbers)).reduce((total, number) => total + number, 0);
+}

@@ -1,0 +1,225 @@
+/** The engine of one state directory: the parts of it behind one interface. */
+import type {
+  BuildTemplateRequest,
+  CreateVmRequest,
+  Event,
+  ExecRequest,
+  ImportImageRequest,
+  Vm,
+  VmStats,
+} from "../contract/api.ts";
+import { VERSION } from "../contract/version.ts";
+import { CONSOLE_RING } from "../machine/arguments.ts";
+import type { Deadline } from "../sys/deadline.ts";
+import { nowMs } from "../sys/deadline.ts";
+import { hostCpuCount } from "../sys/host.ts";
+import { cpuTimeUsOf, ownRssBytes, uniqueMemoryOf } from "../sys/process.ts";
+import { diskUsage, pruneAll } from "./disk-usage.ts";
+import type { Events } from "./events.ts";
+import { describeFile, listDirectory, readContents, writeContents } from "./files.ts";
+import { Gate } from "./gate.ts";
+import type { Host } from "./host.ts";
+import type { Images } from "./images.ts";
+import type { Engine, OutputSink, ProgressOptions } from "./interface.ts";
+import { attachWithLogs, readLogs } from "./logs.ts";
+import type { Metrics } from "./metrics.ts";
+import type { Pools } from "./pools.ts";
+import { sizesOf, startClone } from "./start.ts";
+import type { Templates } from "./templates.ts";
+import type { Vms } from "./vms.ts";
+
+/** What an engine is made of. */
+export interface EngineParts {
+  host: Host;
+  templates: Templates;
+  images: Images;
+  vms: Vms;
+  pools: Pools;
+  events: Events;
+  metrics: Metrics;
+  /** Frees the state directory. */
+  close: () => void;
+}
+
+/** Clones started at once: one more than the cores that start them hides their waits. */
+function gateWidth(): number {
+  return hostCpuCount() + 1;
+}
+
+/** The {@link Engine} over QEMU processes of this host. */
+export class LocalEngine implements Engine {
+  readonly #gate = new Gate(gateWidth());
+
+  constructor(private readonly parts: EngineParts) {}
+
+  async createVm(request: CreateVmRequest, options: ProgressOptions & { sink?: OutputSink }) {
+    const startedMs = nowMs();
+    const { host, images, pools, templates, vms } = this.parts;
+    const sizes = sizesOf(request);
+    const root = request.rootfs === undefined ? undefined : await images.resolveRootfs(request.rootfs);
+    const { deadline, onProgress } = options;
+    const admitted = vms.admit(request, sizes);
+    return vms.start(
+      admitted,
+      request,
+      async (vm) => {
+        const template =
+          templates.existing(sizes.shape) ??
+          (await templates.ensure(sizes.shape, onProgress ?? (() => undefined), deadline));
+        templates.touch(template);
+        const pool = pools.of(template);
+        const context = { host, gate: this.#gate, pool: request.pool === false ? undefined : pool };
+        const started = await startClone(
+          context,
+          template,
+          { hostname: vm.hostname, root, sizes },
+          deadline,
+          startedMs,
+        );
+        pool.refill();
+        return started;
+      },
+      options.sink,
+      deadline,
+    );
+  }
+
+  listVms = () => this.parts.vms.list();
+  getVm = (ref: string) => this.parts.vms.get(ref);
+
+  exec = (ref: string, request: ExecRequest, sink: OutputSink, deadline: Deadline) =>
+    this.parts.vms.exec(ref, request, sink, deadline);
+
+  attach = (ref: string, sink: OutputSink, options: { logs: boolean }) =>
+    attachWithLogs(this.parts.vms, ref, sink, options);
+
+  logs = (ref: string, options: Parameters<Engine["logs"]>[1]) => readLogs(this.parts.vms, ref, options);
+
+  killVm = (ref: string, signal: number, deadline: Deadline) => this.parts.vms.kill(ref, signal, deadline);
+  stopVm = (ref: string, graceMs: number, deadline: Deadline) => this.parts.vms.stop(ref, graceMs, deadline);
+  removeVm = (ref: string, options: { force: boolean; deadline: Deadline }) =>
+    this.parts.vms.remove(ref, options.force);
+  waitVm = (ref: string, signal: AbortSignal): Promise<Vm> => this.parts.vms.wait(ref, signal);
+
+  async statsVm(ref: string, deadline: Deadline): Promise<VmStats> {
+    const { vms } = this.parts;
+    const running = vms.running(ref);
+    const { pid } = running.clone.qemu;
+    const guest = await running.agent.stats(deadline);
+    const memory = uniqueMemoryOf(pid, running.clone.template.memoryPath);
+    return {
+      id: running.id,
+      name: vms.get(running.id).name,
+      cpuUs: cpuTimeUsOf(pid),
+      uniqueMemoryBytes: memory?.totalBytes ?? 0,
+      guestUniqueMemoryBytes: memory?.guestBytes ?? 0,
+      guest: {
+        memoryTotalBytes: guest.memoryTotalBytes,
+        memoryAvailableBytes: guest.memoryAvailableBytes,
+        workloadMemoryBytes: guest.workloadMemoryBytes,
+        workloadCpuUs: guest.workloadCpuUs,
+        workloadPids: guest.workloadPids,
+        uptimeMs: guest.uptimeMs,
+      },
+    };
+  }
+
+  async console(ref: string, deadline: Deadline): Promise<string> {
+    const { qemu } = this.parts.vms.running(ref).clone;
+    const qmp = await qemu.qmp(deadline);
+    const text = await qmp.execute("ringbuf-read", { device: CONSOLE_RING, size: 65_536 }, deadline);
+    return typeof text === "string" ? text : "";
+  }
+
+  readFile = (ref: string, path: string, deadline: Deadline) => readContents(this.#agent(ref), path, deadline);
+
+  writeFile = (
+    ref: string,
+    path: string,
+    content: AsyncIterable<Uint8Array>,
+    options: Parameters<Engine["writeFile"]>[3],
+  ) => writeContents(this.#agent(ref), path, content, options);
+
+  async statFile(ref: string, path: string, deadline: Deadline) {
+    const stat = await this.#agent(ref).stat(path, deadline, { noFollow: true });
+    return describeFile(path.slice(path.lastIndexOf("/") + 1), stat);
+  }
+
+  listFiles = (ref: string, path: string, deadline: Deadline) => listDirectory(this.#agent(ref), path, deadline);
+
+  makeDirectory = (ref: string, path: string, { deadline, ...options }: Parameters<Engine["makeDirectory"]>[2]) =>
+    this.#agent(ref).mkdir(path, deadline, options);
+
+  removeFile = (ref: string, path: string, { deadline, ...options }: Parameters<Engine["removeFile"]>[2]) =>
+    this.#agent(ref).remove(path, deadline, options);
+
+  listTemplates = () => this.parts.templates.list();
+  getTemplate = (ref: string) => this.parts.templates.get(ref);
+
+  async buildTemplate(request: BuildTemplateRequest, options: ProgressOptions) {
+    const { templates } = this.parts;
+    const { shape } = sizesOf(request);
+    const parts = { name: request.name, force: request.force === true };
+    const loaded = await templates.build(shape, parts, options.onProgress ?? (() => undefined), options.deadline);
+    return templates.get(loaded.id);
+  }
+
+  verifyTemplate = (ref: string) => this.parts.templates.verify(ref);
+  removeTemplate = (ref: string, options: { force: boolean }) => this.parts.templates.remove(ref, options.force);
+
+  listImages = () => this.parts.images.list();
+  getImage = (ref: string) => this.parts.images.get(ref);
+  importImage = (request: ImportImageRequest, options: ProgressOptions) => this.parts.images.import(request, options);
+  removeImage = (ref: string) => this.parts.images.remove(ref);
+
+  info() {
+    const { host, pools, vms } = this.parts;
+    const { stateDir, runDir, artifacts } = host.config;
+    return {
+      version: VERSION,
+      pid: process.pid,
+      stateDir,
+      runDir,
+      accelerator: host.accelerator,
+      acceleratorReason: host.acceleratorReason,
+      qemu: { path: host.qemu.path, version: host.qemu.version, kind: host.qemu.kind },
+      kernelVersion: artifacts.kernel.version,
+      agentBuildId: artifacts.agent.buildId,
+      cgroup: host.slots.cgroups.version,
+      vms: vms.list().filter((vm) => vm.pid !== null).length,
+      pools: pools.describe(),
+      daemonRssBytes: ownRssBytes(),
+    };
+  }
+
+  diskUsage = () => diskUsage(this.parts);
+  prune = () => pruneAll(this.parts);
+  subscribe = (listener: (event: Event) => void) => this.parts.events.subscribe(listener);
+
+  metrics() {
+    const { metrics, pools, vms } = this.parts;
+    const gauge = (name: string, help: string, value: number, labels: Record<string, string> = {}) =>
+      ({ name, help, type: "gauge", labels, value }) as const;
+    const pooled = pools
+      .describe()
+      .flatMap((pool) => [
+        gauge("mayfly_pool_members", "Prepared QEMUs.", pool.blocked, { template: pool.templateId, kind: "blocked" }),
+        gauge("mayfly_pool_members", "Prepared QEMUs.", pool.warm, { template: pool.templateId, kind: "warm" }),
+      ]);
+    const running = vms.list().filter((vm) => vm.pid !== null).length;
+    return {
+      histograms: metrics.histograms(),
+      samples: [gauge("mayfly_vms_running", "VMs that run.", running), ...pooled, ...metrics.samples()],
+    };
+  }
+
+  async close(): Promise<void> {
+    await this.parts.pools.closeAll();
+    this.parts.host.records[Symbol.dispose]();
+    this.parts.close();
+  }
+
+  #agent(ref: string) {
+    return this.parts.vms.running(ref).agent;
+  }
+}

@@ -1,0 +1,88 @@
+/** The machine that an engine starts VMs on: its QEMU, accelerator and limits, and what a template must match. */
+import { statSync } from "node:fs";
+import type { Accelerator, Fingerprint, QemuBinary, Shape } from "../contract/machine.ts";
+import { kernelCommandLine, type MemoryMode } from "../machine/arguments.ts";
+import { PROFILE } from "../machine/profile.ts";
+import { hostCpuIdentity } from "../sys/host.ts";
+import type { EngineConfig } from "./config.ts";
+import { planQemu, type QemuPlan } from "./plan.ts";
+import type { Records } from "./records.ts";
+import type { Slot, Slots } from "./slots.ts";
+
+/** What every VM of an engine has in common. */
+export interface Host {
+  config: EngineConfig;
+  slots: Slots;
+  records: Records;
+  accelerator: Accelerator;
+  /** Why this accelerator, as doctor says it. */
+  acceleratorReason: string;
+  qemu: QemuBinary;
+  cpuModel: string;
+}
+
+/** `max` under TCG (software has no host CPU to match), the host's own under KVM. */
+export function cpuModelFor(accelerator: Accelerator): string {
+  return accelerator === "kvm" ? "host" : "max";
+}
+
+/** Debian's KVM-only microvm program starts in a quarter of the time: with KVM it is preferred. */
+export function chooseQemu(binaries: readonly QemuBinary[], accelerator: Accelerator): QemuBinary | undefined {
+  const microvm = accelerator === "kvm" ? binaries.find((qemu) => qemu.kind === "microvm") : undefined;
+  return microvm ?? binaries.find((qemu) => qemu.kind !== "microvm");
+}
+
+/** How a clone maps its template's memory: read-only from QEMU 8.2 on, the first that refuses to discard then. */
+export function cloneMemoryMode(qemu: QemuBinary): MemoryMode {
+  const [major = 0, minor = 0] = qemu.version.split(".").map(Number);
+  return major > 8 || (major === 8 && minor >= 2) ? "private-read-only" : "private";
+}
+
+/** The fingerprint of a template that fits this host in this shape. */
+export function fingerprintFor(host: Host, shape: Shape): Fingerprint {
+  const { artifacts } = host.config;
+  return {
+    qemuVersion: host.qemu.version,
+    qemuBinary: `${host.qemu.path} ${host.qemu.sizeBytes} ${host.qemu.mtimeMs}`,
+    accelerator: host.accelerator,
+    cpuModel: host.cpuModel,
+    hostCpu: host.accelerator === "kvm" ? hostCpuIdentity() : "",
+    machineProfile: PROFILE,
+    memoryMiB: shape.memoryMiB,
+    vcpus: shape.vcpus,
+    kernelSha256: artifacts.kernel.sha256,
+    initramfsSha256: artifacts.initramfs.sha256,
+    kernelCommandLine: kernelCommandLine(host.accelerator),
+  };
+}
+
+/** Group of the memory files of the default tenant. */
+export function tenantGid(host: Host): number {
+  return host.config.uidBase;
+}
+
+/** Groups that a QEMU needs besides: the one of /dev/kvm under KVM. */
+export function supplementaryGids(accelerator: Accelerator): number[] {
+  if (accelerator !== "kvm") return [];
+  const gid = statSync("/dev/kvm", { throwIfNoEntry: false })?.gid;
+  return gid === undefined || gid === 0 ? [] : [gid];
+}
+
+/** The plan of a QEMU on this host in a slot. */
+export function planFor(
+  host: Host,
+  slot: Slot,
+  parts: Pick<Parameters<typeof planQemu>[0], "shape" | "memoryPath" | "memoryMode" | "disks" | "boot" | "consolePath">,
+): QemuPlan {
+  return planQemu({
+    artifacts: host.config.artifacts,
+    qemu: host.qemu,
+    accelerator: host.accelerator,
+    cpuModel: host.cpuModel,
+    uid: slot.uid,
+    gid: tenantGid(host),
+    supplementaryGids: supplementaryGids(host.accelerator),
+    procsFiles: slot.cgroup.procsFiles,
+    ...parts,
+  });
+}

@@ -1,0 +1,79 @@
+/** Counters and histograms of the engine. */
+import type { ClonePath } from "../contract/api.ts";
+import type { HistogramSnapshot, SampleSnapshot } from "./interface.ts";
+import { CLONE_STAGES, type CloneStage } from "./stages.ts";
+
+/** Upper bounds of buckets, in seconds: around the promises of docs/PERFORMANCE.md. */
+const BUCKETS_S = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.035, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 2.5, 10];
+
+class Histogram {
+  readonly #counts = new Array<number>(BUCKETS_S.length).fill(0);
+  #sum = 0;
+  #count = 0;
+
+  observe(seconds: number): void {
+    this.#sum += seconds;
+    this.#count += 1;
+    const index = BUCKETS_S.findIndex((bound) => seconds <= bound);
+    if (index >= 0) this.#counts[index] = (this.#counts[index] ?? 0) + 1;
+  }
+
+  snapshot(name: string, help: string, labels: Record<string, string>): HistogramSnapshot {
+    let cumulative = 0;
+    const buckets = BUCKETS_S.map((le, index) => {
+      cumulative += this.#counts[index] ?? 0;
+      return { le, count: cumulative };
+    });
+    return { name, help, labels, buckets, sum: this.#sum, count: this.#count };
+  }
+}
+
+/** The engine's own measurements. */
+export class Metrics {
+  readonly #ready = new Map<ClonePath, Histogram>();
+  readonly #stages = new Map<string, Histogram>();
+  readonly #failures = new Map<string, number>();
+
+  /** A clone became ready. */
+  cloned(path: ClonePath, readyMs: number, stages: Partial<Record<CloneStage, number>>): void {
+    getOrMake(this.#ready, path).observe(readyMs / 1000);
+    for (const stage of CLONE_STAGES) {
+      const ms = stages[stage];
+      if (ms !== undefined) getOrMake(this.#stages, `${path} ${stage}`).observe(ms / 1000);
+    }
+  }
+
+  /** A VM could not be started. */
+  failed(code: string): void {
+    this.#failures.set(code, (this.#failures.get(code) ?? 0) + 1);
+  }
+
+  histograms(): HistogramSnapshot[] {
+    const ready = [...this.#ready].map(([path, histogram]) =>
+      histogram.snapshot("mayfly_clone_ready_seconds", "Request to ready, identity applied.", { path }),
+    );
+    const stages = [...this.#stages].map(([key, histogram]) => {
+      const [path = "", stage = ""] = key.split(" ");
+      return histogram.snapshot("mayfly_clone_stage_seconds", "A stage of the clone path.", { path, stage });
+    });
+    return [...ready, ...stages];
+  }
+
+  samples(): SampleSnapshot[] {
+    return [...this.#failures].map(([code, value]) => ({
+      name: "mayfly_clone_failures_total",
+      help: "VMs that could not be started, by error code.",
+      type: "counter",
+      labels: { code },
+      value,
+    }));
+  }
+}
+
+function getOrMake<K>(map: Map<K, Histogram>, key: K): Histogram {
+  const known = map.get(key);
+  if (known !== undefined) return known;
+  const made = new Histogram();
+  map.set(key, made);
+  return made;
+}

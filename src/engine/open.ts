@@ -1,0 +1,78 @@
+/** Opens an engine: lock, records, accelerator, templates, recovery of what ran before; then pools begin to fill. */
+import { createHash } from "node:crypto";
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { MayflyError } from "../contract/errors.ts";
+import { type FileLock, tryLockFile } from "../sys/lock.ts";
+import { runsAsRoot } from "../sys/process.ts";
+import { TemplateStore } from "../template/store.ts";
+import { recover } from "./adopt.ts";
+import { CONFIG_DEFAULTS, type EngineConfig } from "./config.ts";
+import { LocalEngine } from "./engine.ts";
+import { Events } from "./events.ts";
+import { Images } from "./images.ts";
+import type { Engine } from "./interface.ts";
+import { Metrics } from "./metrics.ts";
+import { Pools } from "./pools.ts";
+import { chooseAccelerator, hostWith } from "./probe.ts";
+import { Records } from "./records.ts";
+import { Slots } from "./slots.ts";
+import { Templates } from "./templates.ts";
+import { Vms } from "./vms.ts";
+
+/** What must be given; the rest has defaults. */
+export type OpenOptions = Pick<EngineConfig, "stateDir" | "runDir" | "artifacts"> & Partial<EngineConfig>;
+
+/**
+ * Opens the engine of a state directory.
+ * @throws `root_required`; `daemon_running` when another process holds the directory; `qemu_not_found`, `boot_failed` ...
+ */
+export async function openEngine(options: OpenOptions): Promise<Engine> {
+  const config: EngineConfig = { ...CONFIG_DEFAULTS, ...options };
+  if (!runsAsRoot()) {
+    throw new MayflyError("root_required", "Cannot start VMs: the daemon must run as root, which gives each VM a uid");
+  }
+  await using opening = new AsyncDisposableStack();
+  for (const path of [config.stateDir, config.runDir]) mkdirSync(path, { recursive: true, mode: 0o711 });
+  const lock = opening.use(takeLock(config.stateDir));
+  const records = opening.use(new Records(join(config.stateDir, "mayfly.db")));
+  const slots = new Slots(config.runDir, config.uidBase, groupName(config.stateDir));
+  const base = { config, slots, records };
+  // Slots of QEMUs that still run must not be given to the probe's.
+  const reserved = records.qemus().map((qemu) => slots.reserve(qemu.slot));
+  const host = hostWith(base, await chooseAccelerator(base));
+  for (const slot of reserved) slots.unreserve(slot);
+
+  const events = new Events();
+  const metrics = new Metrics();
+  const store = new TemplateStore(config.stateDir);
+  const templates = new Templates(host, store, events);
+  const images = new Images(host, events);
+  const vms = new Vms(host, events, metrics);
+  await templates.load();
+  await images.load();
+  await recover({ host, store, vms, events });
+  const pools = new Pools(host, templates, events);
+  templates.inUse = (id) => vms.runsOn(id);
+  templates.onRemove = (id) => pools.close(id);
+  opening.move();
+  const release = (held: FileLock) => held[Symbol.dispose]();
+  const engine = new LocalEngine({ host, templates, images, vms, pools, events, metrics, close: () => release(lock) });
+  pools.start();
+  return engine;
+}
+
+function takeLock(stateDir: string): FileLock {
+  const path = join(stateDir, "daemon.lock");
+  const lock = tryLockFile(path);
+  if (lock !== undefined) return lock;
+  throw new MayflyError("daemon_running", `Another daemon already serves the state directory ${stateDir}`, {
+    details: { path },
+  });
+}
+
+/** Control group of the daemon's VMs: its own for each state directory. */
+function groupName(stateDir: string): string {
+  if (stateDir === "/var/lib/mayfly") return "mayfly";
+  return `mayfly-${createHash("sha256").update(stateDir).digest("hex").slice(0, 8)}`;
+}

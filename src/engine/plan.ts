@@ -1,0 +1,64 @@
+/** What a QEMU process will be, as data: command, environment, descriptors. Pure; a test prints it. */
+import type { Accelerator, HostArtifacts, QemuBinary, Shape } from "../contract/machine.ts";
+import { type BootFiles, type MemoryMode, qemuArguments } from "../machine/arguments.ts";
+import type { DiskFiles } from "../machine/profile.ts";
+
+/** What a plan is made from. */
+export interface PlanInput {
+  artifacts: Pick<HostArtifacts, "launcher">;
+  qemu: QemuBinary;
+  accelerator: Accelerator;
+  cpuModel: string;
+  shape: Shape;
+  memoryPath: string;
+  memoryMode: MemoryMode;
+  uid: number;
+  gid: number;
+  supplementaryGids: readonly number[];
+  procsFiles: readonly string[];
+  disks: DiskFiles;
+  boot?: BootFiles;
+  consolePath?: string;
+}
+
+/** Descriptor numbers in the child, in the order in which the plan's descriptors are given. */
+export const CHILD_FDS = { qmp: 3, agent: 4, state: 5 } as const;
+
+/** A process to spawn. */
+export interface QemuPlan {
+  command: string[];
+  env: Record<string, string>;
+}
+
+/** The command of one QEMU process behind the launcher. A plan without `boot` takes its state from its state socket. */
+export function planQemu(input: PlanInput): QemuPlan {
+  const { boot, consolePath } = input;
+  const groups = input.supplementaryGids.length > 0 ? ["--groups", input.supplementaryGids.join(",")] : [];
+  const launcher = [
+    input.artifacts.launcher.path,
+    ...input.procsFiles.flatMap((file) => ["--cgroup-procs", file]),
+    ...["--uid", String(input.uid), "--gid", String(input.gid), ...groups],
+    ...["--rlimit", "CORE=0", "--rlimit", "NOFILE=1024", "--no-huge-pages"],
+  ];
+  const qemu = qemuArguments({
+    qemu: input.qemu,
+    accelerator: input.accelerator,
+    cpuModel: input.cpuModel,
+    shape: input.shape,
+    memoryPath: input.memoryPath,
+    memoryMode: input.memoryMode,
+    qmpFd: CHILD_FDS.qmp,
+    agentFd: CHILD_FDS.agent,
+    disks: input.disks,
+    ...(boot === undefined ? { incomingFd: CHILD_FDS.state } : { boot }),
+    ...(consolePath === undefined ? {} : { consolePath }),
+  });
+  return { command: [...launcher, "--", input.qemu.path, ...qemu], env: qemuEnvironment(input.qemu) };
+}
+
+/** One malloc arena: each thread's own would keep most of a megabyte for itself. */
+function qemuEnvironment(qemu: QemuBinary): Record<string, string> {
+  const env: Record<string, string> = { PATH: "/usr/bin:/bin", LC_ALL: "C", MALLOC_ARENA_MAX: "1" };
+  if (qemu.libraryPath !== undefined) env["LD_LIBRARY_PATH"] = qemu.libraryPath;
+  return env;
+}

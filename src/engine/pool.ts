@@ -1,0 +1,163 @@
+/**
+ * Prepared QEMUs of one template: blocked on their state socket, and warm clones (resumed, warmed, workload frozen, paused).
+ * Refilled one at a time in the background, at the lowest CPU weight, so that requests do not feel it.
+ */
+import type { MayflyError } from "../contract/errors.ts";
+import { Deadline } from "../sys/deadline.ts";
+import { availableMemoryBytes } from "../sys/host.ts";
+import type { LoadedTemplate } from "../template/store.ts";
+import { resumeInto, spawnBlocked, type WarmClone } from "./clone.ts";
+import { LIMITS_MS, type PoolSizes } from "./config.ts";
+import type { Host } from "./host.ts";
+import { identityRequest, newIdentity } from "./identity.ts";
+import type { QemuProcess } from "./qemu-process.ts";
+import { runToEnd, WARM_COMMAND } from "./warm-up.ts";
+
+/** Refills that may fail one after the other before the pool waits for the next request. */
+const MAX_FAILURES = 3;
+
+/** What a pool gives out. */
+export type Prepared = { kind: "warm"; clone: WarmClone } | { kind: "blocked"; qemu: QemuProcess };
+
+/** The pool of one template. */
+export class Pool {
+  readonly #blocked: QemuProcess[] = [];
+  readonly #warm: WarmClone[] = [];
+  #refilling: Promise<void> | undefined;
+  #failures = 0;
+  #closed = false;
+  /** Called when a refill failed or the pool became full again. */
+  onChange: ((change: { type: "refilled" } | { type: "refill_failed"; error: unknown }) => void) | undefined;
+
+  constructor(
+    private readonly host: Host,
+    readonly template: LoadedTemplate,
+    private target: PoolSizes,
+  ) {}
+
+  get sizes(): PoolSizes {
+    return { blocked: this.#blocked.length, warm: this.#warm.length };
+  }
+
+  get targets(): PoolSizes {
+    return this.target;
+  }
+
+  /** Takes the best that is there. @returns undefined when the pool is empty. */
+  take(): Prepared | undefined {
+    const clone = this.#warm.shift();
+    const qemu = clone?.qemu ?? this.#blocked.shift();
+    if (qemu === undefined) return undefined;
+    qemu.slot.cgroup.prioritise("serving");
+    return clone === undefined ? { kind: "blocked", qemu } : { kind: "warm", clone };
+  }
+
+  /** Takes a QEMU blocked on its state socket, whatever else there is. */
+  takeBlocked(): QemuProcess | undefined {
+    const qemu = this.#blocked.shift();
+    qemu?.slot.cgroup.prioritise("serving");
+    return qemu;
+  }
+
+  /** Changes the sizes; what is too many goes. */
+  async resize(target: PoolSizes): Promise<void> {
+    this.target = target;
+    const excess = [
+      ...this.#blocked.splice(target.blocked),
+      ...this.#warm.splice(target.warm).map((clone) => clone.qemu),
+    ];
+    await Promise.all(excess.map((qemu) => qemu.kill()));
+    this.refill();
+  }
+
+  /** Starts refilling if anything is missing. Returns at once; a request is a reason to try again after failures. */
+  refill(): void {
+    if (this.#closed || this.#refilling !== undefined) return;
+    this.#failures = 0;
+    this.#refilling = this.#fill().finally(() => {
+      this.#refilling = undefined;
+    });
+  }
+
+  /** Resolves when no refill is going on. */
+  async settled(): Promise<void> {
+    await this.#refilling;
+  }
+
+  /** Ends all of it. */
+  async drain(): Promise<void> {
+    const qemus = [...this.#blocked.splice(0), ...this.#warm.splice(0).map((clone) => clone.qemu)];
+    await Promise.all(qemus.map((qemu) => qemu.kill()));
+  }
+
+  /** Ends all of it for good. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.drain();
+    await this.#refilling;
+    await this.drain();
+  }
+
+  async #fill(): Promise<void> {
+    while (!this.#closed && this.#failures < MAX_FAILURES) {
+      if (availableMemoryBytes() < this.host.config.memoryReserveBytes) return;
+      try {
+        if (this.#warm.length < this.target.warm) this.#keep(this.#warm, await this.#makeWarm(), (clone) => clone.qemu);
+        else if (this.#blocked.length < this.target.blocked)
+          this.#keep(this.#blocked, this.#makeBlocked(), (qemu) => qemu);
+        else break;
+        this.#failures = 0;
+      } catch (error) {
+        this.#failures += 1;
+        this.onChange?.({ type: "refill_failed", error });
+      }
+    }
+    if (this.#failures === 0) this.onChange?.({ type: "refilled" });
+  }
+
+  /** Keeps a member, and forgets it when it ends by itself. */
+  #keep<T>(members: T[], member: T, qemuOf: (member: T) => QemuProcess): void {
+    members.push(member);
+    qemuOf(member).exited.then(() => {
+      const index = members.indexOf(member);
+      if (index < 0) return;
+      members.splice(index, 1);
+      this.refill();
+    });
+  }
+
+  #makeBlocked(): QemuProcess {
+    const qemu = spawnBlocked(this.host, this.template, {});
+    qemu.slot.cgroup.prioritise("background");
+    return qemu;
+  }
+
+  /** A clone that has run what every first request runs, and is paused again: it costs no CPU. */
+  async #makeWarm(): Promise<WarmClone> {
+    const deadline = Deadline.after(LIMITS_MS.clone);
+    await using cleanup = new AsyncDisposableStack();
+    this.template.check();
+    const qemu = this.#makeBlocked();
+    cleanup.defer(() => qemu.kill());
+    const clone = resumeInto(qemu, this.template, deadline);
+    const { agent } = clone;
+    agent.ready.catch(() => undefined);
+    // A throwaway identity: whoever gets the clone applies its own, which the agent enforces after freeze.
+    await qemu.untilExit(agent.identity(identityRequest(newIdentity("warm")), deadline), "warming a clone");
+    await qemu.untilExit(agent.thaw(deadline), "warming a clone");
+    await qemu.untilExit(runToEnd(agent, WARM_COMMAND, deadline), "warming a clone");
+    await qemu.untilExit(agent.freeze(deadline), "warming a clone");
+    const qmp = await qemu.qmp(deadline);
+    await qmp.execute("stop", undefined, deadline);
+    cleanup.move();
+    const resume = async (until: Deadline) => {
+      await qmp.execute("cont", undefined, until);
+    };
+    return { ...clone, resume };
+  }
+}
+
+/** Why a refill failed, for events. */
+export function refillFailure(error: unknown): string {
+  return error instanceof Error ? (error as MayflyError).message : String(error);
+}

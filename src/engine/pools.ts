@@ -1,0 +1,91 @@
+/** The pools of all templates: the default shape's is filled from the start, another's when that shape is asked for. */
+import type { SystemInfo } from "../contract/api.ts";
+import type { Shape } from "../contract/machine.ts";
+import { Deadline } from "../sys/deadline.ts";
+import { availableMemoryBytes } from "../sys/host.ts";
+import type { LoadedTemplate } from "../template/store.ts";
+import { DEFAULT_MEMORY_BYTES, LIMITS_MS, type PoolSizes } from "./config.ts";
+import type { Events } from "./events.ts";
+import type { Host } from "./host.ts";
+import { Pool, refillFailure } from "./pool.ts";
+import type { Templates } from "./templates.ts";
+
+/** How often memory is looked at while prepared VMs hold some of it. */
+const PRESSURE_CHECK_MS = 2_000;
+const NO_POOL: PoolSizes = { blocked: 0, warm: 0 };
+
+/** The shape of VMs that ask for nothing. */
+export const DEFAULT_SHAPE: Shape = { memoryMiB: DEFAULT_MEMORY_BYTES / 2 ** 20, vcpus: 1 };
+
+/** Pools by template. */
+export class Pools {
+  readonly #pools = new Map<string, Pool>();
+  #timer: ReturnType<typeof setInterval> | undefined;
+
+  constructor(
+    private readonly host: Host,
+    private readonly templates: Templates,
+    private readonly events: Events,
+  ) {}
+
+  /** Fills the default shape's pool, building its template first if need be, and watches the host's memory. */
+  start(): void {
+    this.#timer = setInterval(() => void this.#relieve(), PRESSURE_CHECK_MS);
+    this.#timer.unref();
+    const { blocked, warm } = this.host.config.pool;
+    if (blocked + warm === 0) return;
+    this.templates
+      .ensure(DEFAULT_SHAPE, () => undefined, Deadline.after(LIMITS_MS.boot * 2))
+      .then(
+        (template) => this.of(template).refill(),
+        (error: unknown) =>
+          this.events.emit("pool.refill_failed", "default", undefined, { reason: refillFailure(error) }),
+      );
+  }
+
+  /** The pool of a template, made at the first call. */
+  of(template: LoadedTemplate): Pool {
+    const known = this.#pools.get(template.id);
+    if (known !== undefined) return known;
+    const { memoryMiB, vcpus } = template.manifest.fingerprint;
+    const isDefault = memoryMiB === DEFAULT_SHAPE.memoryMiB && vcpus === DEFAULT_SHAPE.vcpus;
+    const pool = new Pool(this.host, template, isDefault ? this.host.config.pool : NO_POOL);
+    pool.onChange = (change) => {
+      const attributes = change.type === "refilled" ? { ...pool.sizes } : { reason: refillFailure(change.error) };
+      this.events.emit(`pool.${change.type}`, template.id, undefined, attributes);
+    };
+    this.#pools.set(template.id, pool);
+    return pool;
+  }
+
+  /** Ends the pool of a template. */
+  async close(templateId: string): Promise<void> {
+    const pool = this.#pools.get(templateId);
+    this.#pools.delete(templateId);
+    await pool?.close();
+  }
+
+  async closeAll(): Promise<void> {
+    clearInterval(this.#timer);
+    await Promise.all([...this.#pools.keys()].map((id) => this.close(id)));
+  }
+
+  describe(): SystemInfo["pools"] {
+    return [...this.#pools.values()].map((pool) => {
+      const { memoryMiB, vcpus } = pool.template.manifest.fingerprint;
+      return { templateId: pool.template.id, shape: { memoryMiB, vcpus }, ...pool.sizes, target: pool.targets };
+    });
+  }
+
+  /** Gives the memory of prepared VMs back when the host runs out of it; they are made again when there is more. */
+  async #relieve(): Promise<void> {
+    const low = availableMemoryBytes() < this.host.config.memoryReserveBytes;
+    for (const pool of this.#pools.values()) {
+      const { blocked, warm } = pool.sizes;
+      if (low && blocked + warm > 0) {
+        await pool.drain();
+        this.events.emit("pool.drained", pool.template.id, undefined, { reason: "memory pressure" });
+      }
+    }
+  }
+}

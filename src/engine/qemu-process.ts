@@ -1,0 +1,218 @@
+/** One QEMU process: spawned through the launcher with listening sockets, watched, killed, its slot given back. */
+import { MayflyError } from "../contract/errors.ts";
+import { QmpClient } from "../qmp/client.ts";
+import type { Deadline } from "../sys/deadline.ts";
+import { closeFd, listenUnix, socketPair, writeAll } from "../sys/libc.ts";
+import {
+  type ChildExit,
+  ForeignProcess,
+  identifyProcess,
+  killChild,
+  type ProcessIdentity,
+  spawnDetached,
+  tailOfFile,
+} from "../sys/process.ts";
+import { LIMITS_MS } from "./config.ts";
+import type { QemuPlan } from "./plan.ts";
+import type { Records } from "./records.ts";
+import type { Slot, Slots } from "./slots.ts";
+
+/** Lines of QEMU's own that say nothing: the placeholder network has no host side. */
+const NOISE = /^.*warning: hub 0 is not connected to host network\n?/gm;
+const TAIL_BYTES = 4096;
+const SIGKILL = 9;
+
+/** What a QEMU process is recorded as, so that a later daemon can adopt or reap it. */
+export interface QemuRecord {
+  identity: ProcessIdentity;
+  slot: number;
+}
+
+/** A QEMU process that runs, ours or adopted. */
+export class QemuProcess {
+  #stateFd: number | undefined;
+  #qmp: Promise<QmpClient> | undefined;
+  #released = false;
+  /** Resolves when it has ended, however. */
+  readonly exited: Promise<ChildExit>;
+
+  private constructor(
+    readonly slot: Slot,
+    readonly identity: ProcessIdentity,
+    exited: Promise<ChildExit>,
+    stateFd: number | undefined,
+    private readonly slots: Slots,
+    private readonly records: Records,
+    private readonly foreign: ForeignProcess | undefined,
+  ) {
+    this.#stateFd = stateFd;
+    this.exited = exited.then((exit) => {
+      this.#release();
+      return exit;
+    });
+  }
+
+  get pid(): number {
+    return this.identity.pid;
+  }
+
+  /**
+   * Spawns a QEMU in a slot of its own. The plan is made from the slot, since uid and control group are in it.
+   * @throws `qemu_spawn_failed`, `limit_reached`; nothing is left of it then.
+   */
+  static spawn(slots: Slots, records: Records, planFor: (slot: Slot) => QemuPlan): QemuProcess {
+    const slot = slots.take();
+    const opened: number[] = [];
+    try {
+      const [ours, theirs] = socketPair();
+      opened.push(theirs, ours);
+      const qmp = listenUnix(slot.qmpPath, 4);
+      opened.push(qmp);
+      const agent = listenUnix(slot.agentPath, 4);
+      opened.push(agent);
+      const plan = planFor(slot);
+      const child = spawnDetached({ ...plan, descriptors: [qmp, agent, theirs], logPath: slot.logPath });
+      const identity = identifyProcess(child.pid);
+      if (identity === undefined) throw new Error("it ended at once");
+      records.addQemu({ identity, slot: slot.number });
+      opened.splice(opened.indexOf(ours), 1);
+      return new QemuProcess(slot, identity, child.exited, ours, slots, records, undefined);
+    } catch (error) {
+      const tail = tailOfFile(slot.logPath, TAIL_BYTES);
+      slots.release(slot);
+      if (error instanceof MayflyError) throw error;
+      const why = error instanceof Error ? error.message : String(error);
+      throw new MayflyError("qemu_spawn_failed", `Cannot start QEMU: ${why}`, {
+        cause: error,
+        details: { stderrTail: tail },
+      });
+    } finally {
+      for (const fd of opened) closeFd(fd);
+    }
+  }
+
+  /** Ends the QEMU of an earlier daemon, if it is still there, and frees its slot. */
+  static reap(record: QemuRecord, slots: Slots, records: Records): void {
+    const slot = slots.reserve(record.slot);
+    using foreign = ForeignProcess.open(record.identity);
+    foreign?.signal(SIGKILL);
+    foreign?.waitForEnd(LIMITS_MS.exit);
+    records.removeQemu(record.identity);
+    slots.release(slot);
+  }
+
+  /** Takes over the QEMU of an earlier daemon. @returns undefined when it is gone; its slot is clean then. */
+  static async adopt(
+    record: QemuRecord,
+    slots: Slots,
+    records: Records,
+    deadline: Deadline,
+  ): Promise<QemuProcess | undefined> {
+    const slot = slots.reserve(record.slot);
+    const foreign = ForeignProcess.open(record.identity);
+    if (foreign === undefined) {
+      slots.release(slot);
+      records.removeQemu(record.identity);
+      return undefined;
+    }
+    const { promise, resolve } = Promise.withResolvers<ChildExit>();
+    const qemu = new QemuProcess(slot, record.identity, promise, undefined, slots, records, foreign);
+    // QEMU holds its QMP socket to its end: the session's end is the event that it has ended.
+    const session = QmpClient.connect(slot.qmpPath, deadline);
+    qemu.#qmp = session;
+    session.then(
+      (qmp) =>
+        qmp.closed.then(() => {
+          foreign.signal(SIGKILL);
+          resolve({ exitCode: null, signal: null });
+        }),
+      () => {
+        foreign.signal(SIGKILL);
+        resolve({ exitCode: null, signal: "SIGKILL" });
+      },
+    );
+    await session.catch(() => undefined);
+    return qemu;
+  }
+
+  /** The QMP session, connected at its first use. */
+  qmp(deadline: Deadline): Promise<QmpClient> {
+    this.#qmp ??= this.untilExit(QmpClient.connect(this.slot.qmpPath, deadline), "connecting to QMP");
+    return this.#qmp;
+  }
+
+  /** Writes a device state into the socket on which it blocks: it loads and resumes by itself. */
+  loadState(deviceState: Uint8Array): void {
+    if (this.#stateFd === undefined) throw new MayflyError("internal", "The device state was loaded already");
+    const fd = this.#stateFd;
+    this.#stateFd = undefined;
+    try {
+      writeAll(fd, deviceState, `the state socket of QEMU ${this.pid}`);
+    } finally {
+      closeFd(fd);
+    }
+  }
+
+  /** Closes the state socket of a QEMU that boots and will load nothing. */
+  dropStateSocket(): void {
+    if (this.#stateFd !== undefined) closeFd(this.#stateFd);
+    this.#stateFd = undefined;
+  }
+
+  /** Waits for `promise`, or fails as soon as QEMU ends, with the end of what it printed. */
+  async untilExit<T>(promise: Promise<T>, stage: string): Promise<T> {
+    const { promise: ended, reject } = Promise.withResolvers<never>();
+    const watch = this.exited.then((exit) => reject(this.exitError(exit, stage)));
+    watch.catch(() => undefined);
+    ended.catch(() => undefined);
+    try {
+      return await Promise.race([promise, ended]);
+    } catch (error) {
+      // A broken connection is often the first sign of QEMU's end: prefer its exit, which is known within a moment.
+      if (!(error instanceof MayflyError) || error.kind !== "unavailable" || error.code === "qemu_exited") throw error;
+      const exit = await Promise.race([
+        this.exited,
+        new Promise<undefined>((r) => setTimeout(() => r(undefined), 100)),
+      ]);
+      throw exit === undefined ? error : this.exitError(exit, stage);
+    }
+  }
+
+  #lastTail = "";
+
+  /** The error for QEMU's end during `stage`. */
+  exitError(exit: ChildExit, stage: string): MayflyError {
+    const how = exit.signal === null ? `with code ${exit.exitCode}` : `by ${exit.signal}`;
+    const tail = this.#lastTail;
+    const last = tail.trimEnd().split("\n").at(-1) ?? "";
+    return new MayflyError("qemu_exited", `QEMU ended ${how} while ${stage}${last === "" ? "" : `: ${last}`}`, {
+      stage,
+      details: {
+        stderrTail: tail,
+        ...(exit.exitCode === null ? {} : { exitCode: exit.exitCode }),
+        ...(exit.signal === null ? {} : { signal: exit.signal }),
+      },
+    });
+  }
+
+  /** Ends it now. Returns when it has ended and its slot is free. */
+  async kill(): Promise<void> {
+    if (this.foreign === undefined) {
+      if (!this.#released) killChild(this.pid);
+    } else if (!this.#released) {
+      this.foreign.signal(SIGKILL);
+    }
+    await this.exited;
+  }
+
+  #release(): void {
+    if (this.#released) return;
+    this.#released = true;
+    this.#lastTail = tailOfFile(this.slot.logPath, TAIL_BYTES).replace(NOISE, "");
+    this.dropStateSocket();
+    this.#qmp?.then((qmp) => qmp.close()).catch(() => undefined);
+    this.foreign?.[Symbol.dispose]();
+    this.records.removeQemu(this.identity);
+    this.slots.release(this.slot);
+  }
+}

@@ -1,0 +1,122 @@
+/** One VM while it runs: its clone, its main process, what else runs in it, and how it ends. */
+import type { AgentClient } from "../agent/client.ts";
+import type { ExecRequest, Vm } from "../contract/api.ts";
+import { MayflyError } from "../contract/errors.ts";
+import { AppendLog } from "../sys/append-log.ts";
+import type { Deadline } from "../sys/deadline.ts";
+import type { Clone } from "./clone.ts";
+import { execSpec } from "./exec-spec.ts";
+import type { ExitStatus, OutputSink } from "./interface.ts";
+import { type OutputLogs, Workload } from "./workload.ts";
+
+/** How a VM ended: by its main process, on request, or for a reason. */
+export type VmEnd = { by: "exit"; status: ExitStatus } | { by: "request" } | { by: "failure"; error: MayflyError };
+
+/** The names of a VM's log files. */
+export const LOG_NAMES = { 1: "stdout.log", 2: "stderr.log" } as const;
+
+/** Opens the logs of a VM in its directory. */
+export function openLogs(directory: string, limitBytes: number): OutputLogs {
+  return {
+    stdout: new AppendLog(directory, LOG_NAMES[1], limitBytes),
+    stderr: new AppendLog(directory, LOG_NAMES[2], limitBytes),
+  };
+}
+
+/** A running VM. */
+export class RunningVm {
+  /** The main process; absent in a VM that only execs. */
+  readonly main: Workload | undefined;
+  readonly #ended = Promise.withResolvers<VmEnd>();
+  #ending = false;
+
+  constructor(
+    readonly id: string,
+    readonly clone: Clone,
+    main: Workload | undefined,
+    readonly logs: OutputLogs | undefined,
+  ) {
+    this.main = main;
+    this.#watch();
+  }
+
+  get agent(): AgentClient {
+    return this.clone.agent;
+  }
+
+  /** Resolves once, when the VM has ended and its QEMU is gone. */
+  get ended(): Promise<VmEnd> {
+    return this.#ended.promise;
+  }
+
+  /** Starts another process in it. Resolves when it runs. @throws `command_not_found`, `command_not_executable` ... */
+  async exec(request: ExecRequest, sink: OutputSink, deadline: Deadline): Promise<Workload> {
+    const workload = new Workload(undefined, sink);
+    const process = this.agent.exec(execSpec(request, request.command, false), workload.consume, deadline);
+    workload.bind(process, request.timeoutMs === undefined ? undefined : Date.now() + request.timeoutMs);
+    await this.clone.qemu.untilExit(process.pid, "starting a command");
+    workload.exited.then(
+      () => process.release(deadline).catch(() => undefined),
+      () => undefined,
+    );
+    return workload;
+  }
+
+  /** Ends the VM: QEMU is killed. Resolves when it is gone. The first end counts. */
+  async end(how: VmEnd): Promise<void> {
+    if (!this.#ending) {
+      this.#ending = true;
+      this.agent.close();
+      await this.clone.qemu.kill();
+      this.logs?.stdout[Symbol.dispose]();
+      this.logs?.stderr[Symbol.dispose]();
+      this.#ended.resolve(how);
+    }
+    await this.ended;
+  }
+
+  #watch(): void {
+    const { qemu, agentClosed } = this.clone;
+    this.main?.exited.then(
+      (status) => this.end({ by: "exit", status }),
+      (error: unknown) => this.end({ by: "failure", error: asMayflyError(error) }),
+    );
+    qemu.exited.then((exit) => this.end({ by: "failure", error: qemu.exitError(exit, "running") }));
+    agentClosed.then(async (cause) => {
+      // QEMU's end shows first as the end of the agent's channel: its exit says more.
+      const error = await qemu.untilExit(Promise.reject(cause), "running").catch((reason: unknown) => reason);
+      await this.end({ by: "failure", error: asMayflyError(error) });
+    });
+  }
+}
+
+function asMayflyError(error: unknown): MayflyError {
+  if (error instanceof MayflyError) return error;
+  return new MayflyError("internal", `The VM failed: ${error instanceof Error ? error.message : error}`, {
+    cause: error,
+  });
+}
+
+/** Applies the end of a VM to what is shown of it. */
+export function withEnd(vm: Vm, end: VmEnd): Vm {
+  const finished = { ...vm, pid: null, finishedAt: new Date().toISOString() };
+  if (end.by === "request") return { ...finished, state: "exited", exitCode: vm.exitCode ?? 137, exitSignal: 9 };
+  if (end.by === "exit") {
+    return { ...finished, state: "exited", exitCode: end.status.exitCode, exitSignal: end.status.signal };
+  }
+  return { ...finished, state: "failed", exitCode: 255, exitSignal: 0, error: toProblem(end.error) };
+}
+
+/** The problem document of an error. */
+export function toProblem(error: MayflyError): NonNullable<Vm["error"]> {
+  return {
+    type: `urn:mayfly:error:${error.code}`,
+    title: error.code.replaceAll("_", " "),
+    status: 500,
+    detail: error.message,
+    code: error.code,
+    kind: error.kind,
+    ...(error.stage === undefined ? {} : { stage: error.stage }),
+    details: error.details,
+  };
+}

@@ -1,0 +1,108 @@
+/** From a request for a VM to a running one: shape, template, identity, the best that the pool has, first command. */
+
+import type { ClonePath, CreateVmRequest } from "../contract/api.ts";
+import { MayflyError } from "../contract/errors.ts";
+import type { Shape } from "../contract/machine.ts";
+import { shapeFor } from "../machine/shape.ts";
+import type { Deadline } from "../sys/deadline.ts";
+import { hostMemoryBytes } from "../sys/host.ts";
+import type { LoadedTemplate } from "../template/store.ts";
+import { type Clone, type CloneRequest, cloneFromTemplate, cloneFromWarm } from "./clone.ts";
+import { DEFAULT_MEMORY_BYTES, QEMU_OVERHEAD_BYTES } from "./config.ts";
+import type { Gate } from "./gate.ts";
+import type { Host } from "./host.ts";
+import { newIdentity } from "./identity.ts";
+import type { Pool } from "./pool.ts";
+import { StageClock } from "./stages.ts";
+
+/** Threads of one QEMU: its vCPUs, main loop, I/O workers. */
+const QEMU_PIDS = 128;
+
+/** A root file system as a file on the host. */
+export interface RootFile {
+  path: string;
+  fstype: "erofs" | "ext4";
+}
+
+/** What a VM gets, in numbers. */
+export interface Sizes {
+  shape: Shape;
+  memoryBytes: number;
+  cpus: number;
+  /** Whether the guest limits its workload below the shape. */
+  limited: boolean;
+}
+
+/** The sizes of a request. @throws `memory_too_small`, `memory_exceeds_host`, `invalid_argument`. */
+export function sizesOf(request: Pick<CreateVmRequest, "memoryBytes" | "cpus">): Sizes {
+  const memoryBytes = request.memoryBytes ?? DEFAULT_MEMORY_BYTES;
+  const cpus = request.cpus ?? 1;
+  const shape = shapeFor({ memoryBytes, cpus }, hostMemoryBytes());
+  const limited = memoryBytes < shape.memoryMiB * 2 ** 20 || cpus < shape.vcpus;
+  return { shape, memoryBytes, cpus, limited };
+}
+
+/** A clone that is ready, and how it came to be. */
+export interface Started {
+  clone: Clone;
+  path: ClonePath;
+  clock: StageClock;
+}
+
+/** What {@link startClone} works with. */
+export interface StartContext {
+  host: Host;
+  gate: Gate;
+  pool: Pool | undefined;
+}
+
+/**
+ * Makes a clone ready by the fastest way there is: a warm one, a QEMU blocked on its socket, or nothing prepared.
+ * A prepared one that turns out dead is replaced by a fresh one once.
+ */
+export async function startClone(
+  context: StartContext,
+  template: LoadedTemplate,
+  parts: { hostname: string; root: RootFile | undefined; sizes: Sizes },
+  deadline: Deadline,
+  startedMs: number,
+): Promise<Started> {
+  const { root, sizes } = parts;
+  const request: CloneRequest = {
+    identity: newIdentity(parts.hostname),
+    disks: root === undefined ? {} : { root: root.path },
+    root: root === undefined ? undefined : { fstype: root.fstype, upperBytes: 0 },
+    limits: sizes.limited ? { memoryBytes: sizes.memoryBytes, cpuMillis: Math.round(sizes.cpus * 1000) } : undefined,
+  };
+  // A disk's file is fixed when QEMU starts: what is in the pool has placeholders only.
+  const prepared = root === undefined ? context.pool?.take() : undefined;
+  if (prepared !== undefined) {
+    const clock = new StageClock(startedMs);
+    try {
+      const clone =
+        prepared.kind === "warm"
+          ? await cloneFromWarm(prepared.clone, request, clock, deadline)
+          : await cloneFromTemplate(context.host, template, request, prepared.qemu, clock, deadline);
+      return { clone: limitHost(clone, sizes), path: prepared.kind === "warm" ? "warm" : "pool", clock };
+    } catch (error) {
+      if (!isDeadOnArrival(error)) throw error;
+    }
+  }
+  using _place = await context.gate.enter();
+  const clock = new StageClock(startedMs);
+  const clone = await cloneFromTemplate(context.host, template, request, undefined, clock, deadline);
+  return { clone: limitHost(clone, sizes), path: "cold", clock };
+}
+
+/** A QEMU that died while it waited says nothing about the next one. */
+function isDeadOnArrival(error: unknown): boolean {
+  return error instanceof MayflyError && error.kind === "unavailable";
+}
+
+/** Limits of the QEMU process on the host, set once it is ready so that they do not slow its start. */
+function limitHost(clone: Clone, sizes: Sizes): Clone {
+  const memoryBytes = sizes.shape.memoryMiB * 2 ** 20 + QEMU_OVERHEAD_BYTES;
+  const cpu = sizes.cpus < sizes.shape.vcpus ? { cpuMillis: Math.round(sizes.cpus * 1000) } : {};
+  clone.qemu.slot.cgroup.limit({ memoryBytes, pids: QEMU_PIDS, ...cpu });
+  return clone;
+}

@@ -1,0 +1,303 @@
+/** The VMs of this host: started, listed, ended, removed. Every change of state is recorded before it is told. */
+import { mkdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import type { CreateVmRequest, ExecRequest, Vm } from "../contract/api.ts";
+import { MayflyError } from "../contract/errors.ts";
+import { Deadline } from "../sys/deadline.ts";
+import { newId } from "../sys/ids.ts";
+import { LIMITS_MS } from "./config.ts";
+import type { Events } from "./events.ts";
+import { execSpec } from "./exec-spec.ts";
+import type { Host } from "./host.ts";
+import type { OutputSink, ProcessSession } from "./interface.ts";
+import type { Metrics } from "./metrics.ts";
+import { freeName } from "./names.ts";
+import type { VmRecord } from "./records.ts";
+import { resolveRef } from "./refs.ts";
+import { openLogs, RunningVm, type VmEnd, withEnd } from "./running-vm.ts";
+import type { Started } from "./start.ts";
+import { Workload } from "./workload.ts";
+
+const SIGKILL = 9;
+const SIGTERM = 15;
+
+/** Starts a clone for a VM; see `start.ts`. */
+export type Starter = (vm: Vm) => Promise<Started>;
+
+/** All VMs of a state directory. */
+export class Vms {
+  readonly #records = new Map<string, VmRecord>();
+  readonly #running = new Map<string, RunningVm>();
+  readonly #waiters = new Map<string, ((vm: Vm) => void)[]>();
+
+  constructor(
+    private readonly host: Host,
+    private readonly events: Events,
+    private readonly metrics: Metrics,
+  ) {}
+
+  /** Directory of a VM's logs. */
+  directory(id: string): string {
+    return join(this.host.config.stateDir, "vms", id);
+  }
+
+  list(): Vm[] {
+    return [...this.#records.values()].map((record) => record.vm);
+  }
+
+  get(ref: string): Vm {
+    return this.#resolve(ref).vm;
+  }
+
+  /** @throws `vm_not_running` naming its state. */
+  running(ref: string): RunningVm {
+    const { vm } = this.#resolve(ref);
+    const running = this.#running.get(vm.id);
+    if (running !== undefined) return running;
+    throw new MayflyError("vm_not_running", `Cannot do this with VM ${vm.name}: it is ${vm.state}`, { vmId: vm.id });
+  }
+
+  /** Whether any VM runs on a template. */
+  runsOn(templateId: string): boolean {
+    return [...this.#running.values()].some((vm) => vm.clone.template.id === templateId);
+  }
+
+  memoryPath(id: string): string {
+    return this.#records.get(id)?.memoryPath ?? "";
+  }
+
+  /** Records a new VM as `creating`, its name taken. @throws `name_in_use`. */
+  admit(request: CreateVmRequest, sizes: { memoryBytes: number; cpus: number }): Vm {
+    const taken = (name: string) => this.list().some((vm) => vm.name === name);
+    if (request.name !== undefined && taken(request.name)) {
+      const holder = this.list().find((vm) => vm.name === request.name);
+      throw new MayflyError("name_in_use", `Cannot name a VM ${request.name}: ${holder?.id} has that name`);
+    }
+    const name = request.name ?? freeName(taken);
+    const vm: Vm = {
+      id: newId("vm"),
+      name,
+      state: "creating",
+      command: request.command ?? [],
+      hostname: request.hostname ?? hostnameFrom(name),
+      labels: request.labels ?? {},
+      memoryBytes: sizes.memoryBytes,
+      cpus: sizes.cpus,
+      templateId: "",
+      rootfs: request.rootfs ?? null,
+      autoRemove: request.autoRemove === true,
+      terminal: request.terminal !== undefined,
+      createdAt: new Date().toISOString(),
+      startedAt: null,
+      finishedAt: null,
+      pid: null,
+      exitCode: null,
+      exitSignal: null,
+      error: null,
+      clone: { path: null, readyMs: null, stages: {} },
+    };
+    this.#records.set(vm.id, { vm, qemu: null, main: null, killAtMs: null, memoryPath: "" });
+    return vm;
+  }
+
+  /**
+   * Starts an admitted VM and its main process.
+   * @throws what starting throws; the VM is gone then (a failed start leaves nothing, as with docker run's 125).
+   */
+  async start(
+    vm: Vm,
+    request: CreateVmRequest,
+    starter: Starter,
+    sink: OutputSink | undefined,
+    deadline: Deadline,
+  ): Promise<{ vm: Vm; process: ProcessSession | undefined }> {
+    try {
+      const started = await starter(vm);
+      return await this.#launch(vm, request, started, sink, deadline);
+    } catch (error) {
+      this.#forget(vm.id);
+      if (error instanceof MayflyError) this.metrics.failed(error.code);
+      throw error;
+    }
+  }
+
+  async #launch(
+    vm: Vm,
+    request: CreateVmRequest,
+    { clone, path, clock }: Started,
+    sink: OutputSink | undefined,
+    deadline: Deadline,
+  ): Promise<{ vm: Vm; process: ProcessSession | undefined }> {
+    const readyMs = clock.elapsedMs;
+    await using cleanup = new AsyncDisposableStack();
+    cleanup.defer(() => clone.qemu.kill());
+    const logs = vm.autoRemove ? undefined : this.#openLogs(vm.id);
+    const main = request.command === undefined ? undefined : new Workload(logs, sink);
+    const killAtMs = request.timeoutMs === undefined ? null : Date.now() + request.timeoutMs;
+    const process =
+      main && request.command
+        ? clone.agent.exec(execSpec(request, request.command, true), main.consume, deadline)
+        : undefined;
+    if (main && process) main.bind(process, killAtMs ?? undefined);
+    this.metrics.cloned(path, readyMs, clock.stages);
+    const { slot, identity } = clone.qemu;
+    const shown: Vm = {
+      ...vm,
+      state: "running",
+      templateId: clone.template.id,
+      startedAt: new Date().toISOString(),
+      pid: clone.qemu.pid,
+      clone: { path, readyMs, stages: { ...clock.stages } },
+    };
+    const pid = process === undefined ? 0 : await clone.qemu.untilExit(process.pid, "starting the command");
+    this.#put({
+      vm: shown,
+      qemu: { identity, slot: slot.number },
+      main: process === undefined ? null : { object: process.object, pid },
+      killAtMs,
+      memoryPath: clone.template.memoryPath,
+    });
+    cleanup.move();
+    this.hold(new RunningVm(vm.id, clone, main, logs));
+    this.events.emit("vm.running", vm.id, vm.name, { path, readyMs });
+    return { vm: shown, process: main?.session(undefined) };
+  }
+
+  /** Takes charge of a running VM: its end is recorded, told and cleaned up after. */
+  hold(running: RunningVm): void {
+    this.#running.set(running.id, running);
+    running.ended.then((end) => this.#ended(running, end));
+  }
+
+  /** Takes over a record of an earlier daemon. */
+  restore(record: VmRecord): void {
+    this.#records.set(record.vm.id, record);
+  }
+
+  /** Records that a VM has ended while no daemon watched it, or could not be adopted. */
+  lost(record: VmRecord, end: VmEnd): void {
+    this.#settle({ ...record, vm: withEnd(record.vm, end), qemu: null });
+  }
+
+  #ended(running: RunningVm, end: VmEnd): void {
+    this.#running.delete(running.id);
+    const record = this.#records.get(running.id);
+    if (record === undefined) return;
+    this.#settle({ ...record, vm: withEnd(record.vm, end), qemu: null });
+  }
+
+  #settle(record: VmRecord): void {
+    const { vm } = record;
+    this.#put(record);
+    const { exitCode, error } = vm;
+    this.events.emit(`vm.${vm.state}`, vm.id, vm.name, { exitCode, ...(error === null ? {} : { code: error.code }) });
+    for (const waiter of this.#waiters.get(vm.id) ?? []) waiter(vm);
+    this.#waiters.delete(vm.id);
+    if (vm.autoRemove) this.#remove(vm);
+  }
+
+  async exec(ref: string, request: ExecRequest, sink: OutputSink, deadline: Deadline): Promise<ProcessSession> {
+    const workload = await this.running(ref).exec(request, sink, deadline);
+    return workload.session(sink);
+  }
+
+  /** @throws `vm_not_running` for a VM that has ended or has no main process. */
+  main(ref: string): Workload {
+    const running = this.running(ref);
+    if (running.main !== undefined) return running.main;
+    const { name } = this.#resolve(ref).vm;
+    throw new MayflyError("vm_not_running", `VM ${name} has no main process: it was started without a command`);
+  }
+
+  /** Sends a signal to the main process; without one, only SIGKILL and SIGTERM are possible and end the VM. */
+  async kill(ref: string, signal: number, deadline: Deadline): Promise<Vm> {
+    const running = this.running(ref);
+    const process = running.main?.process;
+    if (process !== undefined) await process.signal(signal, signal === SIGKILL, deadline);
+    else if (signal === SIGKILL || signal === SIGTERM) await running.end({ by: "request" });
+    else throw new MayflyError("invalid_argument", `Cannot send signal ${signal} to a VM without a main process`);
+    return this.get(running.id);
+  }
+
+  /** SIGTERM, then SIGKILL after `graceMs`, then the VM's own end. Resolves when it has ended. */
+  async stop(ref: string, graceMs: number, deadline: Deadline): Promise<Vm> {
+    const { vm } = this.#resolve(ref);
+    const running = this.#running.get(vm.id);
+    if (running === undefined) return vm;
+    const ended = this.wait(vm.id, undefined);
+    this.#put({ ...this.#resolve(vm.id), vm: { ...vm, state: "stopping" } });
+    const process = running.main?.process;
+    if (process === undefined) {
+      await running.end({ by: "request" });
+      return ended;
+    }
+    const within = (ms: number) =>
+      Deadline.after(ms)
+        .race(running.ended, "the VM's end")
+        .then(
+          () => true,
+          () => false,
+        );
+    await process.signal(SIGTERM, false, deadline).catch(() => undefined);
+    if (await within(graceMs)) return ended;
+    await process.signal(SIGKILL, true, deadline).catch(() => undefined);
+    if (!(await within(LIMITS_MS.request))) await running.end({ by: "request" });
+    return ended;
+  }
+
+  /** @throws `vm_running` unless forced. */
+  async remove(ref: string, force: boolean): Promise<void> {
+    const { vm } = this.#resolve(ref);
+    const running = this.#running.get(vm.id);
+    if (running !== undefined || vm.state === "creating") {
+      if (!force || running === undefined) {
+        const hint = "stop it first, or force its removal";
+        throw new MayflyError("vm_running", `Cannot remove VM ${vm.name}: it is ${vm.state}; ${hint}`, { vmId: vm.id });
+      }
+      await running.end({ by: "request" });
+    }
+    if (this.#records.has(vm.id)) this.#remove(vm);
+  }
+
+  /** Resolves when the VM has ended; at once if it has. */
+  wait(ref: string, signal: AbortSignal | undefined): Promise<Vm> {
+    const { vm } = this.#resolve(ref);
+    if (vm.finishedAt !== null) return Promise.resolve(vm);
+    const ended = new Promise<Vm>((resolve) => {
+      const waiters = this.#waiters.get(vm.id) ?? [];
+      this.#waiters.set(vm.id, [...waiters, resolve]);
+    });
+    return Deadline.after(Number.POSITIVE_INFINITY, signal).race(ended, `the end of VM ${vm.name}`);
+  }
+
+  #openLogs(id: string) {
+    mkdirSync(this.directory(id), { recursive: true, mode: 0o700 });
+    return openLogs(this.directory(id), this.host.config.logLimitBytes);
+  }
+
+  #remove(vm: Vm): void {
+    this.#forget(vm.id);
+    this.events.emit("vm.removed", vm.id, vm.name);
+  }
+
+  #forget(id: string): void {
+    this.#records.delete(id);
+    this.host.records.removeVm(id);
+    rmSync(this.directory(id), { recursive: true, force: true });
+  }
+
+  #put(record: VmRecord): void {
+    this.#records.set(record.vm.id, record);
+    this.host.records.putVm(record);
+  }
+
+  #resolve(ref: string): VmRecord {
+    const all = [...this.#records.values()].map((record) => ({ id: record.vm.id, name: record.vm.name, record }));
+    return resolveRef(all, ref, "vm").record;
+  }
+}
+
+/** A host name from a VM's name: what a host name may not have becomes a hyphen. */
+function hostnameFrom(name: string): string {
+  return name.replaceAll(/[^a-zA-Z0-9-]/g, "-").slice(0, 63);
+}

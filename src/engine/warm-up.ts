@@ -1,0 +1,14 @@
+/** What a guest runs before it is asked for anything, so that the first real request finds everything in place. */
+import type { AgentClient } from "../agent/client.ts";
+import type { ExecSpec } from "../agent/requests.ts";
+import type { Deadline } from "../sys/deadline.ts";
+
+/** Starts a process with a shell, a pipe for output and its end: the path of nearly every first command. */
+export const WARM_COMMAND: ExecSpec = { argv: ["/bin/sh", "-c", "echo"], env: ["PATH=/bin"], killTree: true };
+
+/** Runs a command to its end, dropping its output. */
+export async function runToEnd(agent: AgentClient, spec: ExecSpec, deadline: Deadline): Promise<void> {
+  const process = agent.exec(spec, () => undefined, deadline);
+  await deadline.race(process.exited, "the end of the warm-up command");
+  await process.release(deadline);
+}

@@ -1,0 +1,19 @@
+/** Disk space as it is taken. */
+import { lstat, readdir } from "node:fs/promises";
+import { join } from "node:path";
+
+/** Bytes allocated for everything below a directory; 0 when it is missing. */
+export async function allocatedBytesBelow(directory: string): Promise<number> {
+  const entries = await readdir(directory, { withFileTypes: true }).catch(() => []);
+  let bytes = 0;
+  for (const entry of entries) {
+    const path = join(directory, entry.name);
+    if (entry.isDirectory()) bytes += await allocatedBytesBelow(path);
+    else
+      bytes += await lstat(path).then(
+        (stat) => stat.blocks * 512,
+        () => 0,
+      );
+  }
+  return bytes;
+}
