@@ -79,7 +79,8 @@ static void watch_streams(struct object *o)
         events_watch(o->out[1].fd, base | CHANNEL_ERROR, EPOLLIN);
     }
     o->in.writable = true;
-    o->out[0].readable = o->out[1].readable = true;
+    o->out[0].readable = true;
+    o->out[1].readable = o->out[1].fd >= 0;
 }
 
 int process_exec(struct object *o, uint8_t *payload, size_t length)
@@ -148,7 +149,7 @@ static void close_output(struct object *o, struct out_stream *s)
     s->fd = -1;
     s->readable = false;
     s->ended = true;
-    if (o->flags & EXEC_TERMINAL)
+    if ((o->flags & EXEC_TERMINAL) && s == &o->out[0])
         o->in.fd = -1; /* the same descriptor */
 }
 
