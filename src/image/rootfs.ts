@@ -49,7 +49,7 @@ export async function detectRootfs(path: string): Promise<RootfsKind> {
       details: { path },
     });
   }
-  if (identity.isDirectory) throw invalid(path, "it is a directory");
+  if (!identity.isFile) throw invalid(path, `it is ${identity.isDirectory ? "a directory" : "no regular file"}`);
   const bytes = await readStart(path, READ_BYTES);
   if (bytes.length === 0) throw invalid(path, "it is empty");
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);

@@ -66,7 +66,7 @@ describe("reading", () => {
   });
 
   test("GNU long names", () => {
-    const long = "d/".repeat(100) + "f";
+    const long = `${"d/".repeat(100)}f`;
     const tarball = Buffer.concat([
       entryBytes({ name: "././@LongLink", type: "L", content: `${long}\0` }),
       entryBytes({ name: long.slice(0, 99) }),

@@ -8,6 +8,8 @@ import { AGENT_SOURCES, LAUNCHER_SOURCES, type Sources } from "./guest-sources.t
 import type { Step, StepContext } from "./step.ts";
 import type { Workspace } from "./workspace.ts";
 
+const AGENT = "mayfly-agent";
+const LAUNCHER = "mayfly-launcher";
 /** Digits of a build id: 16 bytes, as the agent's hello has them. */
 const BUILD_ID_DIGITS = 32;
 
@@ -20,10 +22,10 @@ export function sourcesId(sources: Sources): string {
   return hash.digest("hex").slice(0, BUILD_ID_DIGITS);
 }
 
-/** Step: fills `made.agent` with `artifacts/agent/ID/agent`, built from the sources of this Mayfly. */
+/** Step: fills `made.agent` with `artifacts/agent/ID/mayfly-agent`, built from the sources of this Mayfly. */
 export function agentStep(workspace: Workspace): Step {
   const buildId = sourcesId(AGENT_SOURCES);
-  const path = `${workspace.directory}/agent/${buildId}/agent`;
+  const path = `${workspace.directory}/agent/${buildId}/${AGENT}`;
   return {
     name: "guest agent",
     async pending() {
@@ -32,16 +34,16 @@ export function agentStep(workspace: Workspace): Step {
       return (await identityOf(path)) === undefined ? `${path} is gone` : undefined;
     },
     async run(context) {
-      await build(AGENT_SOURCES, "agent", path, buildId, context);
+      await build(AGENT_SOURCES, AGENT, path, buildId, context);
       workspace.made.agent = { path, buildId, sha256: await sha256File(path) };
     },
   };
 }
 
-/** Step: fills `made.launcher` with `artifacts/launcher/ID/launcher`. */
+/** Step: fills `made.launcher` with `artifacts/launcher/ID/mayfly-launcher`. */
 export function launcherStep(workspace: Workspace): Step {
   const id = sourcesId(LAUNCHER_SOURCES);
-  const path = `${workspace.directory}/launcher/${id}/launcher`;
+  const path = `${workspace.directory}/launcher/${id}/${LAUNCHER}`;
   return {
     name: "launcher",
     async pending() {
@@ -50,7 +52,7 @@ export function launcherStep(workspace: Workspace): Step {
       return (await identityOf(path)) === undefined ? `${path} is gone` : undefined;
     },
     async run(context) {
-      await build(LAUNCHER_SOURCES, "launcher", path, id, context);
+      await build(LAUNCHER_SOURCES, LAUNCHER, path, id, context);
       workspace.made.launcher = { path };
     },
   };
@@ -60,12 +62,12 @@ export function launcherStep(workspace: Workspace): Step {
 async function build(sources: Sources, program: string, path: string, id: string, context: StepContext): Promise<void> {
   if ((await identityOf(path)) !== undefined) return;
   const directory = path.slice(0, path.lastIndexOf("/"));
-  const work = await temporaryDirectory(`mayfly-${program}`);
+  const work = await temporaryDirectory(program);
   try {
     for (const [name, text] of Object.entries(sources)) await writeText(`${work}/source/${name}`, text);
     await makeDirectory(`${work}/build`);
     context.report("compiling with musl-gcc");
-    const variables = [`BUILD=${work}/build`, `BUILD_ID=${id}`, "CC=musl-gcc"];
+    const variables = [`BUILD=${work}/build`, `BUILD_ID=${id}`, "MUSL_CC=musl-gcc"];
     await runTool(["make", "-C", `${work}/source`, ...variables, `${work}/build/${program}`], {
       ...(context.signal === undefined ? {} : { signal: context.signal }),
     });

@@ -8,11 +8,11 @@ import { runTool } from "../sys/tool.ts";
  * Copies the wanted modules and all that they depend on, decompressed, from a kernel's module tree into `target`.
  * Names that are built into the kernel need nothing.
  *
- * @param wanted names, with `-` and `_` alike, e.g. `virtio_blk`.
+ * @param wanted e.g. from {@link parseModuleList}.
  * @returns file names in the order of loading: each after what it depends on.
  * @throws MayflyError `artifact_missing` naming every module that the kernel has not.
  */
-export async function collectModules(tree: string, wanted: readonly string[], target: string): Promise<string[]> {
+export async function collectModules(tree: string, wanted: readonly WantedModule[], target: string): Promise<string[]> {
   const files = new Map((await filesBelow(tree)).filter(isModule).map((file) => [moduleName(file), file]));
   const builtin = new Set(((await readOptional(`${tree}/modules.builtin`)) ?? "").split("\n").map(moduleName));
   const order: string[] = [];
@@ -30,19 +30,31 @@ export async function collectModules(tree: string, wanted: readonly string[], ta
     for (const dependency of dependencies(await readBytes(copy))) await visit(moduleName(dependency));
     order.push(`${name}.ko`);
   };
-  for (const name of wanted) await visit(moduleName(name));
+  for (const { path, isOptional } of wanted) {
+    const name = moduleName(path);
+    if (!isOptional || files.has(name)) await visit(name);
+  }
   if (missing.length === 0) return order;
   throw new MayflyError("artifact_missing", `The kernel in ${tree} has no module ${missing.join(", ")}`, {
     details: { path: tree, problems: missing },
   });
 }
 
-/** Names in the text of a `modules.list`: one a line, `#` begins a comment. */
-export function parseModuleList(text: string): string[] {
+/** A module that a guest loads. */
+export interface WantedModule {
+  /** Its path below `kernel/` of the module tree, or only its name; `-` and `_` are alike. */
+  path: string;
+  /** A kernel may lack it. */
+  isOptional: boolean;
+}
+
+/** Reads a `modules.list`: a module a line, `?` before an optional one, `#` begins a comment. */
+export function parseModuleList(text: string): WantedModule[] {
   return text
     .split("\n")
     .map((line) => line.replace(/#.*/, "").trim())
-    .filter((line) => line !== "");
+    .filter((line) => line !== "")
+    .map((line) => ({ path: line.replace(/^\?/, ""), isOptional: line.startsWith("?") }));
 }
 
 /** The `depends=` entry of a module's `.modinfo` section (Linux' include/linux/moduleparam.h: NUL-separated `key=value`). */

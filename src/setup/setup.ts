@@ -33,8 +33,8 @@ export function setupSteps(workspace: Workspace): Step[] {
     kernelStep(workspace),
     busyboxStep(workspace),
     agentStep(workspace),
-    launcherStep(workspace),
     initramfsStep(workspace),
+    launcherStep(workspace),
   ];
 }
 

@@ -25,6 +25,7 @@ import { dirname, join } from "node:path";
 export interface FileIdentity {
   sizeBytes: number;
   mtimeMs: number;
+  isFile: boolean;
   isDirectory: boolean;
 }
 
@@ -79,7 +80,7 @@ export async function makeDirectory(path: string, mode = 0o755): Promise<void> {
 /** Size, time and kind, symbolic links followed; `undefined` if there is nothing. */
 export async function identityOf(path: string): Promise<FileIdentity | undefined> {
   return stat(path).then(
-    (s) => ({ sizeBytes: s.size, mtimeMs: s.mtimeMs, isDirectory: s.isDirectory() }),
+    (s) => ({ sizeBytes: s.size, mtimeMs: s.mtimeMs, isFile: s.isFile(), isDirectory: s.isDirectory() }),
     () => undefined,
   );
 }
