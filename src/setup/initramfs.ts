@@ -21,7 +21,7 @@ import type { Step, StepContext } from "./step.ts";
 import type { Workspace } from "./workspace.ts";
 
 /** Raise it when the layout below changes: it is part of the initramfs' address. */
-const LAYOUT = 1;
+const LAYOUT = 2;
 /** Not compressed: unpacking 3 MB under emulation costs the guest more time than reading them (docs/adr/0008). */
 const FILE_NAME = "initramfs.cpio";
 
@@ -46,7 +46,7 @@ const LINKS: Readonly<Record<string, string>> = {
   "usr/bin": "../bin",
   "usr/sbin": "../bin",
   "var/run": "../run",
-  "etc/mtab": "/proc/self/mounts",
+  "etc/mtab": "../proc/self/mounts",
 };
 
 const FILES: Readonly<Record<string, string>> = {
