@@ -21,23 +21,46 @@
 struct cgroup_state cgroup_state;
 
 static int workload_fd = -1, events_fd = -1;
-static int group_fds[MAX_GROUPS];
-static bool group_used[MAX_GROUPS];
+static struct {
+    int directory;
+    bool used, killed;
+} groups[MAX_GROUPS];
 static int group_count;
 
-static int make_group(void)
+static int open_group(int group)
 {
     char name[16];
-    if (group_count == MAX_GROUPS)
-        return -EAGAIN;
-    snprintf(name, sizeof name, "%d", group_count);
+    snprintf(name, sizeof name, "%d", group);
     if (mkdirat(workload_fd, name, 0755) && errno != EEXIST)
         return -errno;
     int fd = openat(workload_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    group_fds[group_count] = fd;
-    return group_count++;
+    groups[group].directory = fd;
+    groups[group].killed = false;
+    return group;
+}
+
+static int make_group(void)
+{
+    int group = group_count == MAX_GROUPS ? -EAGAIN : open_group(group_count);
+    if (group >= 0)
+        group_count++;
+    return group;
+}
+
+/*
+ * Makes a group that was killed anew. Newer kernels (stable ones among them) compare how often a group was killed with
+ * how often the group of the *parent* was, and end whatever is cloned straight into a group that was killed before.
+ */
+static int renew_group(int group)
+{
+    char name[16];
+    snprintf(name, sizeof name, "%d", group);
+    if (unlinkat(workload_fd, name, AT_REMOVEDIR))
+        return -errno;
+    close(groups[group].directory);
+    return open_group(group);
 }
 
 int cgroup_init(const char **what)
@@ -73,23 +96,35 @@ static uint64_t read_number(int directory, const char *file, const char *key, ui
     return text_number(text, key, fallback);
 }
 
+bool cgroup_is_populated(int group)
+{
+    return read_number(groups[group].directory, "cgroup.events", "populated ", 1) != 0;
+}
+
+/* The first group that is free and empty, of those that were killed or of those that were not. */
+static int find_free(bool killed)
+{
+    for (int group = 0; group < group_count; group++)
+        if (!groups[group].used && groups[group].killed == killed && !cgroup_is_populated(group))
+            return group;
+    return -1;
+}
+
 int cgroup_acquire(void)
 {
-    for (int group = 0; group < group_count; group++) {
-        if (group_used[group] || read_number(group_fds[group], "cgroup.events", "populated ", 1))
-            continue;
-        group_used[group] = true;
-        return group;
+    int group = find_free(false);
+    if (group < 0) {
+        group = find_free(true);
+        group = group < 0 ? make_group() : renew_group(group);
     }
-    int group = make_group();
     if (group >= 0)
-        group_used[group] = true;
+        groups[group].used = true;
     return group;
 }
 
-void cgroup_return(int group) { group_used[group] = false; }
+void cgroup_return(int group) { groups[group].used = false; }
 
-int cgroup_directory(int group) { return group_fds[group]; }
+int cgroup_directory(int group) { return groups[group].directory; }
 
 /* Signals those that are in the group now; sets *any if there were some. */
 static int signal_members(int group, int signal, bool *any)
@@ -97,7 +132,7 @@ static int signal_members(int group, int signal, bool *any)
     char text[4096];
     ssize_t length;
     off_t offset = 0;
-    int fd = openat(group_fds[group], "cgroup.procs", O_RDONLY | O_CLOEXEC);
+    int fd = openat(groups[group].directory, "cgroup.procs", O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
     while ((length = pread(fd, text, sizeof text - 1, offset)) > 0) {
@@ -124,7 +159,8 @@ int cgroup_signal(int group, pid_t leader, int signal)
     if (group < 0)
         return -ESRCH;
     if (signal == SIGKILL) {
-        if (text_write_at(group_fds[group], "cgroup.kill", "1") == 0)
+        groups[group].killed = true;
+        if (text_write_at(groups[group].directory, "cgroup.kill", "1") == 0)
             return 0;
         for (int round = 0; round < SIGNAL_ROUNDS && !error; round++) { /* kernels before 5.14: whoever forks meanwhile */
             any = false;

@@ -27,6 +27,8 @@ void cgroup_return(int group);
 /* Descriptor of its directory, or -1 where there are no cgroups. */
 int cgroup_directory(int group);
 
+bool cgroup_is_populated(int group);
+
 /* Sends a signal to every process in the group; `leader` serves where there are no cgroups. Returns 0 or -errno. */
 int cgroup_signal(int group, pid_t leader, int signal);
 

@@ -9,8 +9,10 @@
 #define EVENT_LISTEN 3u
 #define EVENT_FROZEN 4u
 #define EVENT_STREAM 0x100u /* | slot << 2 | channel; channel 0: a terminal, both ways */
+#define EVENT_DRAIN 0x200u  /* | slot << 2 */
 
-/* Adds fd to the main loop's epoll set; it leaves the set when closed. Returns 0 or -errno. */
+/* Adds fd to the main loop's epoll set, or changes what it is watched for; it leaves the set when closed.
+ * Returns 0 or -errno. */
 int events_watch(int fd, uint32_t event, uint32_t epoll_events);
 
 #endif

@@ -226,7 +226,14 @@ int files_make_directory(const char *path, uint32_t flags, uint32_t mode)
     return error;
 }
 
-static int remove_entry(int parent, const char *name, int depth);
+static int remove_directory(int parent, const char *name, int depth);
+
+static int remove_entry(int parent, const char *name, int depth)
+{
+    if (!unlinkat(parent, name, 0))
+        return 0;
+    return errno == EISDIR ? remove_directory(parent, name, depth) : -errno;
+}
 
 static int remove_contents(int fd, int depth)
 {
@@ -254,23 +261,19 @@ static int remove_contents(int fd, int depth)
     }
 }
 
-/* Removes a file, or a directory with all in it that is on the same file system. */
-static int remove_entry(int parent, const char *name, int depth)
+/*
+ * Removes a directory, below a positive depth with all in it. EBUSY for a mount point: the workload's mounts are none
+ * to the agent, which lives in another namespace and would take them away.
+ */
+static int remove_directory(int parent, const char *name, int depth)
 {
-    if (!unlinkat(parent, name, 0))
-        return 0;
-    if (errno != EISDIR && errno != EPERM)
-        return -errno;
-    if (!unlinkat(parent, name, AT_REMOVEDIR))
-        return 0;
-    if (errno != ENOTEMPTY && errno != EEXIST)
-        return -errno;
-    if (depth >= MAX_REMOVE_DEPTH)
-        return -ELOOP;
-    int fd = open_below(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, RESOLVE_NO_XDEV_FLAG);
+    int fd = open_below(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, RESOLVE_NO_XDEV_FLAG), error = 0;
     if (fd < 0)
         return fd == -EXDEV ? -EBUSY : fd;
-    int error = remove_contents(fd, depth);
+    if (depth > MAX_REMOVE_DEPTH)
+        error = -ELOOP;
+    else if (depth > 0)
+        error = remove_contents(fd, depth);
     close(fd);
     if (error)
         return error;
@@ -280,18 +283,10 @@ static int remove_entry(int parent, const char *name, int depth)
 int files_remove(const char *path, uint32_t flags)
 {
     char name[NAME_LIMIT];
-    int parent = files_open_parent(path, 0, name), error;
-    if (parent < 0) {
-        error = parent;
-    } else if (flags & REMOVE_RECURSIVE) {
-        error = remove_entry(parent, name, 0);
+    int parent = files_open_parent(path, 0, name);
+    int error = parent < 0 ? parent : remove_entry(parent, name, flags & REMOVE_RECURSIVE ? 1 : 0);
+    if (parent >= 0)
         close(parent);
-    } else {
-        error = unlinkat(parent, name, 0) ? -errno : 0;
-        if (error == -EISDIR)
-            error = unlinkat(parent, name, AT_REMOVEDIR) ? -errno : 0;
-        close(parent);
-    }
     return error == -ENOENT && (flags & REMOVE_MISSING_OK) ? 0 : error;
 }
 

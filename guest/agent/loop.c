@@ -9,6 +9,7 @@
 
 #include "cgroup.h"
 #include "deferred.h"
+#include "drain.h"
 #include "events.h"
 #include "object.h"
 #include "process.h"
@@ -22,7 +23,9 @@ static int epoll_fd = -1, signal_fd = -1;
 int events_watch(int fd, uint32_t event, uint32_t epoll_events)
 {
     struct epoll_event entry = {.events = epoll_events | EPOLLET, .data.u32 = event};
-    return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &entry) ? -errno : 0;
+    if (!epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &entry))
+        return 0;
+    return errno == EEXIST && !epoll_ctl(epoll_fd, EPOLL_CTL_MOD, fd, &entry) ? 0 : -errno;
 }
 
 int loop_init(void)
@@ -88,6 +91,8 @@ _Noreturn void loop_run(void (*other)(uint32_t event))
             uint32_t event = events[i].data.u32;
             if (event & EVENT_STREAM)
                 stream_event(event);
+            else if (event & EVENT_DRAIN)
+                drain_event(event >> 2 & (MAX_OBJECTS - 1));
             else if (event == EVENT_PORT)
                 session_port_event();
             else if (event == EVENT_CHILD)
@@ -98,6 +103,7 @@ _Noreturn void loop_run(void (*other)(uint32_t event))
         deferred_check();
         more = session_receive();
         more = pump_objects() || more;
+        more = drain_pump() || more;
         more = session_send() || more;
     }
 }

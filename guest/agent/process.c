@@ -8,8 +8,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "deferred.h"
 #include "cgroup.h"
+#include "deferred.h"
+#include "drain.h"
 #include "events.h"
 #include "root.h"
 #include "spawn.h"
@@ -153,14 +154,24 @@ static void close_output(struct object *o, struct out_stream *s)
         o->in.fd = -1; /* the same descriptor */
 }
 
+/* The process has ended; others may go on writing. */
+static void leave_output(struct object *o, struct out_stream *s)
+{
+    if (!(o->flags & EXEC_TERMINAL)) {
+        drain_take(s->fd);
+        s->fd = -1;
+    }
+    close_output(o, s);
+}
+
 static void pump_input(struct object *o)
 {
     struct in_stream *in = &o->in;
     if (in->fd < 0 || !in->writable)
         return;
     int error = in_flush(in);
-    if (error == -EAGAIN)
-        return;
+    if (error == -EAGAIN || ((o->flags & EXEC_TERMINAL) && error == -EIO))
+        return; /* a terminal that nobody has open just now: what was typed is lost, as on any terminal */
     if (error) {
         close_input(o);
     } else if (in->eof_known && in->kept == in->eof_offset) {
@@ -177,7 +188,7 @@ static bool pump_output(struct object *o, struct out_stream *s)
     size_t left = PUMP_BYTES;
     while (s->readable && left) {
         if (o->exited && s->drain_left == 0) {
-            close_output(o, s);
+            leave_output(o, s);
             return false;
         }
         if (out_room(s) == 0)
@@ -186,13 +197,14 @@ static bool pump_output(struct object *o, struct out_stream *s)
         ssize_t n = out_fill(s, s->fd, limit, -1);
         if (n == -EINTR)
             continue;
-        if (n == -EAGAIN) {
+        /* EIO: nobody has the terminal open just now. To close it would hang up on a process that is about to end. */
+        if (n == -EAGAIN || (n == -EIO && !o->exited)) {
             s->readable = false;
             if (o->exited)
-                close_output(o, s);
+                leave_output(o, s);
             return false;
         }
-        if (n <= 0) { /* end of file; a terminal that nobody has open says EIO */
+        if (n <= 0) {
             close_output(o, s);
             return false;
         }
@@ -219,7 +231,7 @@ static void process_ended(struct object *o, int status, const struct rusage *usa
     o->user_us = (uint64_t)usage->ru_utime.tv_sec * 1000000u + (uint64_t)usage->ru_utime.tv_usec;
     o->system_us = (uint64_t)usage->ru_stime.tv_sec * 1000000u + (uint64_t)usage->ru_stime.tv_usec;
     o->max_rss_bytes = (uint64_t)usage->ru_maxrss * 1024u;
-    if (o->flags & EXEC_KILL_TREE)
+    if ((o->flags & EXEC_KILL_TREE) && cgroup_is_populated(o->cgroup))
         cgroup_signal(o->cgroup, 0, SIGKILL);
     close_input(o);
     for (int i = 0; i < 2; i++) {
