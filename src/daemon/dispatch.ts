@@ -67,13 +67,17 @@ function failure(request: Request, error: unknown): Response {
   if (error instanceof MayflyError && error.code === "unauthorized")
     return problemResponse(error, 401, { "www-authenticate": "Bearer" });
   const response = problemResponse(error);
-  if (response.status >= 500) {
-    const detail = error instanceof Error ? error.message : String(error);
+  // Other errors were logged when they became problems.
+  if (response.status >= 500 && error instanceof MayflyError) {
+    const { code, message, stage, vmId } = error;
     log("warn", "request failed", {
       method: request.method,
       path: new URL(request.url).pathname,
       status: response.status,
-      error: detail,
+      code,
+      stage,
+      vm: vmId,
+      error: message,
     });
   }
   return response;

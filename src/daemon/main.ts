@@ -1,6 +1,7 @@
 /** The daemon's life: open the engine, serve it, say that it is ready, stop when told. */
 import { MayflyError } from "../contract/errors.ts";
 import type { Engine } from "../engine/interface.ts";
+import { activationSocket } from "../sys/activation.ts";
 import { Deadline, nowMs } from "../sys/deadline.ts";
 import { tryLockFile } from "../sys/lock.ts";
 import { reportReady } from "../sys/ready.ts";
@@ -18,26 +19,24 @@ export type EngineOpener = (options: DaemonOptions) => Promise<Engine>;
 
 /**
  * Runs a daemon until SIGTERM or SIGINT. VMs go on after it.
- * @returns the exit code: 0, or 1 when it could not start, with the reason in the log and on the ready descriptor.
+ * @throws whatever kept it from starting: `daemon_running`, `connection_failed`, `invalid_argument`, and what opening the engine throws.
  */
-export async function runDaemon(options: DaemonOptions, openEngine: EngineOpener): Promise<number> {
+export async function runDaemon(options: DaemonOptions, openEngine: EngineOpener): Promise<void> {
   setLogLevel(options.logLevel);
   const stop = stopSignal();
   const ready = reportReady(options.readyFd);
+  await using stack = new AsyncDisposableStack();
   try {
-    await using stack = new AsyncDisposableStack();
     const serving = await start(options, openEngine, stack);
     ready.ready(serving.addresses[0] ?? "");
-    log("info", "stopping", { signal: await stop });
-    ready.stopping();
   } catch (error) {
-    const problem = problemOf(error);
-    logError("cannot start", error, { code: problem.code });
-    ready.failed(problem);
-    return 1;
+    const { code, detail } = problemOf(error);
+    log("error", "cannot start", { code, error: detail });
+    ready.failed(detail);
+    throw error;
   }
-  log("info", "stopped");
-  return 0;
+  log("info", "stopping", { signal: await stop });
+  ready.stopping();
 }
 
 /** Opens and serves; what was opened is released in reverse by the stack. */
@@ -45,13 +44,18 @@ async function start(options: DaemonOptions, openEngine: EngineOpener, stack: As
   const startedMs = nowMs();
   const { socketPath, runDir } = options;
   stack.use(lockRunDirectory(runDir));
+  const inherited = activationSocket();
   const tcp = await tcpOptions(options.tcp);
   const engine = await openEngine(options);
   stack.defer(async () => {
     const closed = Deadline.after(CLOSE_LIMIT_MS).race(engine.close(), "the engine's close");
     await closed.catch((error: unknown) => logError("cannot close the engine", error));
   });
-  const serving = await serve(engine, { socketPath, ...(tcp === undefined ? {} : { tcp }) });
+  const serving = await serve(engine, {
+    socketPath,
+    ...(inherited === undefined ? {} : { inherited }),
+    ...(tcp === undefined ? {} : { tcp }),
+  });
   stack.defer(() => serving.stop());
   const { version, pid } = daemonVersion();
   const startMs = Math.round(nowMs() - startedMs);

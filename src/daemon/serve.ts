@@ -1,8 +1,9 @@
 /** Serves an engine: on a unix socket, and on TCP for those with the token. */
 import { MayflyError } from "../contract/errors.ts";
 import type { Engine } from "../engine/interface.ts";
+import { listeningPath } from "../sys/adopted-listener.ts";
 import { Deadline } from "../sys/deadline.ts";
-import { type HttpServer, serveHttp } from "../sys/http.ts";
+import { askOverUnix, type HttpServer, type RequestListener, serveHttp } from "../sys/http.ts";
 import { freeSocketPath, grantSocket, privately } from "../sys/listening-socket.ts";
 import { dispatcher, type Gate } from "./dispatch.ts";
 import { IdempotencyKeys } from "./idempotency.ts";
@@ -20,6 +21,8 @@ const PROBE_LIMIT_MS = 2_000;
 /** Where to serve. */
 export interface ServeOptions {
   socketPath: string;
+  /** A descriptor that listens on a unix socket already, as systemd passes it; socketPath is not used then. */
+  inherited?: number;
   tcp?: { host: string; port: number; token: string };
 }
 
@@ -39,7 +42,7 @@ export interface Serving {
  * `invalid_argument` when TCP is asked for without a token.
  */
 export async function serve(engine: Engine, options: ServeOptions): Promise<Serving> {
-  const { socketPath, tcp } = options;
+  const { tcp } = options;
   if (tcp !== undefined && tcp.token === "") {
     throw new MayflyError("invalid_argument", `Cannot listen on ${tcp.host}:${tcp.port} without a token`);
   }
@@ -47,7 +50,7 @@ export async function serve(engine: Engine, options: ServeOptions): Promise<Serv
   const services: Services = { engine, operations, vmCreations: new IdempotencyKeys(), routes };
   const servers: HttpServer[] = [];
   try {
-    servers.push(await serveUnix(services, socketPath));
+    servers.push(await serveUnix(services, options));
     if (tcp !== undefined) servers.push(serveHttp(tcp, dispatcher(services, tokenGate(tcp.token))));
   } catch (error) {
     await Promise.all(servers.map((server) => server.stop(true)));
@@ -69,9 +72,26 @@ export async function serve(engine: Engine, options: ServeOptions): Promise<Serv
 /** On the unix socket the file's mode says who may connect. */
 const everyone: Gate = () => undefined;
 
-async function serveUnix(services: Services, path: string): Promise<HttpServer> {
-  await freeSocketPath(path, Deadline.after(PROBE_LIMIT_MS));
-  const server = privately(() => serveHttp({ unix: path }, dispatcher(services, everyone)));
-  await grantSocket(path, SOCKET_GROUP);
+async function serveUnix(services: Services, { socketPath, inherited }: ServeOptions): Promise<HttpServer> {
+  const listener = dispatcher(services, everyone);
+  if (inherited !== undefined) return serveInherited(listener, inherited, socketPath);
+  await freeSocketPath(socketPath, Deadline.after(PROBE_LIMIT_MS));
+  const server = privately(() => serveHttp({ unix: socketPath }, listener));
+  await grantSocket(socketPath, SOCKET_GROUP);
   return server;
+}
+
+/** Serves on a socket of systemd's, whose mode and owner are systemd's matter, and makes sure that it answers. */
+async function serveInherited(listener: RequestListener, fd: number, socketPath: string): Promise<HttpServer> {
+  const path = listeningPath(fd);
+  const placeholder = `${socketPath}.placeholder`;
+  await freeSocketPath(placeholder, Deadline.after(PROBE_LIMIT_MS));
+  const server = privately(() => serveHttp({ inherited: fd, path, placeholder }, listener));
+  try {
+    await Deadline.after(PROBE_LIMIT_MS).race(askOverUnix(path, "/healthz"), `an answer over ${path}`);
+    return server;
+  } catch (error) {
+    await server.stop(true);
+    throw error;
+  }
 }

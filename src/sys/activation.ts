@@ -1,9 +1,29 @@
-/** systemd's side of a service: sd_notify(3). */
+/** systemd's side of a service: sd_listen_fds(3) and sd_notify(3). */
 import { dlopen, FFIType, ptr } from "bun:ffi";
+import { MayflyError } from "../contract/errors.ts";
+
+/** First descriptor that systemd passes. */
+const FIRST_DESCRIPTOR = 3;
 
 const AF_UNIX = 1;
 const SOCK_DGRAM_CLOEXEC = 2 | 0o2000000;
 const ADDRESS_BYTES = 110;
+
+/**
+ * The listening socket that systemd passed to this very process, if it passed one. The variables that say so are removed, so
+ * that no child takes them for its own.
+ * @throws `invalid_argument` when it passed several.
+ */
+export function activationSocket(): number | undefined {
+  const { LISTEN_PID: pid, LISTEN_FDS: count } = process.env;
+  for (const name of ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"]) delete process.env[name];
+  if (Number(pid) !== process.pid || count === undefined || count === "0") return undefined;
+  if (count === "1") return FIRST_DESCRIPTOR;
+  throw new MayflyError(
+    "invalid_argument",
+    `Cannot take the sockets that systemd passed: it passed ${count}, the daemon takes 1`,
+  );
+}
 
 /** Sends a state such as `READY=1` to the socket that NOTIFY_SOCKET names; without it, or when systemd has gone, nothing happens. */
 export function notifySystemd(state: string): void {

@@ -1,6 +1,7 @@
 /** HTTP and WebSocket listeners (Bun.serve). Everything above speaks Request, Response and {@link MessageStream}. */
 import type { Server, ServerWebSocket } from "bun";
 import { MayflyError } from "../contract/errors.ts";
+import { replaceListener } from "./adopted-listener.ts";
 
 /** What became of a message: handed to the kernel, kept until the peer reads, or lost because too much was kept. */
 export type SendResult = "sent" | "queued" | "dropped";
@@ -30,8 +31,11 @@ export interface StreamEvents {
 /** Makes the owner of a new stream. */
 export type StreamAcceptor = (stream: MessageStream) => StreamEvents;
 
-/** Where to listen. */
-export type ListenAddress = { unix: string } | { host: string; port: number };
+/** Where to listen: a path to bind, a TCP address, or a socket that listens on a path already (see adopted-listener.ts). */
+export type ListenAddress =
+  | { unix: string }
+  | { host: string; port: number }
+  | { inherited: number; path: string; placeholder: string };
 
 /** Answers one request. @returns a Response, or an acceptor to turn the connection into a message stream. */
 export type RequestListener = (request: Request) => Promise<Response | StreamAcceptor> | Response | StreamAcceptor;
@@ -111,11 +115,28 @@ export function serveHttp(address: ListenAddress, listener: RequestListener): Ht
   const options = serveOptions(listener);
   // Bun's types know no idle time limit on unix sockets, but Bun has one there, of 10 seconds.
   const unlimited: typeof options = Object.assign(options, { idleTimeout: 0 });
-  return wrap(address, () =>
-    "unix" in address
-      ? Bun.serve<Connection>({ ...unlimited, unix: address.unix })
-      : Bun.serve<Connection>({ ...unlimited, hostname: address.host, port: address.port }),
-  );
+  const on = nameOf(address);
+  try {
+    const server =
+      "host" in address
+        ? Bun.serve<Connection>({ ...unlimited, hostname: address.host, port: address.port })
+        : Bun.serve<Connection>({ ...unlimited, unix: "unix" in address ? address.unix : address.placeholder });
+    if ("inherited" in address) replaceListener(address.placeholder, address.inherited);
+    const port = "host" in address ? server.port : undefined;
+    return {
+      address: "host" in address ? nameOf({ host: address.host, port: port ?? address.port }) : on,
+      port,
+      stop: (force) => server.stop(force),
+    };
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new MayflyError("connection_failed", `Cannot listen on ${on}: ${reason}`, { cause: error });
+  }
+}
+
+function nameOf(address: ListenAddress): string {
+  if ("host" in address) return `${address.host.includes(":") ? `[${address.host}]` : address.host}:${address.port}`;
+  return `unix:${"unix" in address ? address.unix : address.path}`;
 }
 
 function serveOptions(listener: RequestListener) {
@@ -150,18 +171,9 @@ function serveOptions(listener: RequestListener) {
   };
 }
 
-function wrap(address: ListenAddress, listen: () => Server<Connection>): HttpServer {
-  const wanted = "unix" in address ? `unix:${address.unix}` : `${address.host}:${address.port}`;
-  try {
-    const server = listen();
-    const port = "unix" in address ? undefined : server.port;
-    return {
-      address: "unix" in address ? wanted : `${address.host}:${port}`,
-      port,
-      stop: (force) => server.stop(force),
-    };
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new MayflyError("connection_failed", `Cannot listen on ${wanted}: ${reason}`, { cause: error });
-  }
+/** Asks a server on a unix socket with GET. @throws `connection_failed` when the answer is not a good one. */
+export async function askOverUnix(socketPath: string, path: string): Promise<void> {
+  const { status } = await fetch(`http://localhost${path}`, { unix: socketPath });
+  if (status !== 200)
+    throw new MayflyError("connection_failed", `${path} over ${socketPath} answers with HTTP ${status}, not 200`);
 }

@@ -5,34 +5,33 @@ import { notifySystemd } from "./activation.ts";
 /** What can be told. */
 export interface ReadyReport {
   ready(address: string): void;
-  /** @param problem becomes JSON. */
-  failed(problem: object): void;
+  failed(reason: string): void;
   stopping(): void;
 }
 
 /**
- * Reports on descriptor `fd`, if there is one: `ready ADDRESS` or `failed JSON`, one line, then it is closed. A starter that
- * reads end of file without a line knows that the process has died. Systemd is told where NOTIFY_SOCKET names it.
+ * Reports on descriptor `fd`, if there is one, with the line `ready ADDRESS`; then it is closed. A starter that reads end of file
+ * without a byte knows that the start has failed. Systemd is told where NOTIFY_SOCKET names it.
  */
 export function reportReady(fd: number | undefined): ReadyReport {
-  let left = fd;
-  const line = (text: string) => {
-    if (left === undefined) return;
-    const to = left;
-    left = undefined;
+  const end = (line: string) => {
+    if (fd === undefined) return;
     try {
-      writeSync(to, `${text}\n`);
-      closeSync(to);
+      if (line !== "") writeSync(fd, line);
+      closeSync(fd);
     } catch {
       // The starter has gone; nobody waits for the line.
     }
   };
   return {
     ready(address) {
-      line(`ready ${address}`);
+      end(`ready ${address}\n`);
       notifySystemd("READY=1");
     },
-    failed: (problem) => line(`failed ${JSON.stringify(problem)}`),
+    failed(reason) {
+      end("");
+      notifySystemd(`STATUS=Cannot start: ${reason.replaceAll("\n", " ")}`);
+    },
     stopping: () => notifySystemd("STOPPING=1"),
   };
 }

@@ -2,7 +2,9 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { z } from "zod";
 import type { StreamReply, StreamRequest } from "../../src/contract/api.ts";
+import { setLogLevel } from "../../src/daemon/log.ts";
 import { type ServeOptions, type Serving, serve } from "../../src/daemon/serve.ts";
 import { FakeEngine } from "./fake-engine.ts";
 
@@ -13,29 +15,40 @@ export interface ServedDaemon extends AsyncDisposable {
   socketPath: string;
   /** fetch over the daemon's socket; `json` is sent as the body. */
   call(method: string, path: string, json?: unknown, init?: RequestInit): Promise<Response>;
+  /** As `call`, with the answer checked against its schema. */
+  ask<Schema extends z.ZodType>(
+    schema: Schema,
+    method: string,
+    path: string,
+    json?: unknown,
+    init?: RequestInit,
+  ): Promise<z.output<Schema>>;
   connect(path: string): Promise<TestStream>;
 }
 
 /** Serves a new fake engine. */
 export async function servedDaemon(options: Partial<ServeOptions> = {}): Promise<ServedDaemon> {
+  setLogLevel("error");
   const directory = mkdtempSync(join(tmpdir(), "mayfly-daemon-"));
   const socketPath = join(directory, "mayfly.sock");
   const engine = new FakeEngine();
   const serving = await serve(engine, { socketPath, ...options });
   const streams: TestStream[] = [];
+  const call: ServedDaemon["call"] = (method, path, json, init = {}) =>
+    fetch(`http://mayfly${path}`, {
+      ...init,
+      method,
+      unix: socketPath,
+      ...(json === undefined
+        ? {}
+        : { body: JSON.stringify(json), headers: { "content-type": "application/json", ...init.headers } }),
+    });
   return {
     engine,
     serving,
     socketPath,
-    call: (method, path, json, init = {}) =>
-      fetch(`http://mayfly${path}`, {
-        ...init,
-        method,
-        unix: socketPath,
-        ...(json === undefined
-          ? {}
-          : { body: JSON.stringify(json), headers: { "content-type": "application/json", ...init.headers } }),
-      }),
+    call,
+    ask: async (schema, ...request) => schema.parse(await (await call(...request)).json()),
     async connect(path) {
       const stream = new TestStream(`ws+unix://${socketPath}:${path}`);
       streams.push(stream);

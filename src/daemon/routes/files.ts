@@ -4,6 +4,7 @@ import { FileStat } from "../../contract/api.ts";
 import { REQUEST_LIMIT_MS, TRANSFER_LIMIT_MS } from "../limits.ts";
 import { flag, guestPath, mode, number } from "../query.ts";
 import { contentRoute, emptyRoute, jsonRoute, type Route } from "../route.ts";
+import { streamed } from "../streamed-body.ts";
 
 const OCTET_STREAM = "application/octet-stream";
 const ID_MAX = 2 ** 32 - 2;
@@ -19,11 +20,9 @@ const read = contentRoute({
   answer: { status: 200, description: "The bytes.", content: OCTET_STREAM },
   async handle({ engine, params, query, deadline }) {
     const { stat, content } = await engine.readFile(params.id, query.path, deadline(TRANSFER_LIMIT_MS));
-    return new Response(content, {
-      headers: {
-        "content-type": OCTET_STREAM,
-        "mayfly-file-stat": Buffer.from(JSON.stringify(stat)).toString("base64"),
-      },
+    return streamed(content, `file ${query.path} of ${params.id}`, {
+      "content-type": OCTET_STREAM,
+      "mayfly-file-stat": Buffer.from(JSON.stringify(stat)).toString("base64"),
     });
   },
 });

@@ -6,6 +6,7 @@ import { CREATE_LIMIT_MS, REQUEST_LIMIT_MS } from "../limits.ts";
 import { flag, number } from "../query.ts";
 import { RAW_STREAM, rawFrames } from "../raw-stream.ts";
 import { contentRoute, emptyRoute, jsonRoute, type Route } from "../route.ts";
+import { streamed } from "../streamed-body.ts";
 
 const SIGKILL = 9;
 const DEFAULT_GRACE_MS = 10_000;
@@ -113,7 +114,7 @@ const logs = contentRoute({
     const { id } = engine.getVm(params.id);
     const tail = query.tail === undefined ? {} : { tail: query.tail };
     const chunks = engine.logs(id, { follow: query.follow, ...tail, signal });
-    return new Response(rawFrames(chunks), { headers: { "content-type": RAW_STREAM } });
+    return streamed(rawFrames(chunks), `logs of ${id}`, { "content-type": RAW_STREAM });
   },
 });
 

@@ -1,0 +1,9 @@
+/** The daemon's program over a fake engine, for tests of its life as a process. */
+import { daemonOptions } from "../../src/daemon/config.ts";
+import { runDaemon } from "../../src/daemon/main.ts";
+import { FakeEngine } from "./fake-engine.ts";
+
+const engine = new FakeEngine();
+if (process.env["FAKE_CLOSE"] === "never") engine.close = () => new Promise(() => undefined);
+await runDaemon(daemonOptions(process.argv.slice(2), process.env), async () => engine).catch(() => process.exit(125));
+process.exit(0);
