@@ -91,7 +91,7 @@ export function qemuArguments(description: QemuDescription): string[] {
     ...["-chardev", `socket,id=qmp,fd=${description.qmpFd},server=on,wait=off`, "-mon", "chardev=qmp,mode=control"],
     ...consoleArguments(description),
     ...fixedDeviceArguments(description.agentFd),
-    ...diskArguments(description.disks, 1),
+    ...diskArguments(description.disks),
     ...(boot === undefined
       ? []
       : ["-kernel", boot.kernelPath, "-initrd", boot.initramfsPath, "-append", boot.commandLine]),

@@ -57,16 +57,26 @@ function blockNodes(slot: DiskSlot, file: string | undefined): object[] {
   ];
 }
 
-/** `-blockdev` and `-device` arguments for all disk slots, in slot order. `firstBus` is their first virtio-mmio bus. */
-export function diskArguments(files: DiskFiles, firstBus: number): string[] {
-  return DISK_SLOTS.flatMap((slot, index) => [
+/**
+ * Bus of each device. Linux finds them through ACPI from the highest to the lowest, so that the root disk is /dev/vda.
+ * Bus 0 is left out: its interrupt, pin 0 of an I/O APIC, never arrives in the guest (seen with QEMU 10.0 and Linux 6.1).
+ */
+const BUS = { serial: 8, root: 7, scratch: 6, volume0: 5, volume1: 4, volume2: 3, network: 2, entropy: 1 } as const;
+
+function busOf(device: keyof typeof BUS): string {
+  return `virtio-mmio-bus.${BUS[device]}`;
+}
+
+/** `-blockdev` and `-device` arguments for all disk slots, in slot order. */
+export function diskArguments(files: DiskFiles): string[] {
+  return DISK_SLOTS.flatMap((slot) => [
     ...blockNodes(slot, files[slot]).flatMap((node) => ["-blockdev", JSON.stringify(node)]),
     "-device",
     JSON.stringify({
       driver: "virtio-blk-device",
       id: `disk-${slot}`,
       drive: slot,
-      bus: `virtio-mmio-bus.${firstBus + index}`,
+      bus: busOf(slot),
       "num-queues": 1,
       "queue-size": 64,
       serial: slot,
@@ -74,7 +84,7 @@ export function diskArguments(files: DiskFiles, firstBus: number): string[] {
   ]);
 }
 
-/** The devices that are not disks: agent port, network, entropy. Buses 0, 6 and 7. */
+/** The devices that are not disks: agent port, network, entropy. */
 export function fixedDeviceArguments(agentFd: number): string[] {
   const device = (properties: object) => ["-device", JSON.stringify(properties)];
   return [
@@ -82,7 +92,7 @@ export function fixedDeviceArguments(agentFd: number): string[] {
       driver: "virtio-serial-device",
       id: "serial",
       max_ports: 2,
-      bus: "virtio-mmio-bus.0",
+      bus: busOf("serial"),
     }),
     "-chardev",
     `socket,id=agent,fd=${agentFd},server=on,wait=off`,
@@ -99,7 +109,7 @@ export function fixedDeviceArguments(agentFd: number): string[] {
       driver: "virtio-net-device",
       id: "nic",
       netdev: "net",
-      bus: "virtio-mmio-bus.6",
+      bus: busOf("network"),
     }),
     "-object",
     JSON.stringify({ "qom-type": "rng-builtin", id: "entropy" }),
@@ -107,7 +117,7 @@ export function fixedDeviceArguments(agentFd: number): string[] {
       driver: "virtio-rng-device",
       id: "rng",
       rng: "entropy",
-      bus: "virtio-mmio-bus.7",
+      bus: busOf("entropy"),
     }),
   ];
 }
