@@ -314,12 +314,14 @@ export type StreamRequest = z.infer<typeof StreamRequest>;
  * Text messages, daemon to client. Output comes as binary messages: one byte 1 (stdout) or 2 (stderr), then the bytes.
  * `ack.bytes` counts the bytes of standard input taken since the last `ack`. `exit` or `error` is the last message.
  */
-export type StreamReply =
-  | { type: "progress"; step: string }
-  | { type: "started"; vm: Vm }
-  | { type: "ack"; bytes: number }
-  | { type: "exit"; exitCode: number; signal: number }
-  | { type: "error"; problem: z.infer<typeof Problem> };
+export const StreamReply = z.discriminatedUnion("type", [
+  z.object({ type: z.literal("progress"), step: z.string() }),
+  z.object({ type: z.literal("started"), vm: Vm }),
+  z.object({ type: z.literal("ack"), bytes: z.int() }),
+  z.object({ type: z.literal("exit"), exitCode: z.int(), signal: z.int() }),
+  z.object({ type: z.literal("error"), problem: Problem }),
+]);
+export type StreamReply = z.infer<typeof StreamReply>;
 
 export { STDIN_WINDOW_BYTES, STREAM_CHANNELS } from "./stream.ts";
 

@@ -18,7 +18,11 @@ export interface DaemonOptions {
   logLevel: LogLevel;
   /** A descriptor on which one line tells that the daemon is ready, or why it is not. */
   readyFd: number | undefined;
+  /** How long closing the engine may take, in milliseconds; VMs go on whether it gets done or not. */
+  closeLimitMs: number;
 }
+
+const CLOSE_LIMIT_MS = 10_000;
 
 /** Environment variables, as `process.env` has them. */
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -51,6 +55,7 @@ export function daemonOptions(flags: readonly string[], environment: Environment
     tcp: tcpOptions(values),
     logLevel,
     readyFd: descriptor(values["MAYFLY_READY_FD"]),
+    closeLimitMs: CLOSE_LIMIT_MS,
   };
 }
 
@@ -80,7 +85,7 @@ function fromFlags(flags: readonly string[]): Record<string, string> {
 function tcpOptions(values: Environment): DaemonOptions["tcp"] {
   const listen = values["MAYFLY_LISTEN"];
   if (listen === undefined || listen === "") return undefined;
-  const match = /^(?:(?<host>[^:[\]]+|\[[0-9a-fA-F:]+\]):)?(?<port>\d{1,5})$/.exec(listen);
+  const match = /^(?:(?<host>[^:[\]\s]+|\[[0-9a-fA-F:]+\]):)?(?<port>\d{1,5})$/.exec(listen);
   const port = Number(match?.groups?.["port"]);
   if (match === null || port > 65_535) throw wrong("MAYFLY_LISTEN", listen, "[HOST:]PORT");
   const host = (match.groups?.["host"] ?? "127.0.0.1").replace(/^\[|\]$/g, "");

@@ -10,9 +10,9 @@ export type LogFields = Readonly<Record<string, string | number | boolean | unde
 
 const settings = { least: LEVELS.info as number, journal: isJournal() };
 
-/** Which events are written from now on. */
-export function setLogLevel(level: LogLevel): void {
-  settings.least = LEVELS[level];
+/** Which events are written from now on: those as grave as `level`, or none. */
+export function setLogLevel(level: LogLevel | "off"): void {
+  settings.least = level === "off" ? 0 : LEVELS[level];
 }
 
 /** Writes one event. */

@@ -11,9 +11,6 @@ import { problemOf } from "./problem.ts";
 import { type Serving, serve } from "./serve.ts";
 import { checkToken, readToken } from "./token.ts";
 
-/** How long closing the engine may take, in milliseconds; VMs go on whether it gets done or not. */
-const CLOSE_LIMIT_MS = 10_000;
-
 /** Makes the engine: `openEngine` with what it needs from the options. */
 export type EngineOpener = (options: DaemonOptions) => Promise<Engine>;
 
@@ -48,7 +45,7 @@ async function start(options: DaemonOptions, openEngine: EngineOpener, stack: As
   const tcp = await tcpOptions(options.tcp);
   const engine = await openEngine(options);
   stack.defer(async () => {
-    const closed = Deadline.after(CLOSE_LIMIT_MS).race(engine.close(), "the engine's close");
+    const closed = Deadline.after(options.closeLimitMs).race(engine.close(), "the engine's close");
     await closed.catch((error: unknown) => logError("cannot close the engine", error));
   });
   const serving = await serve(engine, {

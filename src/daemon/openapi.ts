@@ -2,7 +2,7 @@
 import { z } from "zod";
 import * as api from "../contract/api.ts";
 import { daemonVersion } from "./config.ts";
-import type { Route } from "./route.ts";
+import type { Answer, Route } from "./route.ts";
 
 type Json = Record<string, unknown>;
 
@@ -57,12 +57,6 @@ function plain(schema: object): Json {
 
 function operation(route: Route, names: Map<z.ZodType, string>): Json {
   const { answer, body } = route;
-  const content =
-    answer.schema !== undefined
-      ? { "application/json": { schema: reference(answer.schema, names) } }
-      : answer.content === undefined
-        ? undefined
-        : { [answer.content]: {} };
   return {
     operationId: operationId(route),
     summary: route.summary,
@@ -72,7 +66,7 @@ function operation(route: Route, names: Map<z.ZodType, string>): Json {
     ...(route.open ? { security: [{}] } : {}),
     ...(answer.status === 101 ? streamMessages() : {}),
     responses: {
-      [answer.status]: { description: answer.description, ...(content === undefined ? {} : { content }) },
+      [answer.status]: { description: answer.description, ...answerContent(answer, names) },
       default: {
         description: "A problem document (RFC 9457).",
         content: { "application/problem+json": { schema: PROBLEM } },
@@ -81,10 +75,16 @@ function operation(route: Route, names: Map<z.ZodType, string>): Json {
   };
 }
 
-/** OpenAPI cannot describe a WebSocket's messages: they are named in an extension. */
+function answerContent({ content, schema }: Answer, names: Map<z.ZodType, string>): Json {
+  if (schema !== undefined)
+    return { content: { [content ?? "application/json"]: { schema: reference(schema, names) } } };
+  return content === undefined ? {} : { content: { [content]: {} } };
+}
+
+/** OpenAPI cannot describe a WebSocket's messages: an extension names them. */
 function streamMessages(): Json {
-  const reply = "docs/API.md, Streams: StreamReply";
-  return { "x-websocket": { clientMessages: { $ref: "#/components/schemas/StreamRequest" }, serverMessages: reply } };
+  const message = (name: string) => ({ $ref: `#/components/schemas/${name}` });
+  return { "x-websocket": { clientMessages: message("StreamRequest"), serverMessages: message("StreamReply") } };
 }
 
 function requestBody(route: Route, names: Map<z.ZodType, string>): Json {

@@ -91,7 +91,7 @@ export class Operations {
   #end(entry: Entry, change: Partial<Operation>): void {
     this.#change(entry, { ...change, finishedAt: new Date().toISOString() });
     const { id, kind, state, error } = entry.operation;
-    log(state === "failed" ? "error" : "info", "operation ended", { id, kind, state, error: error?.detail });
+    log(state === "failed" ? "warn" : "info", "operation ended", { id, kind, state, error: error?.detail });
     entry.watchers.clear();
   }
 

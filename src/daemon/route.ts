@@ -24,9 +24,9 @@ export interface Services {
 export interface Answer {
   status: number;
   description: string;
-  /** Schema of a JSON answer; absent for others. */
+  /** Schema of a JSON answer, or of the data of each event. */
   schema?: z.ZodType;
-  /** Media type of an answer that is not JSON. */
+  /** Media type of an answer that is not a JSON document. */
   content?: string;
 }
 
@@ -126,7 +126,7 @@ export function emptyRoute<Path extends string, Query extends z.ZodObject = NoQu
 /** A route whose handler makes the whole Response: streams, files and text. */
 export function contentRoute<Path extends string, Query extends z.ZodObject = NoQuery, Body extends z.ZodType = NoBody>(
   definition: Definition<Path, Query, Body> & {
-    answer: { status: number; description: string; content: string };
+    answer: { status: number; description: string; content: string; schema?: z.ZodType };
     handle: Handler<Path, Query, Body, Response>;
   },
 ): Route {

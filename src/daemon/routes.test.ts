@@ -63,7 +63,7 @@ test("every route answers as its entry says", async () => {
     expect([call.route, response.status]).toEqual([call.route, route.answer.status]);
     if (route.answer.status === 204) {
       expect(await response.text()).toBe("");
-    } else if (route.answer.schema !== undefined) {
+    } else if (route.answer.schema !== undefined && route.answer.content === undefined) {
       const document = await response.json();
       expect([call.route, problemsOf(route.answer.schema, document)]).toEqual([call.route, []]);
       if (pattern === "/v1/templates" && method === "POST") operation = (document as { id: string }).id;

@@ -2,7 +2,7 @@ import { expect, test } from "bun:test";
 import { connect, type Socket } from "node:net";
 import type { FakeProcess } from "../../tests/support/fake-engine.ts";
 import { type ServedDaemon, servedDaemon } from "../../tests/support/served-daemon.ts";
-import { STDIN_WINDOW_BYTES } from "../contract/api.ts";
+import { STDIN_WINDOW_BYTES, type StreamRequest } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 
 /** Resolves with the next process that the fake makes, which then does nothing by itself. */
@@ -35,13 +35,14 @@ test("run: progress of a template that is built first", async () => {
 test("exec and attach: both outputs apart, exit code and signal passed on", async () => {
   await using daemon = await servedDaemon();
   await daemon.call("POST", "/v1/vms", { name: "one" });
-  for (const [path, opening] of [
-    ["/v1/vms/one/exec", { type: "exec", request: { command: ["x"] } }],
-    ["/v1/vms/one/attach", { type: "attach", stdin: false, logs: true }],
-  ] as const) {
+  const openings: Record<string, StreamRequest> = {
+    "/v1/vms/one/exec": { type: "exec", request: { command: ["x"] } },
+    "/v1/vms/one/attach": { type: "attach", stdin: false, logs: true },
+  };
+  for (const [path, opening] of Object.entries(openings)) {
     const made = nextProcess(daemon);
     const stream = await daemon.connect(path);
-    stream.send({ ...opening, ...("request" in opening ? { request: { command: ["x"] } } : {}) });
+    stream.send(opening);
     const process = await made;
     await process.print("out");
     await process.print("error", 2);

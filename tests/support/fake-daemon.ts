@@ -4,6 +4,7 @@ import { runDaemon } from "../../src/daemon/main.ts";
 import { FakeEngine } from "./fake-engine.ts";
 
 const engine = new FakeEngine();
+const options = { ...daemonOptions(process.argv.slice(2), process.env), closeLimitMs: 50 };
 if (process.env["FAKE_CLOSE"] === "never") engine.close = () => new Promise(() => undefined);
-await runDaemon(daemonOptions(process.argv.slice(2), process.env), async () => engine).catch(() => process.exit(125));
+await runDaemon(options, async () => engine).catch(() => process.exit(125));
 process.exit(0);

@@ -28,7 +28,7 @@ export interface ServedDaemon extends AsyncDisposable {
 
 /** Serves a new fake engine. */
 export async function servedDaemon(options: Partial<ServeOptions> = {}): Promise<ServedDaemon> {
-  setLogLevel("error");
+  setLogLevel("off");
   const directory = mkdtempSync(join(tmpdir(), "mayfly-daemon-"));
   const socketPath = join(directory, "mayfly.sock");
   const engine = new FakeEngine();

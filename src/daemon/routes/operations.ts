@@ -32,6 +32,7 @@ export const operationRoutes: readonly Route[] = [
       status: 200,
       description: "Events `operation`, whose data is an Operation.",
       content: "text/event-stream",
+      schema: Operation,
     },
     handle({ operations, params, signal }) {
       const now = operations.get(params.id);

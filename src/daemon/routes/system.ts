@@ -1,6 +1,6 @@
 /** What the daemon is, has and does as a whole. */
 import { z } from "zod";
-import { DiskUsage, PruneResult, SystemInfo, Version } from "../../contract/api.ts";
+import { DiskUsage, Event, PruneResult, SystemInfo, Version } from "../../contract/api.ts";
 import { daemonVersion } from "../config.ts";
 import { VERIFY_LIMIT_MS } from "../limits.ts";
 import { contentRoute, jsonRoute, type Route } from "../route.ts";
@@ -63,6 +63,7 @@ export const systemRoutes: readonly Route[] = [
       status: 200,
       description: "Events named by their type, whose data is an Event.",
       content: "text/event-stream",
+      schema: Event,
     },
     handle: ({ engine, query, signal }) =>
       eventStream(

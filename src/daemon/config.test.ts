@@ -1,0 +1,42 @@
+import { expect, test } from "bun:test";
+import { daemonOptions } from "./config.ts";
+
+test("defaults", () => {
+  expect(daemonOptions([], {})).toMatchObject({ logLevel: "info", tcp: undefined, readyFd: undefined });
+});
+
+test("flags win over the environment, in both forms", () => {
+  const options = daemonOptions(
+    ["--run-dir", "/run/b/", "--state-dir=/var/b", "--ready-fd", "3", "--log-level=debug"],
+    {
+      MAYFLY_RUN_DIR: "/run/a",
+      MAYFLY_STATE_DIR: "/var/a",
+      MAYFLY_LOG_LEVEL: "error",
+    },
+  );
+  expect(options).toEqual({
+    stateDir: "/var/b",
+    runDir: "/run/b",
+    socketPath: "/run/b/mayfly.sock",
+    tcp: undefined,
+    logLevel: "debug",
+    readyFd: 3,
+    closeLimitMs: 10_000,
+  });
+});
+
+test("TCP addresses", () => {
+  const tcp = (listen: string) => daemonOptions([], { MAYFLY_LISTEN: listen, MAYFLY_TOKEN: "t" }).tcp;
+  expect(tcp("7420")).toEqual({ host: "127.0.0.1", port: 7420, token: "t", tokenFile: undefined });
+  expect(tcp("0.0.0.0:1")).toMatchObject({ host: "0.0.0.0", port: 1 });
+  expect(tcp("[::1]:1")).toMatchObject({ host: "::1", port: 1 });
+  for (const wrong of ["::1:1", "host:", "host:99999", "a b:1", "x"]) expect(() => tcp(wrong)).toThrow("MAYFLY_LISTEN");
+});
+
+test("what is wrong is named", () => {
+  expect(() => daemonOptions(["--colour"], {})).toThrow("does not know --colour");
+  expect(() => daemonOptions(["--run-dir"], {})).toThrow("--run-dir needs a value");
+  expect(() => daemonOptions(["--run-dir", "a"], {})).toThrow('MAYFLY_RUN_DIR="a"');
+  expect(() => daemonOptions([], { MAYFLY_LOG_LEVEL: "loud" })).toThrow("error, warn, info, debug");
+  expect(() => daemonOptions([], { MAYFLY_READY_FD: "1" })).toThrow("above 2");
+});
