@@ -1,5 +1,6 @@
 /** Two host programs with this process between them, which looks at every byte before it is handed on. */
 
+import type { FileSink } from "bun";
 import { MayflyError } from "../contract/errors.ts";
 import { findTool, missingTool, toolEnvironment } from "./tool.ts";
 
@@ -107,16 +108,27 @@ async function move(source: Program, sink: Program, pipeline: Pipeline): Promise
       const passed = pipeline.inspect(value ?? new Uint8Array(0), done);
       if (passed === undefined) break;
       if (passed.length === 0) continue;
-      input.write(passed);
-      if ((await Promise.race([Promise.resolve(input.flush()), sinkGone])) === "gone") break;
+      if (!(await handOn(passed, input, sinkGone))) break;
     }
     return { sourceEnded };
   } catch (reason) {
-    return isBrokenPipe(reason) ? { sourceEnded } : { sourceEnded, refusal: { reason } };
+    return { sourceEnded, refusal: { reason } };
   } finally {
     await reader.cancel().catch(() => undefined);
     await Promise.resolve(input.end()).catch(() => undefined);
   }
+}
+
+/** Writes to the sink, as fast as it takes it. False: it has gone, or closed its input. */
+async function handOn(bytes: Uint8Array, input: FileSink, sinkGone: Promise<"gone">): Promise<boolean> {
+  const written = Promise.resolve(input.write(bytes))
+    .then(() => input.flush())
+    .then(() => "written" as const)
+    .catch((error: unknown) => {
+      if (isBrokenPipe(error)) return "gone" as const;
+      throw error;
+    });
+  return (await Promise.race([written, sinkGone])) === "written";
 }
 
 function isBrokenPipe(error: unknown): boolean {

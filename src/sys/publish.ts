@@ -10,13 +10,14 @@ import { MayflyError } from "../contract/errors.ts";
 const UNFINISHED = ".unfinished-";
 
 /**
- * Writes a file beside `path`, syncs it and renames it into place.
+ * Writes a file beside `path`, syncs it and renames it into place; the directory is made if missing.
  *
  * @throws MayflyError `disk_full`; other failures of the file system come as they are.
  */
 export async function publishFile(path: string, content: string | Uint8Array, mode = 0o644): Promise<void> {
   const beside = besideName(path);
   try {
+    await mkdir(dirname(path), { recursive: true });
     const file = await open(beside, "wx", mode);
     try {
       await file.writeFile(content);
