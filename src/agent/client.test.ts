@@ -1,8 +1,8 @@
 import { describe, expect, test } from "bun:test";
+import { connected, FakePeer, pack, rejection, settle, soon } from "../../tests/support/fake-peer.ts";
 import { MayflyError } from "../contract/errors.ts";
 import { Deadline } from "../sys/deadline.ts";
 import { AgentClient } from "./client.ts";
-import { connected, FakePeer, pack, rejection, settle, soon } from "./fake-peer.ts";
 import { FrameType, PREAMBLE } from "./wire.ts";
 
 describe("connecting", () => {

@@ -1,8 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
+import { encodeFrame, helloPayload } from "../../tests/support/fake-peer.ts";
 import { MayflyError } from "../contract/errors.ts";
 import { FrameDecoder } from "./decoder.ts";
-import { encodeFrame, helloPayload } from "./fake-peer.ts";
 import { FrameType, MAX_PAYLOAD, PREAMBLE } from "./wire.ts";
 
 const EPOCH = 0x1234abcd;

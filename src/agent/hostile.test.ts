@@ -1,8 +1,17 @@
 /** What a guest may not do: each case ends the connection with one typed error and rejects everything that waits. */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
+import {
+  connected,
+  dataPayload,
+  type FakeHello,
+  FakePeer,
+  pack,
+  rejection,
+  settle,
+  soon,
+} from "../../tests/support/fake-peer.ts";
 import { AgentClient } from "./client.ts";
-import { connected, dataPayload, type FakeHello, FakePeer, pack, rejection, settle, soon } from "./fake-peer.ts";
 import { FrameType } from "./wire.ts";
 
 async function withProcess() {

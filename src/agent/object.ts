@@ -6,7 +6,7 @@ import { IncomingStream, OutgoingStream } from "./stream.ts";
 import { Channel, FrameType, type OutputChannel, streamOf, violation } from "./wire.ts";
 
 /**
- * Takes output. The chunk is a view, valid during the call or until the returned promise settles; returning (or resolving) means
+ * Takes output. The chunk is a view, valid during the call (copy what is used later); returning, or resolving, means
  * that the bytes are *kept* and may be acknowledged. Calls for one channel never overlap. A throw ends the object's delivery:
  * its `ended` rejects with it, and the guest's process blocks once the window is full.
  */

@@ -29,7 +29,8 @@ export class Outbox {
 
   /** Adds a frame whose payload is an offset: ACK or EOF. */
   offset(type: number, stream: number, offset: number): void {
-    writeU53(this.#bytes, this.#header(type, stream, 8), offset);
+    const at = this.#header(type, stream, 8);
+    writeU53(this.#bytes, at, offset);
     this.#schedule();
   }
 

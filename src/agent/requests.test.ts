@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
+import { connected, pack, rejection, settle, soon } from "../../tests/support/fake-peer.ts";
 import { MayflyError } from "../contract/errors.ts";
-import { connected, pack, rejection, settle, soon } from "./fake-peer.ts";
 import * as encode from "./requests.ts";
 import { FrameType, PREAMBLE } from "./wire.ts";
 

@@ -1,8 +1,8 @@
 /** Going on with processes that an earlier connection started. */
 import { describe, expect, test } from "bun:test";
+import { connected, FakePeer, pack, rejection, settle, soon } from "../../tests/support/fake-peer.ts";
 import type { MayflyError } from "../contract/errors.ts";
 import { AgentClient } from "./client.ts";
-import { connected, FakePeer, pack, rejection, settle, soon } from "./fake-peer.ts";
 import { FrameType } from "./wire.ts";
 
 const POINT = { object: 5, pid: 42, output: 10, error: 3 };

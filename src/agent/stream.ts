@@ -145,7 +145,7 @@ export class OutgoingStream {
 /** What an incoming stream tells its owner. */
 export interface StreamInlet {
   /**
-   * Takes bytes. The chunk is valid during the call, or until the returned promise settles. Returning, or resolving, means that
+   * Takes bytes. The chunk is valid during the call: copy what is used later. Returning, or resolving, means that
    * the bytes are kept; calls never overlap.
    */
   deliver(chunk: Uint8Array, offset: number): void | Promise<void>;

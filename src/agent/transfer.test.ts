@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
+import { connected, type FakePeer, pack, rejection, settle, soon } from "../../tests/support/fake-peer.ts";
 import { Deadline } from "../sys/deadline.ts";
-import { connected, type FakePeer, pack, rejection, settle, soon } from "./fake-peer.ts";
 import { FrameType } from "./wire.ts";
 
 const released = (peer: FakePeer) => peer.frames.filter((frame) => frame.type === FrameType.release).length;

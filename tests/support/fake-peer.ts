@@ -1,9 +1,7 @@
 /** For tests: an agent in memory that answers as it is told to, and can break every rule. */
-import { MayflyError } from "../contract/errors.ts";
-import type { ByteChannel, ChannelEvents } from "../sys/channel.ts";
-import { Deadline } from "../sys/deadline.ts";
-import { AgentClient } from "./client.ts";
-import type { Connector } from "./connection.ts";
+
+import { AgentClient } from "../../src/agent/client.ts";
+import type { Connector } from "../../src/agent/connection.ts";
 import {
   FrameType,
   HEADER_BYTES,
@@ -15,7 +13,10 @@ import {
   WINDOW,
   writeHeader,
   writeU53,
-} from "./wire.ts";
+} from "../../src/agent/wire.ts";
+import { MayflyError } from "../../src/contract/errors.ts";
+import type { ByteChannel, ChannelEvents } from "../../src/sys/channel.ts";
+import { Deadline } from "../../src/sys/deadline.ts";
 
 /** A frame that the host sent. */
 export interface HostFrame {
