@@ -59,7 +59,6 @@ class StreamSession<Type extends Opening["type"]> implements StreamEvents {
   #started: StartedProcess | undefined;
   /** Signals and the last size that came before the process was there. */
   #early: StreamRequest[] = [];
-  #frame = new Uint8Array(1 + (64 << 10));
 
   constructor(stream: MessageStream, target: StreamTarget<Type>) {
     this.#stream = stream;
@@ -183,10 +182,7 @@ class StreamSession<Type extends Opening["type"]> implements StreamEvents {
 
   #output(channel: OutputChannel, chunk: Uint8Array): Promise<void> | undefined {
     if (this.#ended) return undefined;
-    if (chunk.length + 1 > this.#frame.length) this.#frame = new Uint8Array(chunk.length + 1);
-    this.#frame[0] = channel;
-    this.#frame.set(chunk, 1);
-    return this.#deliver(this.#frame.subarray(0, chunk.length + 1)) ? undefined : this.#stream.drained();
+    return this.#deliver(outputFrame(channel, chunk)) ? undefined : this.#stream.drained();
   }
 
   #reply(reply: StreamReply): void {
@@ -224,6 +220,17 @@ class StreamSession<Type extends Opening["type"]> implements StreamEvents {
     if (started.abandoned === undefined) started.process.detach();
     else started.abandoned();
   }
+}
+
+/** One for all sessions: a frame is copied or sent before the next is made. */
+let frameBuffer = new Uint8Array(1 + (64 << 10));
+
+/** An output message, valid until the next one is made. */
+function outputFrame(channel: OutputChannel, chunk: Uint8Array): Uint8Array {
+  if (chunk.length >= frameBuffer.length) frameBuffer = new Uint8Array(chunk.length + 1);
+  frameBuffer[0] = channel;
+  frameBuffer.set(chunk, 1);
+  return frameBuffer.subarray(0, chunk.length + 1);
 }
 
 function json(message: string): unknown {
