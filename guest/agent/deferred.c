@@ -85,8 +85,8 @@ void deferred_reaped(pid_t pid, int status)
         return;
     current.pid = 0;
     int error = WIFEXITED(status) ? -WEXITSTATUS(status) : 0;
-    if (WIFSIGNALED(status) && !current.with_result)
-        error = -EIO; /* a trim that was killed for want of memory has filled it all the same */
+    if (WIFSIGNALED(status))
+        error = -EIO;
     for (int i = 0; i < 8; i++)
         result[i] = (uint8_t)(*shared_result >> (8 * i));
     session_reply(current.stream, error, result, error || !current.with_result ? 0 : sizeof result);
