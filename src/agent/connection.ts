@@ -16,6 +16,7 @@ import {
   HEADER_BYTES,
   invalid,
   MAX_OBJECT_ID,
+  MAX_OBJECTS,
   PayloadReader,
   PREAMBLE,
   PROTOCOL_VERSION,
@@ -144,6 +145,7 @@ export class AgentConnection {
         throw invalid(`Cannot go on with object ${object.id}: the connection has begun without naming it`);
       }
       if (this.#objects.has(object.id)) throw invalid(`Cannot go on with object ${object.id} twice`);
+      if (this.#resumes.size === MAX_OBJECTS) throw invalid(`Cannot go on with more than ${MAX_OBJECTS} objects`);
       this.#resumes.set(object.id, resume);
     }
     if (this.#cause !== undefined) object.lost(this.#cause);
@@ -276,7 +278,7 @@ export class AgentConnection {
     this.#hello = hello;
     const known = new Map(hello.objects.map((entry) => [entry.object, entry]));
     for (const object of [...this.#objects.values()]) {
-      object.greeted(hello, known.get(object.id), this.#resumes.get(object.id));
+      object.greeted(hello, known.get(object.id));
     }
     this.#ready.resolve(hello);
   }

@@ -33,6 +33,7 @@ export class AgentObject {
   /** For an object that existed already: resolves when the agent has confirmed that it knows it. */
   readonly confirmed: Promise<KnownObject>;
   readonly #connection: AgentConnection;
+  readonly #resume: ResumePoint | undefined;
   readonly #output: IncomingStream;
   readonly #error: IncomingStream;
   readonly #ended = Promise.withResolvers<ExitReport>();
@@ -43,6 +44,7 @@ export class AgentObject {
   /** @param resume for an object that exists already; its input waits until the agent says from where. */
   constructor(connection: AgentConnection, consumer: OutputConsumer, resume?: ResumePoint) {
     this.#connection = connection;
+    this.#resume = resume;
     this.id = resume?.object ?? connection.newId();
     const stream = streamOf(this.id, Channel.input);
     this.input = new OutgoingStream(
@@ -86,12 +88,26 @@ export class AgentObject {
 
   /** Takes a frame of one of the object's streams. @throws `agent_protocol_violation`. */
   data(channel: number, bytes: Uint8Array, offset: number): void {
-    this.#incomingOf(channel, "data").data(bytes, offset);
+    const stream = this.#incomingOf(channel, "data");
+    if (!this.#isGone(stream, offset)) stream.data(bytes, offset);
   }
 
   /** @throws `agent_protocol_violation` */
   eof(channel: number, offset: number): void {
-    this.#incomingOf(channel, "an end").eof(offset);
+    const stream = this.#incomingOf(channel, "an end");
+    if (!this.#isGone(stream, offset)) stream.eof(offset);
+  }
+
+  /**
+   * Whether a resumed stream begins later than was asked for: its bytes were acknowledged before, though whoever resumes it does
+   * not have them. That is no fault of the guest's, and the end of this object alone.
+   */
+  #isGone(stream: IncomingStream, offset: number): boolean {
+    const asked = stream === this.#output ? this.#resume?.output : this.#resume?.error;
+    if (asked === undefined || stream.received !== asked || offset <= asked) return false;
+    const message = `Cannot go on with object ${this.id} of the guest agent: its output from ${asked} to ${offset} is gone`;
+    this.abandon(new MayflyError("agent_request_failed", message));
+    return true;
   }
 
   #incomingOf(channel: number, what: string): IncomingStream {
@@ -111,14 +127,14 @@ export class AgentObject {
   }
 
   /** The connection has said hello: the limits hold, and a resumed object is known or gone. */
-  greeted(hello: AgentHello, known: KnownObject | undefined, resume: ResumePoint | undefined): void {
+  greeted(hello: AgentHello, known: KnownObject | undefined): void {
     this.#output.limit(hello.window);
     this.#error.limit(hello.window);
-    if (resume === undefined) {
+    if (this.#resume === undefined) {
       this.input.widen(hello.window);
       return;
     }
-    const problem = resumeProblem(known, resume);
+    const problem = resumeProblem(known, this.#resume);
     if (known === undefined || problem !== undefined) {
       const message = `Cannot go on with object ${this.id} of the guest agent: ${problem}`;
       this.abandon(new MayflyError("agent_request_failed", message));

@@ -76,10 +76,11 @@ export class Outbox {
     else if (!this.#scheduled) {
       this.#scheduled = true;
       queueMicrotask(() => {
+        if (this.#channel !== undefined) {
+          this.#beforeFlush();
+          this.#write();
+        }
         this.#scheduled = false;
-        if (this.#channel === undefined) return;
-        this.#beforeFlush();
-        this.#write();
       });
     }
   }

@@ -72,6 +72,17 @@ describe("attaching", () => {
     expect(closed).toEqual([]);
   });
 
+  test("output that was acknowledged before and is asked for again is an error of that process alone", async () => {
+    const { peer, process, closed, got } = opened();
+    await settle();
+    peer.hello({ objects: [{ object: 5, output: 20, error: 3 }] });
+    peer.data(22, 15, "later");
+    peer.data(22, 20, "ignored");
+    expect((await rejection(process.exited)).message).toContain("its output from 10 to 15 is gone");
+    expect(got).toEqual([]);
+    expect(closed).toEqual([]);
+  });
+
   test("once the hello is sent it is too late", async () => {
     const { client } = await connected();
     expect(() => client.attachProcess(POINT, () => undefined)).toThrow("the connection has begun without naming it");

@@ -184,6 +184,11 @@ export class IncomingStream {
     return this.#kept;
   }
 
+  /** Everything before this offset has arrived. */
+  get received(): number {
+    return this.#received;
+  }
+
   /** Whether the end has come and everything before it is kept. */
   get finished(): boolean {
     return this.#end !== undefined && this.#kept === this.#end;
