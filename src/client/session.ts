@@ -2,6 +2,7 @@
 import type { StreamReply, StreamRequest, Vm } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import { STDIN_WINDOW_BYTES, STREAM_CHANNELS } from "../contract/stream.ts";
+import { deferred } from "./deferred.ts";
 import { errorOfProblem } from "./problem.ts";
 import type { MessageSocket, SocketEvents, Transport } from "./transport.ts";
 
@@ -28,8 +29,8 @@ const MESSAGE_BYTES = 64 << 10;
 /** A process seen through a stream socket. Made by {@link openSession}. */
 export class Session {
   readonly #events: SessionEvents;
-  readonly #started = Promise.withResolvers<Vm>();
-  readonly #exited = Promise.withResolvers<ProcessExit>();
+  readonly #started = deferred<Vm>();
+  readonly #exited = deferred<ProcessExit>();
   #socket: MessageSocket | undefined;
   #inFlightBytes = 0;
   #room: (() => void) | undefined;
@@ -40,8 +41,6 @@ export class Session {
 
   constructor(events: SessionEvents) {
     this.#events = events;
-    this.#started.promise.catch(() => undefined);
-    this.#exited.promise.catch(() => undefined);
   }
 
   /** Resolves with the VM once the process runs. @throws MayflyError as the daemon reports it. */

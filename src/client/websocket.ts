@@ -5,6 +5,7 @@
 import { MayflyError } from "../contract/errors.ts";
 import type { ByteChannel } from "../sys/channel.ts";
 import { sha1Base64 } from "../sys/hash.ts";
+import { deferred } from "./deferred.ts";
 import { errorOfAnswer } from "./problem.ts";
 import type { MessageSocket, SocketEvents } from "./transport.ts";
 import {
@@ -35,7 +36,7 @@ export class WebSocketClient implements MessageSocket {
   readonly #events: SocketEvents;
   readonly #handshake: Handshake;
   readonly #key = btoa(String.fromCharCode(...crypto.getRandomValues(new Uint8Array(16))));
-  readonly #opened = Promise.withResolvers<void>();
+  readonly #opened = deferred<void>();
   #channel: ByteChannel | undefined;
   #state: "connecting" | "open" | "closing" | "closed" = "connecting";
   #received: Uint8Array = new Uint8Array(0);
@@ -205,7 +206,6 @@ export class WebSocketClient implements MessageSocket {
   }
 
   #fail(error: Error): void {
-    this.#opened.promise.catch(() => undefined);
     this.#opened.reject(error);
     this.#end(error);
   }
@@ -216,7 +216,6 @@ export class WebSocketClient implements MessageSocket {
     this.#state = "closed";
     this.#channel?.close();
     if (before === "connecting") {
-      this.#opened.promise.catch(() => undefined);
       this.#opened.reject(cause ?? new MayflyError("connection_failed", "The connection ended during the handshake"));
       return;
     }

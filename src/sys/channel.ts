@@ -42,12 +42,12 @@ class SocketChannel implements ByteChannel {
   write(bytes: Uint8Array): boolean {
     if (this.#closed || this.#socket === undefined) return false;
     if (this.#queue.length > 0) {
-      this.#queue.push(bytes.slice());
+      this.#queue.push(new Uint8Array(bytes)); // a copy: slice of a Buffer is a view
       return false;
     }
     const written = Math.max(0, this.#socket.write(bytes));
     if (written === bytes.length) return true;
-    this.#queue.push(bytes.slice(written));
+    this.#queue.push(new Uint8Array(bytes.subarray(written)));
     return false;
   }
 
@@ -120,7 +120,7 @@ async function connectTo(
   deadline: Deadline,
 ): Promise<ByteChannel> {
   const channel = new SocketChannel(name, events);
-  const socket: SocketHandler<undefined, "uint8array"> = {
+  const socket: SocketHandler<undefined> = {
     binaryType: "uint8array",
     open: (opened) => channel.attach(opened),
     data: (_socket, chunk) => events.data(chunk),

@@ -1,0 +1,119 @@
+/** All commands: a name, what it does, and how to load it. Nothing of a command is loaded before it is called. */
+import type { Command } from "./specification.ts";
+
+/** A command, or a group of them. */
+export interface CommandEntry {
+  name: string;
+  summary: string;
+  aliases?: readonly string[];
+  /** Heading in the help under which it stands. */
+  section?: string;
+  load?: () => Promise<Command>;
+  children?: readonly CommandEntry[];
+}
+
+/** A function that loads a module and takes its command. */
+const lazy = (load: () => Promise<{ command: Command }>) => () => load().then((module) => module.command);
+
+const VM_COMMANDS: readonly CommandEntry[] = [
+  { name: "run", summary: "Start a VM and run a command in it", load: lazy(() => import("./commands/run.ts")) },
+  { name: "exec", summary: "Run a command in a running VM", load: lazy(() => import("./commands/exec.ts")) },
+  { name: "ps", summary: "List VMs", aliases: ["ls"], load: lazy(() => import("./commands/ps.ts")) },
+  { name: "attach", summary: "Connect to a VM's main process", load: lazy(() => import("./commands/attach.ts")) },
+  { name: "logs", summary: "Show the output of a VM's main process", load: lazy(() => import("./commands/logs.ts")) },
+  { name: "kill", summary: "Send a signal to the main process of VMs", load: lazy(() => import("./commands/kill.ts")) },
+  { name: "stop", summary: "End VMs, gently first", load: lazy(() => import("./commands/stop.ts")) },
+  { name: "rm", summary: "Remove VMs and their logs", load: lazy(() => import("./commands/rm.ts")) },
+  {
+    name: "wait",
+    summary: "Wait for VMs to end, and print their exit codes",
+    load: lazy(() => import("./commands/wait.ts")),
+  },
+  { name: "inspect", summary: "Show all that is known of VMs", load: lazy(() => import("./commands/inspect.ts")) },
+  { name: "stats", summary: "Show what VMs use, live", load: lazy(() => import("./commands/stats.ts")) },
+  { name: "cp", summary: "Copy files into or out of a VM", load: lazy(() => import("./commands/cp.ts")) },
+];
+
+const IMAGE_COMMANDS: readonly CommandEntry[] = [
+  { name: "import", summary: "Import a root file system", load: lazy(() => import("./commands/image-import.ts")) },
+  { name: "ls", summary: "List images", aliases: ["list"], load: lazy(() => import("./commands/image-ls.ts")) },
+  {
+    name: "inspect",
+    summary: "Show all that is known of images",
+    load: lazy(() => import("./commands/image-inspect.ts")),
+  },
+  { name: "rm", summary: "Remove images", load: lazy(() => import("./commands/image-rm.ts")) },
+];
+
+const TEMPLATE_COMMANDS: readonly CommandEntry[] = [
+  {
+    name: "build",
+    summary: "Build a template for a size of VM",
+    load: lazy(() => import("./commands/template-build.ts")),
+  },
+  { name: "ls", summary: "List templates", aliases: ["list"], load: lazy(() => import("./commands/template-ls.ts")) },
+  {
+    name: "inspect",
+    summary: "Show all that is known of templates",
+    load: lazy(() => import("./commands/template-inspect.ts")),
+  },
+  {
+    name: "verify",
+    summary: "Check templates against their manifests",
+    load: lazy(() => import("./commands/template-verify.ts")),
+  },
+  { name: "rm", summary: "Remove templates", load: lazy(() => import("./commands/template-rm.ts")) },
+];
+
+const SYSTEM_COMMANDS: readonly CommandEntry[] = [
+  { name: "info", summary: "Show what the daemon runs with", load: lazy(() => import("./commands/system-info.ts")) },
+  { name: "df", summary: "Show the use of the disk", load: lazy(() => import("./commands/system-df.ts")) },
+  {
+    name: "prune",
+    summary: "Remove ended VMs and unusable templates",
+    load: lazy(() => import("./commands/system-prune.ts")),
+  },
+];
+
+const inSection = (section: string, entries: readonly CommandEntry[]) =>
+  entries.map((entry) => ({ ...entry, section }));
+
+/** The command tree. */
+export const COMMANDS: readonly CommandEntry[] = [
+  ...inSection("VMs", VM_COMMANDS),
+  ...inSection("What VMs are made from", [
+    { name: "image", summary: "Root file systems", children: IMAGE_COMMANDS },
+    { name: "template", summary: "Parents that VMs are cloned from", children: TEMPLATE_COMMANDS },
+  ]),
+  ...inSection("Mayfly itself", [
+    {
+      name: "demo",
+      summary: "Set up what is missing, and show what Mayfly does",
+      load: lazy(() => import("./commands/demo.ts")),
+    },
+    { name: "setup", summary: "Get and build what VMs need", load: lazy(() => import("./commands/setup.ts")) },
+    {
+      name: "doctor",
+      summary: "Say what is there and what is missing",
+      load: lazy(() => import("./commands/doctor.ts")),
+    },
+    { name: "bench", summary: "Measure", load: lazy(() => import("./commands/bench.ts")) },
+    { name: "events", summary: "Show what happens, as it happens", load: lazy(() => import("./commands/events.ts")) },
+    { name: "system", summary: "The daemon, its disk space, cleaning up", children: SYSTEM_COMMANDS },
+    {
+      name: "daemon",
+      summary: "Serve VMs; other commands start it when needed",
+      load: lazy(() => import("./commands/daemon.ts")),
+    },
+    {
+      name: "completion",
+      summary: "Print a shell's completion script",
+      load: lazy(() => import("./commands/completion.ts")),
+    },
+    {
+      name: "version",
+      summary: "Show the versions of client and daemon",
+      load: lazy(() => import("./commands/version.ts")),
+    },
+  ]),
+];

@@ -1,0 +1,13 @@
+/** `mayfly bench`: its own program, which reads its own options. */
+import { defineCommand } from "../specification.ts";
+
+export const command = defineCommand({
+  description: "Measure starts, first output, memory. The scenario and its options: mayfly bench -- --help",
+  operands: [{ name: "SCENARIO", kind: "command", optional: true }],
+  options: {},
+  examples: [["mayfly bench clone --runs 50 --peers runc,crun,boot --json", "clones against other runtimes"]],
+  async run({ operands, global }) {
+    const { main } = await import("../../../bench/main.ts");
+    return main(operands, global);
+  },
+});

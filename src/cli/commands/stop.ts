@@ -1,0 +1,24 @@
+/** `mayfly stop`. */
+import { openClient } from "../client.ts";
+import { forEach } from "../each.ts";
+import { parseDurationMs } from "../sizes.ts";
+import { defineCommand } from "../specification.ts";
+
+export const command = defineCommand({
+  description: "Send SIGTERM to the main process of VMs and wait for their end; SIGKILL follows after a time.",
+  operands: [{ name: "VM", kind: "vm", many: true }],
+  options: {
+    time: {
+      kind: "value",
+      short: "t",
+      value: "DURATION",
+      summary: "Time between SIGTERM and SIGKILL, e.g. 30 or 500ms (10)",
+    },
+  },
+  examples: [["mayfly stop -t 30 web", "give it half a minute"]],
+  async run({ options, operands, global }) {
+    const graceMs = options.time === undefined ? undefined : parseDurationMs("--time", options.time);
+    const client = openClient(global);
+    return forEach(operands, global.json, (vm) => client.vms.stop(vm, graceMs));
+  },
+});

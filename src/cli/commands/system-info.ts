@@ -1,0 +1,40 @@
+/** `mayfly system info`. */
+import type { SystemInfo } from "../../contract/api.ts";
+import { print } from "../../sys/standard-io.ts";
+import { openClient } from "../client.ts";
+import { formatFacts, printJson } from "../output.ts";
+import { formatBytes } from "../sizes.ts";
+import { defineCommand } from "../specification.ts";
+
+export const command = defineCommand({
+  description: "Show what the daemon runs with: QEMU, accelerator and why, kernel, agent, pools.",
+  operands: [],
+  options: {},
+  examples: [["mayfly system info", "the facts"]],
+  async run({ global }) {
+    const info = await openClient(global).system.info();
+    if (global.json) await printJson(info);
+    else await print(formatFacts(facts(info)));
+    return 0;
+  },
+});
+
+function facts(info: SystemInfo): [string, string][] {
+  const pools = info.pools.map(({ shape, blocked, warm, target }): [string, string] => [
+    `Pool ${shape.memoryMiB}MiB x${shape.vcpus}`,
+    `${warm} of ${target.warm} warm, ${blocked} of ${target.blocked} waiting for state`,
+  ]);
+  return [
+    ["Version", info.version],
+    ["Daemon", `pid ${info.pid}, ${formatBytes(info.daemonRssBytes)} resident`],
+    ["VMs", String(info.vms)],
+    ["Accelerator", `${info.accelerator} (${info.acceleratorReason})`],
+    ["QEMU", `${info.qemu.version}, ${info.qemu.kind}, ${info.qemu.path}`],
+    ["Kernel", info.kernelVersion],
+    ["Agent", info.agentBuildId],
+    ["Control groups", info.cgroup],
+    ["State directory", info.stateDir],
+    ["Run directory", info.runDir],
+    ...pools,
+  ];
+}

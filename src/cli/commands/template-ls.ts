@@ -1,0 +1,38 @@
+/** `mayfly template ls`. */
+import { print } from "../../sys/standard-io.ts";
+import { openClient } from "../client.ts";
+import { shortId } from "../ids.ts";
+import { printJson, printTable } from "../output.ts";
+import { formatBytes, formatElapsed } from "../sizes.ts";
+import { defineCommand } from "../specification.ts";
+
+export const command = defineCommand({
+  description:
+    "List templates. One that does not fit this host's QEMU, kernel or agent any more is not used, and prune removes it.",
+  operands: [],
+  options: {
+    quiet: { kind: "flag", short: "q", summary: "Only ids" },
+    "no-trunc": { kind: "flag", summary: "Whole ids" },
+  },
+  examples: [["mayfly template ls", "all templates"]],
+  async run({ options, global }) {
+    const templates = await openClient(global).templates.list();
+    const idOf = (id: string) => (options["no-trunc"] ? id : shortId(id));
+    if (options.quiet) await print(templates.map(({ id }) => `${idOf(id)}\n`).join(""));
+    else if (global.json) await printJson(templates);
+    else {
+      const rows = templates.map((template) => [
+        idOf(template.id),
+        template.name ?? "-",
+        `${template.shape.memoryMiB}MiB`,
+        String(template.shape.vcpus),
+        template.compatible ? "yes" : "no",
+        formatBytes(template.memory.allocatedBytes),
+        `${formatElapsed(template.createdAt, Date.now())} ago`,
+        template.lastUsedAt === null ? "never" : `${formatElapsed(template.lastUsedAt, Date.now())} ago`,
+      ]);
+      await printTable(["TEMPLATE ID", "NAME", "MEMORY", "CPUS", "FITS", "ON DISK", "CREATED", "USED"], rows);
+    }
+    return 0;
+  },
+});

@@ -1,0 +1,69 @@
+/** Reaching the daemon from the command line: where it is, and starting it when it is not there. */
+
+import type { Address, Transport, TransportRequest } from "../client/transport.ts";
+import { bunTransport } from "../client/transport-bun.ts";
+import { MayflyError } from "../contract/errors.ts";
+import { daemonSocketPath, runDirectory } from "../sys/directories.ts";
+import type { GlobalOptions } from "./specification.ts";
+
+/**
+ * The address that a host option or `MAYFLY_HOST` names; `undefined` without either.
+ * @throws MayflyError `invalid_argument`.
+ */
+export function parseHost(host: string | undefined): Address | undefined {
+  const text = host ?? process.env["MAYFLY_HOST"];
+  if (text === undefined || text === "") return undefined;
+  if (text.startsWith("unix://")) return { socketPath: text.slice("unix://".length) };
+  if (text.startsWith("/")) return { socketPath: text };
+  const url = URL.parse(text);
+  if (url === null || !/^https?:$/.test(url.protocol) || url.pathname !== "/") {
+    throw new MayflyError(
+      "invalid_argument",
+      `--host is ${JSON.stringify(text)}, which is neither unix:///path nor http://host:port`,
+    );
+  }
+  return { url };
+}
+
+/**
+ * The way to the daemon. Without a host option the local one, which is started when nobody listens on its socket, unless
+ * `MAYFLY_NO_START` is 1.
+ * `MAYFLY_TOKEN` is the bearer token.
+ */
+export function openTransport(global: GlobalOptions): Transport {
+  const address = parseHost(global.host);
+  const token = process.env["MAYFLY_TOKEN"] || undefined;
+  if (address !== undefined) return bunTransport({ address, token });
+  return startingTransport(
+    bunTransport({ address: { socketPath: daemonSocketPath(runDirectory()) }, token: undefined }),
+  );
+}
+
+/** A transport that starts the local daemon and asks again when nobody listened: nothing had been sent then. */
+function startingTransport(transport: Transport): Transport {
+  const orStart = async <T>(attempt: () => Promise<T>): Promise<T> => {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (!isNobodyListening(error) || process.env["MAYFLY_NO_START"] === "1") throw error;
+    }
+    const { startDaemon } = await import("./daemon-start.ts");
+    return startDaemon(attempt, isNobodyListening);
+  };
+  return {
+    request: (request) =>
+      isRepeatable(request) ? orStart(() => transport.request(request)) : transport.request(request),
+    openSocket: (path, events) => orStart(() => transport.openSocket(path, events)),
+    close: () => transport.close(),
+  };
+}
+
+function isRepeatable({ body }: TransportRequest): boolean {
+  return body === undefined || typeof body === "string" || body instanceof Uint8Array;
+}
+
+/** Whether an error says that no daemon is there: no socket, or a stale one. */
+export function isNobodyListening(error: unknown): boolean {
+  if (!(error instanceof MayflyError) || error.code !== "daemon_unreachable") return false;
+  return ["ENOENT", "ECONNREFUSED"].includes(String(error.details["systemCode"]));
+}

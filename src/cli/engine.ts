@@ -1,0 +1,23 @@
+/** The one place where the command line knows the engine: for the daemon, and for doctor where no daemon runs. */
+import type { DaemonOptions } from "../daemon/config.ts";
+import type { Engine } from "../engine/interface.ts";
+import type { AcceleratorProbe } from "../engine/probe.ts";
+
+/** Opens the engine over what set-up has left. @throws MayflyError `setup_required`, and what opening throws. */
+export async function openLocalEngine({ stateDir, runDir }: DaemonOptions): Promise<Engine> {
+  const [{ openEngine }, { loadArtifacts }] = await Promise.all([
+    import("../engine/open.ts"),
+    import("../setup/artifacts.ts"),
+  ]);
+  return openEngine({ stateDir, runDir, artifacts: await loadArtifacts(stateDir) });
+}
+
+/** Boots a guest under each accelerator. @throws MayflyError `setup_required`, `qemu_not_found`. */
+export async function probeLocalAccelerators(stateDir: string, runDir: string): Promise<AcceleratorProbe[]> {
+  const [{ probeAccelerators }, { CONFIG_DEFAULTS }, { loadArtifacts }] = await Promise.all([
+    import("../engine/probe.ts"),
+    import("../engine/config.ts"),
+    import("../setup/artifacts.ts"),
+  ]);
+  return probeAccelerators({ ...CONFIG_DEFAULTS, stateDir, runDir, artifacts: await loadArtifacts(stateDir) });
+}

@@ -1,0 +1,39 @@
+/** The typed client: everything that the REST interface offers, over any transport. */
+import type { Event } from "../contract/api.ts";
+import { type Files, files } from "./files.ts";
+import { type Operations, operations } from "./operations.ts";
+import { Rest } from "./rest.ts";
+import { type Images, images, type Templates, templates } from "./stores.ts";
+import { type EventOptions, events, type System, system } from "./system.ts";
+import type { Transport } from "./transport.ts";
+import { type Vms, vms } from "./vms.ts";
+
+/** A client of one daemon. Every call throws MayflyError with the daemon's code, kind and details. */
+export interface Client extends AsyncDisposable {
+  readonly vms: Vms;
+  readonly files: Files;
+  readonly templates: Templates;
+  readonly images: Images;
+  readonly operations: Operations;
+  readonly system: System;
+  /** What happens, as it happens. */
+  events(options?: EventOptions): AsyncIterable<Event>;
+  /** Ends kept connections. */
+  close(): Promise<void>;
+}
+
+/** A client over a transport. */
+export function clientOver(transport: Transport): Client {
+  const rest = new Rest(transport);
+  return {
+    vms: vms(rest),
+    files: files(rest),
+    templates: templates(rest),
+    images: images(rest),
+    operations: operations(rest),
+    system: system(rest),
+    events: (options) => events(rest, options),
+    close: () => transport.close(),
+    [Symbol.asyncDispose]: () => transport.close(),
+  };
+}
