@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "cgroup.h"
@@ -31,9 +32,9 @@ int events_watch(int fd, uint32_t event, uint32_t epoll_events)
 int loop_init(void)
 {
     sigset_t all;
-    struct sigaction standard = {.sa_handler = SIG_DFL};
+    static const unsigned long standard[4]; /* the kernel's sigaction: the C library keeps some signals for itself */
     for (int signal = 1; signal < 65; signal++)
-        sigaction(signal, &standard, NULL); /* what children start with */
+        syscall(SYS_rt_sigaction, signal, standard, NULL, sizeof(long)); /* what children start with */
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, NULL); /* a broken pipe then shows as EPIPE only */
     sigemptyset(&all);
