@@ -32,13 +32,21 @@ export async function readJson(request: Request, optional: boolean): Promise<unk
 async function readBounded(request: Request): Promise<Uint8Array> {
   const declared = Number(request.headers.get("content-length") ?? 0);
   if (declared > JSON_LIMIT_BYTES) throw new BodyTooLarge(JSON_LIMIT_BYTES, declared);
-  if (request.headers.get("transfer-encoding") === null) return request.bytes();
   const parts: Uint8Array[] = [];
   let length = 0;
-  for await (const part of request.body ?? []) {
+  for await (const part of bodyChunks(request)) {
     length += part.length;
     if (length > JSON_LIMIT_BYTES) throw new BodyTooLarge(JSON_LIMIT_BYTES, length);
     parts.push(part);
   }
   return Buffer.concat(parts);
+}
+
+/** A body as it comes, no faster than it is taken. @throws `cancelled` when the client goes away before its end. */
+export async function* bodyChunks(request: Request): AsyncGenerator<Uint8Array> {
+  try {
+    if (request.body !== null) yield* request.body;
+  } catch (error) {
+    throw new MayflyError("cancelled", "The client went away before the whole body had come", { cause: error });
+  }
 }

@@ -19,6 +19,8 @@ test("flags win over the environment, in both forms", () => {
     runDir: "/run/b",
     socketPath: "/run/b/mayfly.sock",
     tcp: undefined,
+    pool: undefined,
+    accelerator: undefined,
     logLevel: "debug",
     readyFd: 3,
     closeLimitMs: 10_000,
@@ -31,6 +33,16 @@ test("TCP addresses", () => {
   expect(tcp("0.0.0.0:1")).toMatchObject({ host: "0.0.0.0", port: 1 });
   expect(tcp("[::1]:1")).toMatchObject({ host: "::1", port: 1 });
   for (const wrong of ["::1:1", "host:", "host:99999", "a b:1", "x"]) expect(() => tcp(wrong)).toThrow("MAYFLY_LISTEN");
+});
+
+test("pool and accelerator", () => {
+  expect(daemonOptions(["--pool", "0:8"], { MAYFLY_ACCELERATOR: "tcg" })).toMatchObject({
+    pool: { blocked: 0, warm: 8 },
+    accelerator: "tcg",
+  });
+  for (const pool of ["8", "a:b", "1:1001", "-1:2"])
+    expect(() => daemonOptions([], { MAYFLY_POOL: pool })).toThrow("BLOCKED:WARM");
+  expect(() => daemonOptions(["--accelerator=xen"], {})).toThrow("kvm, tcg");
 });
 
 test("what is wrong is named", () => {

@@ -2,6 +2,7 @@
 import { version } from "../../package.json";
 import type { Version } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
+import type { Accelerator } from "../contract/machine.ts";
 import { daemonSocketPath, runDirectory, stateDirectory } from "../sys/directories.ts";
 import type { LogLevel } from "./log.ts";
 
@@ -15,6 +16,10 @@ export interface DaemonOptions {
   socketPath: string;
   /** A TCP listener besides, only with a token. */
   tcp: { host: string; port: number; tokenFile: string | undefined; token: string | undefined } | undefined;
+  /** Prepared VMs of the default template; undefined: the engine's own numbers. */
+  pool: { blocked: number; warm: number } | undefined;
+  /** The accelerator to use; undefined: the one that a probe finds usable. */
+  accelerator: Accelerator | undefined;
   logLevel: LogLevel;
   /** A descriptor on which one line tells that the daemon is ready, or why it is not. */
   readyFd: number | undefined;
@@ -33,11 +38,16 @@ const FLAGS: Readonly<Record<string, string>> = {
   "--socket": "MAYFLY_SOCKET",
   "--listen": "MAYFLY_LISTEN",
   "--token-file": "MAYFLY_TOKEN_FILE",
+  "--pool": "MAYFLY_POOL",
+  "--accelerator": "MAYFLY_ACCELERATOR",
   "--log-level": "MAYFLY_LOG_LEVEL",
   "--ready-fd": "MAYFLY_READY_FD",
 };
 
-const LOG_LEVELS: readonly LogLevel[] = ["error", "warn", "info", "debug"];
+const LOG_LEVELS = ["error", "warn", "info", "debug"] as const;
+const ACCELERATORS = ["kvm", "tcg"] as const;
+/** Most prepared VMs of a kind: each holds memory. */
+const POOL_LIMIT = 1000;
 
 /**
  * Settings from flags, which win, and environment.
@@ -46,14 +56,14 @@ const LOG_LEVELS: readonly LogLevel[] = ["error", "warn", "info", "debug"];
 export function daemonOptions(flags: readonly string[], environment: Environment): DaemonOptions {
   const values = { ...environment, ...fromFlags(flags) };
   const runDir = absolute("MAYFLY_RUN_DIR", values["MAYFLY_RUN_DIR"] || runDirectory());
-  const logLevel = LOG_LEVELS.find((level) => level === (values["MAYFLY_LOG_LEVEL"] || "info"));
-  if (logLevel === undefined) throw wrong("MAYFLY_LOG_LEVEL", values["MAYFLY_LOG_LEVEL"], LOG_LEVELS.join(", "));
   return {
     stateDir: absolute("MAYFLY_STATE_DIR", values["MAYFLY_STATE_DIR"] || stateDirectory()),
     runDir,
     socketPath: absolute("MAYFLY_SOCKET", values["MAYFLY_SOCKET"] || daemonSocketPath(runDir)),
     tcp: tcpOptions(values),
-    logLevel,
+    pool: poolSizes(values["MAYFLY_POOL"]),
+    accelerator: oneOf("MAYFLY_ACCELERATOR", values["MAYFLY_ACCELERATOR"], ACCELERATORS),
+    logLevel: oneOf("MAYFLY_LOG_LEVEL", values["MAYFLY_LOG_LEVEL"], LOG_LEVELS) ?? "info",
     readyFd: descriptor(values["MAYFLY_READY_FD"]),
     closeLimitMs: CLOSE_LIMIT_MS,
   };
@@ -95,6 +105,21 @@ function tcpOptions(values: Environment): DaemonOptions["tcp"] {
     tokenFile: values["MAYFLY_TOKEN_FILE"] || undefined,
     token: values["MAYFLY_TOKEN"] || undefined,
   };
+}
+
+function poolSizes(text: string | undefined): DaemonOptions["pool"] {
+  if (text === undefined || text === "") return undefined;
+  const match = /^(\d{1,4}):(\d{1,4})$/.exec(text);
+  const [blocked, warm] = [Number(match?.[1]), Number(match?.[2])];
+  if (blocked <= POOL_LIMIT && warm <= POOL_LIMIT) return { blocked, warm };
+  throw wrong("MAYFLY_POOL", text, `BLOCKED:WARM, such as 2:4, each at most ${POOL_LIMIT}`);
+}
+
+function oneOf<T extends string>(name: string, text: string | undefined, choices: readonly T[]): T | undefined {
+  if (text === undefined || text === "") return undefined;
+  const found = choices.find((choice) => choice === text);
+  if (found === undefined) throw wrong(name, text, choices.join(", "));
+  return found;
 }
 
 function absolute(name: string, path: string): string {

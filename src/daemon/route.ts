@@ -69,6 +69,8 @@ export interface Call<Path extends string, Query, Body> extends Services {
   signal: AbortSignal;
   /** A deadline from now that also ends when the client goes away. */
   deadline(limitMs: number): Deadline;
+  /** A deadline from now for what is better finished than left half done: the client's going does not end it. */
+  unattended(limitMs: number): Deadline;
 }
 
 interface Definition<Path extends string, Query extends z.ZodObject, Body extends z.ZodType> {
@@ -183,6 +185,7 @@ function erase<Path extends string, Query extends z.ZodObject, Body extends z.Zo
         request,
         signal,
         deadline: (limitMs) => Deadline.after(limitMs, signal),
+        unattended: (limitMs) => Deadline.after(limitMs),
       });
     },
   };

@@ -1,4 +1,5 @@
 import { expect, test } from "bun:test";
+import { connect } from "node:net";
 import type { z } from "zod";
 import { sampleImage, sampleTemplate } from "../../tests/support/samples.ts";
 import { servedDaemon } from "../../tests/support/served-daemon.ts";
@@ -160,6 +161,39 @@ test("a file that breaks off while it is read is not taken for a whole one", asy
   const whole = daemon.call("GET", "/v1/vms/one/files?path=/f").then((response) => response.bytes());
   expect(whole).rejects.toThrow();
   await whole.catch(() => undefined);
+});
+
+test("a file whose client goes away before its end is not written", async () => {
+  await using daemon = await servedDaemon();
+  await daemon.call("POST", "/v1/vms", { name: "one" });
+  const outcome = Promise.withResolvers<unknown>();
+  const writeFile = daemon.engine.writeFile.bind(daemon.engine);
+  daemon.engine.writeFile = (ref, path, content) => {
+    const written = writeFile(ref, path, content);
+    written.then(outcome.resolve, outcome.resolve);
+    return written;
+  };
+  const socket = connect(daemon.socketPath);
+  socket.write("PUT /v1/vms/one/files?path=/f HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nsome");
+  await new Promise((resolve) => socket.once("connect", resolve));
+  await daemon.call("GET", "/healthz");
+  socket.destroy();
+  expect(await outcome.promise).toMatchObject({ code: "cancelled" });
+  expect(daemon.engine.files.size).toBe(0);
+});
+
+test("stopping goes on when the client goes away", async () => {
+  await using daemon = await servedDaemon();
+  await daemon.call("POST", "/v1/vms", { name: "one" });
+  const client = new AbortController();
+  const asked = Promise.withResolvers<AbortSignal | undefined>();
+  daemon.engine.stopVm = async (ref, _graceMs, deadline) => {
+    asked.resolve(deadline.signal);
+    client.abort();
+    return daemon.engine.getVm(ref);
+  };
+  await daemon.call("POST", "/v1/vms/one/stop", undefined, { signal: client.signal }).catch(() => undefined);
+  expect(await asked.promise).toBeUndefined();
 });
 
 test("logs: both streams apart in frames, and follow ends with the client", async () => {

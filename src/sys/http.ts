@@ -112,7 +112,7 @@ class Peer implements MessageStream {
  * @throws `connection_failed` when the address cannot be bound.
  */
 export function serveHttp(address: ListenAddress, listener: RequestListener): HttpServer {
-  const options = serveOptions(listener);
+  const options = serveOptions(listener, "host" in address ? TCP_SILENCE_LIMIT_S : 0);
   // Bun's types know no idle time limit on unix sockets, but Bun has one there, of 10 seconds.
   const unlimited: typeof options = Object.assign(options, { idleTimeout: 0 });
   const on = nameOf(address);
@@ -139,7 +139,10 @@ function nameOf(address: ListenAddress): string {
   return `unix:${"unix" in address ? address.unix : address.path}`;
 }
 
-function serveOptions(listener: RequestListener) {
+/** Seconds of silence after which a WebSocket over TCP is ended, unless its client answers pings: a dead peer is noticed by nothing else. */
+const TCP_SILENCE_LIMIT_S = 120;
+
+function serveOptions(listener: RequestListener, silenceLimitS: number) {
   return {
     maxRequestBodySize: BODY_LIMIT_BYTES,
     development: false,
@@ -150,7 +153,8 @@ function serveOptions(listener: RequestListener) {
       return new Response("this address wants a WebSocket\n", { status: 426, headers: { upgrade: "websocket" } });
     },
     websocket: {
-      idleTimeout: 0,
+      idleTimeout: silenceLimitS,
+      sendPings: silenceLimitS > 0,
       maxPayloadLength: MESSAGE_LIMIT_BYTES,
       backpressureLimit: QUEUE_LIMIT_BYTES,
       perMessageDeflate: false,

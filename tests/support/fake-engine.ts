@@ -150,7 +150,7 @@ export class FakeEngine implements Engine {
     return this.getVm(ref);
   }
 
-  async stopVm(ref: string, graceMs: number): Promise<Vm> {
+  async stopVm(ref: string, graceMs: number, _deadline: Deadline): Promise<Vm> {
     this.#change(this.getVm(ref), { state: "exited", labels: { graceMs: String(graceMs) } });
     return this.getVm(ref);
   }

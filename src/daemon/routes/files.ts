@@ -1,6 +1,7 @@
 /** `/v1/vms/{id}/files`: files of a running VM, streamed. Paths are absolute and of the guest. */
 import { z } from "zod";
 import { FileStat } from "../../contract/api.ts";
+import { bodyChunks } from "../body.ts";
 import { REQUEST_LIMIT_MS, TRANSFER_LIMIT_MS } from "../limits.ts";
 import { flag, guestPath, mode, number } from "../query.ts";
 import { contentRoute, emptyRoute, jsonRoute, type Route } from "../route.ts";
@@ -44,7 +45,10 @@ const write = emptyRoute({
   description: "It is written.",
   handle({ engine, params, query, request, deadline }) {
     const { path, ...options } = query;
-    return engine.writeFile(params.id, path, bodyOf(request), { ...options, deadline: deadline(TRANSFER_LIMIT_MS) });
+    return engine.writeFile(params.id, path, bodyChunks(request), {
+      ...options,
+      deadline: deadline(TRANSFER_LIMIT_MS),
+    });
   },
 });
 
@@ -55,8 +59,8 @@ const remove = emptyRoute({
   summary: "Remove a file or directory.",
   query: z.strictObject({ path: guestPath, recursive: flag.describe("A directory with all that is in it.") }),
   description: "It is gone.",
-  handle: ({ engine, params, query, deadline }) =>
-    engine.removeFile(params.id, query.path, { recursive: query.recursive, deadline: deadline(REQUEST_LIMIT_MS) }),
+  handle: ({ engine, params, query, unattended }) =>
+    engine.removeFile(params.id, query.path, { recursive: query.recursive, deadline: unattended(REQUEST_LIMIT_MS) }),
 });
 
 const stat = jsonRoute({
@@ -90,14 +94,10 @@ const makeDirectory = emptyRoute({
     parents: flag.describe("Also those above it; it may exist."),
   }),
   description: "It is there.",
-  handle({ engine, params, query, deadline }) {
+  handle({ engine, params, query, unattended }) {
     const { path, ...options } = query;
-    return engine.makeDirectory(params.id, path, { ...options, deadline: deadline(REQUEST_LIMIT_MS) });
+    return engine.makeDirectory(params.id, path, { ...options, deadline: unattended(REQUEST_LIMIT_MS) });
   },
 });
 
 export const fileRoutes: readonly Route[] = [read, write, remove, stat, list, makeDirectory];
-
-async function* bodyOf(request: Request): AsyncGenerator<Uint8Array> {
-  if (request.body !== null) yield* request.body;
-}

@@ -48,7 +48,7 @@ export const systemRoutes: readonly Route[] = [
     tag,
     summary: "Remove ended VMs, and templates that fit this host no more.",
     answer: { status: 200, description: "What was removed.", schema: PruneResult },
-    handle: ({ engine, deadline }) => engine.prune(deadline(VERIFY_LIMIT_MS)),
+    handle: ({ engine, unattended }) => engine.prune(unattended(VERIFY_LIMIT_MS)),
   }),
   contentRoute({
     method: "GET",

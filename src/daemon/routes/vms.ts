@@ -1,7 +1,6 @@
 /** `/v1/vms`: what is created, listed, ended and asked about. */
 import { z } from "zod";
 import { CreateVmRequest, KillRequest, StopRequest, Vm, VmStats } from "../../contract/api.ts";
-import { Deadline } from "../../sys/deadline.ts";
 import { CREATE_LIMIT_MS, REQUEST_LIMIT_MS } from "../limits.ts";
 import { flag, number } from "../query.ts";
 import { RAW_STREAM, rawFrames } from "../raw-stream.ts";
@@ -24,10 +23,10 @@ const create = jsonRoute({
   body: CreateVmRequest,
   answer: { status: 201, description: "The VM; it is ready.", schema: Vm },
   location: (vm) => `/v1/vms/${vm.id}`,
-  async handle({ engine, body, request, vmCreations, deadline }) {
+  async handle({ engine, body, request, vmCreations, deadline, unattended }) {
     const key = request.headers.get("idempotency-key");
     // With a key the creation outlives a client that goes away: it will ask again.
-    const limit = key === null ? deadline(CREATE_LIMIT_MS) : Deadline.after(CREATE_LIMIT_MS);
+    const limit = key === null ? deadline(CREATE_LIMIT_MS) : unattended(CREATE_LIMIT_MS);
     return vmCreations.once(key, body, async () => (await engine.createVm(body, { deadline: limit })).vm);
   },
 });
@@ -57,8 +56,8 @@ const remove = emptyRoute({
   summary: "Remove a VM with its logs.",
   query: z.strictObject({ force: flag.describe("End it first if it runs.") }),
   description: "It is gone.",
-  handle: ({ engine, params, query, deadline }) =>
-    engine.removeVm(params.id, { force: query.force, deadline: deadline(REQUEST_LIMIT_MS) }),
+  handle: ({ engine, params, query, unattended }) =>
+    engine.removeVm(params.id, { force: query.force, deadline: unattended(REQUEST_LIMIT_MS) }),
 });
 
 const kill = jsonRoute({
@@ -69,8 +68,8 @@ const kill = jsonRoute({
   body: KillRequest,
   bodyKind: "optional-json",
   answer: { status: 200, description: "The VM after the signal was sent.", schema: Vm },
-  handle: ({ engine, params, body, deadline }) =>
-    engine.killVm(params.id, body.signal ?? SIGKILL, deadline(REQUEST_LIMIT_MS)),
+  handle: ({ engine, params, body, unattended }) =>
+    engine.killVm(params.id, body.signal ?? SIGKILL, unattended(REQUEST_LIMIT_MS)),
 });
 
 const stop = jsonRoute({
@@ -81,9 +80,9 @@ const stop = jsonRoute({
   body: StopRequest,
   bodyKind: "optional-json",
   answer: { status: 200, description: "The ended VM.", schema: Vm },
-  handle({ engine, params, body, deadline }) {
+  handle({ engine, params, body, unattended }) {
     const graceMs = body.graceMs ?? DEFAULT_GRACE_MS;
-    return engine.stopVm(params.id, graceMs, deadline(graceMs + REQUEST_LIMIT_MS));
+    return engine.stopVm(params.id, graceMs, unattended(graceMs + REQUEST_LIMIT_MS));
   },
 });
 
