@@ -132,5 +132,8 @@ function checkOperands(specs: readonly OperandSpec[], operands: readonly string[
 
 /** The error for a command line that cannot be read; its remedy is the command's help. */
 export function usageError(command: string, problem: string): MayflyError {
-  return new MayflyError("invalid_argument", `${command}: ${problem}`, { details: { remedy: `${command} --help` } });
+  const within = command.replace(/^mayfly ?/, "");
+  return new MayflyError("invalid_argument", `${within === "" ? "" : `${within}: `}${problem}`, {
+    details: { remedy: `${command} --help` },
+  });
 }

@@ -1,16 +1,5 @@
 /** All commands: a name, what it does, and how to load it. Nothing of a command is loaded before it is called. */
-import type { Command } from "./specification.ts";
-
-/** A command, or a group of them. */
-export interface CommandEntry {
-  name: string;
-  summary: string;
-  aliases?: readonly string[];
-  /** Heading in the help under which it stands. */
-  section?: string;
-  load?: () => Promise<Command>;
-  children?: readonly CommandEntry[];
-}
+import type { Command, CommandEntry } from "./specification.ts";
 
 /** A function that loads a module and takes its command. */
 const lazy = (load: () => Promise<{ command: Command }>) => () => load().then((module) => module.command);

@@ -1,6 +1,11 @@
 /** Completion scripts for shells, generated from the command tree. */
-import { COMMANDS, type CommandEntry } from "./commands.ts";
-import { type Completion, type OperandSpec, type OptionSpecs, UNIVERSAL_OPTIONS } from "./specification.ts";
+import {
+  type CommandEntry,
+  type Completion,
+  type OperandSpec,
+  type OptionSpecs,
+  UNIVERSAL_OPTIONS,
+} from "./specification.ts";
 
 /** Shells that there are scripts for. */
 export const SHELLS = ["bash", "zsh", "fish"] as const;
@@ -16,8 +21,8 @@ interface Node {
 }
 
 /** The script for a shell. */
-export async function completionScript(shell: Shell): Promise<string> {
-  const nodes = await collect([], COMMANDS);
+export async function completionScript(shell: Shell, tree: readonly CommandEntry[]): Promise<string> {
+  const nodes = await collect([], tree);
   if (shell === "bash") return bashScript(nodes);
   return shell === "zsh" ? zshScript(nodes) : fishScript(nodes);
 }

@@ -6,7 +6,7 @@ import { MayflyError } from "../contract/errors.ts";
 import { type Artifacts, loadArtifacts } from "../setup/artifacts.ts";
 import { isRecentQemu, MINIMUM_QEMU } from "../setup/qemu-binary.ts";
 import { daemonSocketPath, runDirectory, stateDirectory } from "../sys/directories.ts";
-import { availableMemoryBytes, hostCpuCount, hostMemoryBytes } from "../sys/host.ts";
+import { availableMemoryBytes, cgroupControllers, hostCpuCount, hostMemoryBytes } from "../sys/host.ts";
 import { freeBytes, isRoot, readOptional } from "../sys/paths.ts";
 import { findTool, packageOf } from "../sys/tool.ts";
 import { parseHost } from "./connection.ts";
@@ -51,7 +51,7 @@ export async function examine({ global, probe }: ExaminationOptions): Promise<Fi
     daemon(info),
     ...(artifacts instanceof MayflyError ? [setupMissing(artifacts)] : fromArtifacts(artifacts)),
     ...(await accelerators(info, artifacts, probe)),
-    await controlGroups(),
+    controlGroups(),
     memory(),
     await disk(),
     await sameMemory(),
@@ -147,15 +147,13 @@ async function accelerators(
   }));
 }
 
-async function controlGroups(): Promise<Finding> {
+function controlGroups(): Finding {
   const name = "control groups";
-  const v2 = await readOptional("/sys/fs/cgroup/cgroup.controllers");
-  if (v2 !== undefined && /\bmemory\b/.test(v2)) return { name, state: "ok", detail: `v2: ${v2.trim()}` };
-  const v1 = ((await readOptional("/proc/cgroups")) ?? "")
-    .split("\n")
-    .flatMap((line) => /^(memory|cpu|pids)\t.*\t1$/.exec(line)?.[1] ?? []);
-  if (v1.includes("memory")) return { name, state: "ok", detail: `v1: ${v1.join(" ")}` };
-  return { name, state: "warning", detail: "no memory controller: VMs run without limits on the host" };
+  const { version, controllers } = cgroupControllers();
+  const lacking = ["memory", "cpu", "pids"].filter((controller) => !controllers.includes(controller));
+  if (lacking.length === 0) return { name, state: "ok", detail: version };
+  const detail = `${version}, without ${lacking.join(", ")}: VMs run without these limits on the host`;
+  return { name, state: "warning", detail };
 }
 
 function memory(): Finding {

@@ -1,8 +1,8 @@
 /** Help texts, made from the commands' definitions. */
 import { print } from "../sys/standard-io.ts";
-import type { CommandEntry } from "./commands.ts";
 import {
   type Command,
+  type CommandEntry,
   type CommandSpec,
   type OptionSpec,
   type OptionSpecs,

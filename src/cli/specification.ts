@@ -49,6 +49,8 @@ export interface Call<Options extends OptionSpecs> {
   options: OptionValues<Options>;
   operands: readonly string[];
   global: GlobalOptions;
+  /** The whole command tree. */
+  tree: readonly CommandEntry[];
 }
 
 /** A command's definition. */
@@ -70,6 +72,17 @@ export interface Command {
   readonly spec: Omit<CommandSpec, "run">;
   /** Runs it with what the parser has read by the spec. */
   run(call: Omit<Call<OptionSpecs>, "options"> & { options: AnyOptionValues }): Promise<number>;
+}
+
+/** A command, or a group of them. */
+export interface CommandEntry {
+  name: string;
+  summary: string;
+  aliases?: readonly string[];
+  /** Heading in the help under which it stands. */
+  section?: string;
+  load?: () => Promise<Command>;
+  children?: readonly CommandEntry[];
 }
 
 /** Defines a command; `run` gets its options with their types. */

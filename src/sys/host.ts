@@ -26,3 +26,15 @@ export function hostCpuIdentity(): string {
   const hash = createHash("sha256").update(["model name", "microcode", "flags"].map(line).join("\n"));
   return `${line("model name")} ${hash.digest("hex").slice(0, 16)}`;
 }
+
+/** Kind of control groups that the host has, and the controllers that can be used. Nothing is made or changed. */
+export function cgroupControllers(): { version: "v1" | "v2" | "none"; controllers: string[] } {
+  const mounts = readFileSync("/proc/self/mounts", "latin1")
+    .split("\n")
+    .map((line) => line.split(" "));
+  const v2 = mounts.find((fields) => fields[2] === "cgroup2")?.[1];
+  const unified = v2 === undefined ? [] : readFileSync(`${v2}/cgroup.controllers`, "latin1").trim().split(/\s+/);
+  if (unified.includes("memory")) return { version: "v2", controllers: unified };
+  const controllers = mounts.flatMap((fields) => (fields[2] === "cgroup" ? (fields[3] ?? "").split(",") : []));
+  return { version: controllers.includes("memory") ? "v1" : "none", controllers };
+}

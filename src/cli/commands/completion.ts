@@ -14,11 +14,11 @@ export const command = defineCommand({
     ['mayfly completion zsh > "${fpath[1]}/_mayfly"', "zsh"],
     ["mayfly completion fish > ~/.config/fish/completions/mayfly.fish", "fish"],
   ],
-  async run({ operands }) {
+  async run({ operands, tree }) {
     const shell = SHELLS.find((known) => known === operands[0]);
     if (shell === undefined)
       throw usageError("mayfly completion", `SHELL is ${JSON.stringify(operands[0])}, not ${SHELLS.join(", ")}`);
-    await print(await completionScript(shell));
+    await print(await completionScript(shell, tree));
     return 0;
   },
 });
