@@ -184,7 +184,7 @@ function throwFailure(result: PipelineResult, options: ImportOptions, freeNow: n
 async function makeErofs(tree: string, image: string, signal: AbortSignal | undefined): Promise<void> {
   const command = ["mkfs.erofs", "--quiet", "-zlz4", "--preserve-mtime", image, tree];
   try {
-    await runTool(command, { deadlineMs: DEADLINE_MS, ...(signal === undefined ? {} : { signal }) });
+    await runTool(command, { deadlineMs: DEADLINE_MS, endsWithUs: true, ...(signal === undefined ? {} : { signal }) });
   } catch (error) {
     const tail = error instanceof MayflyError ? (error.details.stderrTail ?? "") : "";
     if (!/No space left|write error|-28\b/i.test(tail)) throw error;

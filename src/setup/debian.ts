@@ -214,12 +214,34 @@ async function aptGet(
   run: AptRun,
 ): Promise<void> {
   const lock = ["-o", `DPkg::Lock::Timeout=${LOCK_TIMEOUT_SECONDS}`, "-o", "Dpkg::Options::=--force-confold"];
-  await runTool(["apt-get", ...STATUS_OPTIONS, ...lock, ...source.options, ...words], {
-    ...run,
-    env: APT_ENVIRONMENT,
-    ...(context.signal === undefined ? {} : { signal: context.signal }),
-    onLine: (line) => reportStatus(line, context),
-  });
+  const signal = context.signal === undefined ? {} : { signal: context.signal };
+  const options = { ...run, ...signal, env: APT_ENVIRONMENT, endsWithUs: !run.uninterruptible };
+  const onLine = (line: string) => reportStatus(line, context);
+  const endMs = performance.now() + LOCK_TIMEOUT_SECONDS * 1000;
+  while (true) {
+    try {
+      await runTool(["apt-get", ...STATUS_OPTIONS, ...lock, ...source.options, ...words], { ...options, onLine });
+      return;
+    } catch (error) {
+      const path = lockedPath(error);
+      if (path === undefined || performance.now() > endMs) throw error;
+      context.report("waiting for another package tool to end");
+      await runTool(["perl", "-e", WAIT_FOR_LOCK, path], { ...signal, endsWithUs: true });
+    }
+  }
+}
+
+/**
+ * Waits for a lock of fcntl(2) as apt's are, with the perl that every Debian has: apt-get waits for dpkg's lock by itself, but
+ * not for the one on the lists. 7 is F_SETLKW; what is packed is a struct flock of x86-64 with F_WRLCK.
+ */
+const WAIT_FOR_LOCK =
+  'open(F, "+<", $ARGV[0]) or exit; $l = pack("ssx4qqix4", 1, 0, 0, 0, 0); fcntl(F, 7, $l) or die $!';
+
+/** The lock that apt-get could not get, if that is what it failed for. */
+function lockedPath(error: unknown): string | undefined {
+  if (!(error instanceof MayflyError) || error.code !== "tool_failed") return undefined;
+  return /Could not get lock (\/\S*\/lists\/lock)\b/.exec(error.details.stderrTail ?? "")?.[1];
 }
 
 /** Lines of APT::Status-Fd (apt's README.progress-reporting): `dlstatus:number:percent:text`, `pmstatus:package:percent:text`. */

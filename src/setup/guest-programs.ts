@@ -1,7 +1,7 @@
 /** Compiles Mayfly's own C programs, the guest agent and the launcher, statically with musl. */
 
 import { createHash } from "node:crypto";
-import { copyPath, identityOf, makeDirectory, removePath, temporaryDirectory, writeText } from "../sys/paths.ts";
+import { identityOf, makeDirectory, movePath, removePath, writeText } from "../sys/paths.ts";
 import { publishDirectory, sha256File } from "../sys/publish.ts";
 import { runTool } from "../sys/tool.ts";
 import { AGENT_SOURCES, LAUNCHER_SOURCES, type Sources } from "./guest-sources.ts";
@@ -61,18 +61,17 @@ export function launcherStep(workspace: Workspace): Step {
 /** Writes the sources into a directory of their own, runs their Makefile there, and publishes the program. */
 async function build(sources: Sources, program: string, path: string, id: string, context: StepContext): Promise<void> {
   if ((await identityOf(path)) !== undefined) return;
-  const directory = path.slice(0, path.lastIndexOf("/"));
-  const work = await temporaryDirectory(program);
-  try {
+  await publishDirectory(path.slice(0, path.lastIndexOf("/")), async (directory) => {
+    const work = `${directory}/work`;
     for (const [name, text] of Object.entries(sources)) await writeText(`${work}/source/${name}`, text);
     await makeDirectory(`${work}/build`);
     context.report("compiling with musl-gcc");
     const variables = [`BUILD=${work}/build`, `BUILD_ID=${id}`, "MUSL_CC=musl-gcc"];
     await runTool(["make", "-C", `${work}/source`, ...variables, `${work}/build/${program}`], {
+      endsWithUs: true,
       ...(context.signal === undefined ? {} : { signal: context.signal }),
     });
-    await publishDirectory(directory, (beside) => copyPath(`${work}/build/${program}`, `${beside}/${program}`));
-  } finally {
+    await movePath(`${work}/build/${program}`, `${directory}/${program}`);
     await removePath(work);
-  }
+  });
 }

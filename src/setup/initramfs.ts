@@ -9,7 +9,6 @@ import {
   makeLink,
   removePath,
   setTimes,
-  temporaryDirectory,
   treeBelow,
   writeText,
 } from "../sys/paths.ts";
@@ -87,17 +86,14 @@ function pathFor(workspace: Workspace): string {
 }
 
 async function publish(workspace: Workspace, path: string, context: StepContext): Promise<void> {
-  const work = await temporaryDirectory("mayfly-initramfs");
-  try {
-    const root = `${work}/root`;
-    await makeDirectory(root);
+  await publishDirectory(dirname(path), async (directory) => {
+    const root = `${directory}/root`;
     context.report("collecting kernel modules");
     await fill(workspace, root);
     context.report("packing");
-    await publishDirectory(dirname(path), (directory) => pack(root, `${directory}/${FILE_NAME}`, context));
-  } finally {
-    await removePath(work);
-  }
+    await pack(root, `${directory}/${FILE_NAME}`, context);
+    await removePath(root);
+  });
 }
 
 async function fill(workspace: Workspace, root: string): Promise<void> {

@@ -77,7 +77,7 @@ type Program = ReturnType<typeof start>;
 function start(command: readonly string[], stdin: "ignore" | "pipe") {
   const found = findTool(command[0] ?? "");
   if (found === undefined) throw missingTool(command[0] ?? "");
-  const child = Bun.spawn([found, ...command.slice(1)], {
+  const child = Bun.spawn(["setpriv", "--pdeathsig", "KILL", found, ...command.slice(1)], {
     env: toolEnvironment(),
     stdin,
     stdout: stdin === "ignore" ? "pipe" : "ignore",

@@ -15,6 +15,8 @@ export interface ToolOptions {
   onLine?: (line: string, source: "stdout" | "stderr") => void;
   /** Bytes for standard input; nothing (/dev/null) unless told. */
   input?: Uint8Array;
+  /** The kernel kills the program when this process ends, however it ends: for what takes long. */
+  endsWithUs?: boolean;
   /** An abort does not kill the program but waits for its end, which would otherwise leave something half done. */
   uninterruptible?: boolean;
 }
@@ -87,7 +89,8 @@ export async function runTool(command: readonly string[], options: ToolOptions =
   const found = findTool(program);
   if (found === undefined) throw missingTool(program);
   if (options.signal?.aborted) throw cancelled(command, undefined);
-  const child = Bun.spawn([found, ...command.slice(1)], {
+  const prefix = options.endsWithUs ? ["setpriv", "--pdeathsig", "KILL"] : [];
+  const child = Bun.spawn([...prefix, found, ...command.slice(1)], {
     cwd: options.cwd ?? process.cwd(),
     env: { ...toolEnvironment(), ...options.env },
     stdin: options.input ?? "ignore",
