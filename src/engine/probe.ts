@@ -1,6 +1,6 @@
 /** Which accelerator works here: `/dev/kvm` that opens proves nothing, so a guest is booted. */
 import { closeSync, openSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { MayflyError } from "../contract/errors.ts";
@@ -85,6 +85,8 @@ function deviceProblem(path: string): string | undefined {
 /** Boots a guest and ends it. @returns milliseconds to the agent's hello. @throws what booting throws. */
 async function bootOnce(host: Host): Promise<number> {
   const directory = await mkdtemp(join(tmpdir(), "mayfly-probe-"));
+  // QEMU runs as a uid of its own and opens its files by their paths.
+  await chmod(directory, 0o711);
   const store = new TemplateStore(directory);
   const fingerprint = fingerprintFor(host, PROBE_SHAPE);
   const parts = { fingerprint, fingerprintHash: fingerprintHash(fingerprint), gid: tenantGid(host) };
