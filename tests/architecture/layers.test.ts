@@ -86,7 +86,7 @@ test("no module imports itself in a circle within its layer", () => {
 });
 
 test("nothing but the standard library and the declared packages is imported", () => {
-  const allowed = /^(\.{1,2}\/|node:|bun:|bun$|zod$|commander$|cli-table3$|undici$|ws$)/;
+  const allowed = /^(\.{1,2}\/|node:|bun:|bun$|zod$|cli-table3$|undici$|ws$)/;
   const names = sources.flatMap((source) =>
     [...source.text.matchAll(/^(?:import|export)[^"\n;]*from "([^"]+)"/gm)].map(
       (match) => `${source.path}: ${match[1]}`,
