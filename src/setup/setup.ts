@@ -2,6 +2,7 @@
 
 import { MayflyError } from "../contract/errors.ts";
 import { waitForLock } from "../sys/lock.ts";
+import { ownCommand } from "../sys/own-command.ts";
 import { isWritable, makeDirectory, namesIn } from "../sys/paths.ts";
 import { sweepUnfinished } from "../sys/publish.ts";
 import { type Artifacts, artifactsDirectory, loadArtifacts, saveArtifacts } from "./artifacts.ts";
@@ -95,22 +96,24 @@ async function runStep(step: Step, options: SetupOptions, onProgress: OnProgress
 
 function withStage(error: unknown, stage: string): unknown {
   if (!(error instanceof MayflyError)) return error;
-  const details = error.code === "root_required" ? { ...error.details, remedy: "sudo mayfly setup" } : error.details;
+  const isRoots = error.code === "root_required";
+  const details = isRoots ? { ...error.details, remedy: commandForRoot() } : error.details;
   return new MayflyError(error.code, error.message, { stage, details, cause: error.cause });
 }
 
 async function makeStateDirectory(stateDir: string): Promise<void> {
   const directory = artifactsDirectory(stateDir);
-  try {
-    await makeDirectory(directory);
-  } catch (cause) {
-    throw new MayflyError("root_required", `Cannot write to ${directory}: that needs root`, {
-      details: { remedy: "sudo mayfly setup", path: directory },
-      cause,
-    });
-  }
-  if (await isWritable(directory)) return;
-  throw new MayflyError("root_required", `Cannot write to ${directory}: that needs root`, {
-    details: { remedy: "sudo mayfly setup", path: directory },
+  const made = await makeDirectory(directory).catch((error: unknown) => ({ error }));
+  if (made === undefined && (await isWritable(directory))) return;
+  throw new MayflyError("root_required", `Cannot write to ${directory}: that needs root. Run: ${commandForRoot()}`, {
+    details: { remedy: commandForRoot(), path: directory },
+    cause: made?.error,
   });
+}
+
+/** The one command that root has to run. */
+function commandForRoot(): string {
+  const stateDir = process.env["MAYFLY_STATE_DIR"];
+  const environment = stateDir ? `env MAYFLY_STATE_DIR='${stateDir}' ` : "";
+  return `sudo ${environment}${ownCommand()} setup`;
 }

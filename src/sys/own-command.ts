@@ -1,8 +1,11 @@
-/** How to start this program again. */
+/** How this program is called, for commands that a person is told to type. */
 
-/** The command line's beginning: Bun with its script, or the single-file executable. */
-export function ownCommand(): string[] {
-  const compiled = Bun.main.startsWith("/$bunfs/");
-  if (compiled) return [process.execPath];
-  return [process.execPath, "--no-env-file", "--config=/dev/null", Bun.main];
+import { existsSync } from "node:fs";
+import { basename, join } from "node:path";
+
+/** Absolute path of what started this: the single-file executable, or `mayfly` of the checkout or package. */
+export function ownCommand(): string {
+  if (!/^bun(\.exe)?$/.test(basename(process.execPath))) return process.execPath;
+  const entry = join(import.meta.dir, "../../mayfly");
+  return existsSync(entry) ? entry : "mayfly";
 }
