@@ -21,6 +21,7 @@
 struct cgroup_state cgroup_state;
 
 static int workload_fd = -1, events_fd = -1;
+static bool kernel_frozen;
 static struct {
     int directory;
     bool used, killed;
@@ -174,23 +175,32 @@ int cgroup_signal(int group, pid_t leader, int signal)
     return error ? error : any ? 0 : -ESRCH;
 }
 
+/*
+ * An empty workload is frozen by the flag alone, since nothing is started into it while that is set: thawing a clone of the
+ * base template then costs nothing.
+ */
 int cgroup_freeze(void)
 {
     cgroup_state.frozen = true;
+    if (!read_number(workload_fd, "cgroup.events", "populated ", 1))
+        return 0;
+    kernel_frozen = true;
     return text_write_at(workload_fd, "cgroup.freeze", "1");
 }
 
 int cgroup_thaw(void)
 {
-    int error = text_write_at(workload_fd, "cgroup.freeze", "0");
+    int error = kernel_frozen ? text_write_at(workload_fd, "cgroup.freeze", "0") : 0;
     if (!error)
-        cgroup_state.frozen = false;
+        kernel_frozen = cgroup_state.frozen = false;
     return error;
 }
 
 bool cgroup_is_frozen(void)
 {
     char text[256];
+    if (!kernel_frozen)
+        return cgroup_state.frozen;
     ssize_t length = pread(events_fd, text, sizeof text - 1, 0); /* on the descriptor that is polled: it re-arms it */
     if (length < 0)
         return false;

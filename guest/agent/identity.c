@@ -8,10 +8,12 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "files.h"
+#include "root.h"
 
 #define ADD_ENTROPY _IOW('R', 0x03, int[2]) /* RNDADDENTROPY */
 #define RESEED_GENERATOR _IO('R', 0x07)     /* RNDRESEEDCRNG */
@@ -22,19 +24,57 @@ static char machine_id[2 * IDENTITY_MACHINE_ID_BYTES + 2]; /* empty before the f
 static char hostname[MAX_HOSTNAME_BYTES + 1];
 static bool wrote_hostname, wrote_hosts;
 
+/*
+ * A file of the agent's own root that each identity writes, kept open from the first one on: that is in the template, so a
+ * clone only writes. (Under emulation every kernel path that a clone is the first to take costs milliseconds.)
+ */
+struct kept_file {
+    int fd;
+    size_t length;
+};
+static struct kept_file kept_machine_id = {-1, 0}, kept_hostname = {-1, 0}, kept_hosts = {-1, 0};
+static int random_fd = -1;
+
+/* Writes to the file that is kept open, if it still has its name there. */
+static int write_kept(struct kept_file *kept, const char *path, const char *text, mode_t mode)
+{
+    struct stat status;
+    size_t length = strlen(text);
+    if (root_namespace_fd() >= 0)
+        return files_replace(path, text, mode);
+    if (kept->fd >= 0 && (fstat(kept->fd, &status) || status.st_nlink != 1)) {
+        close(kept->fd);
+        kept->fd = -1;
+    }
+    if (kept->fd < 0) {
+        int error = files_replace(path, text, mode);
+        if (error)
+            return error;
+        kept->fd = files_open(path, O_RDWR, 0);
+        kept->length = length;
+        return kept->fd < 0 ? kept->fd : 0;
+    }
+    if (length < kept->length && ftruncate(kept->fd, (off_t)length))
+        return -errno;
+    kept->length = length;
+    ssize_t n = pwrite(kept->fd, text, length, 0);
+    return n == (ssize_t)length ? 0 : n < 0 ? -errno : -ENOSPC;
+}
+
 static int reseed(const uint8_t *entropy)
 {
     struct {
         int bits, bytes;
         uint8_t pool[IDENTITY_ENTROPY_BYTES];
     } request = {IDENTITY_ENTROPY_BYTES * 8, IDENTITY_ENTROPY_BYTES, {0}};
-    int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC), error = 0;
-    if (fd < 0)
+    int error = 0;
+    if (random_fd < 0)
+        random_fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
+    if (random_fd < 0)
         return -errno;
     memcpy(request.pool, entropy, sizeof request.pool);
-    if (ioctl(fd, ADD_ENTROPY, &request) || ioctl(fd, RESEED_GENERATOR))
+    if (ioctl(random_fd, ADD_ENTROPY, &request) || ioctl(random_fd, RESEED_GENERATOR))
         error = -errno;
-    close(fd);
     memset(&request, 0, sizeof request);
     __asm__ volatile("" : : "r"(&request) : "memory"); /* keep the memset */
     return error;
@@ -60,15 +100,15 @@ int identity_write_files(void)
     int error = 0;
     if (!machine_id[0])
         return 0;
-    error = files_replace("/etc/machine-id", machine_id, 0444);
+    error = write_kept(&kept_machine_id, "/etc/machine-id", machine_id, 0444);
     if (!error && (wrote_hostname || is_missing("/etc/hostname"))) {
-        snprintf(text, sizeof text, "%s\n", hostname);
-        error = files_replace("/etc/hostname", text, 0644);
+        strcat(strcpy(text, hostname), "\n");
+        error = write_kept(&kept_hostname, "/etc/hostname", text, 0644);
         wrote_hostname = true;
     }
     if (!error && (wrote_hosts || is_missing("/etc/hosts"))) {
-        snprintf(text, sizeof text, "127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.1.1\t%s\n", hostname);
-        error = files_replace("/etc/hosts", text, 0644);
+        strcat(strcat(strcpy(text, "127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.1.1\t"), hostname), "\n");
+        error = write_kept(&kept_hosts, "/etc/hosts", text, 0644);
         wrote_hosts = true;
     }
     return error;
@@ -99,9 +139,12 @@ int identity_apply(const struct identity *identity)
     if (error)
         return error;
     strcpy(hostname, identity->hostname);
-    for (int i = 0; i < IDENTITY_MACHINE_ID_BYTES; i++)
-        snprintf(machine_id + 2 * i, 3, "%02x", identity->machine_id[i]);
-    strcat(machine_id, "\n");
+    char *hex = machine_id;
+    for (int i = 0; i < IDENTITY_MACHINE_ID_BYTES; i++) {
+        *hex++ = "0123456789abcdef"[identity->machine_id[i] >> 4];
+        *hex++ = "0123456789abcdef"[identity->machine_id[i] & 15];
+    }
+    strcpy(hex, "\n");
     error = identity_write_files();
     if (!error && memcmp(identity->mac, no_mac, sizeof no_mac))
         error = set_mac(identity->mac);

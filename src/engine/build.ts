@@ -4,7 +4,7 @@ import { MayflyError } from "../contract/errors.ts";
 import type { Shape } from "../contract/machine.ts";
 import { kernelCommandLine } from "../machine/arguments.ts";
 import { fingerprintHash } from "../machine/fingerprint.ts";
-import type { Deadline } from "../sys/deadline.ts";
+import { type Deadline, pause } from "../sys/deadline.ts";
 import { newId } from "../sys/ids.ts";
 import { tailOfFile } from "../sys/process.ts";
 import type { LoadedTemplate, TemplateStore, TemplateWorkspace } from "../template/store.ts";
@@ -12,7 +12,7 @@ import { LIMITS_MS } from "./config.ts";
 import { fingerprintFor, type Host, planFor, tenantGid } from "./host.ts";
 import { identityRequest, newIdentity } from "./identity.ts";
 import { QemuProcess } from "./qemu-process.ts";
-import { runToEnd, WARM_COMMAND } from "./warm-up.ts";
+import { runToEnd, WARM_COMMAND, WARM_HOSTNAME } from "./warm-up.ts";
 
 const CONSOLE_TAIL_BYTES = 4096;
 /** Most bytes of free guest memory that are zeroed before a template is saved: what a boot can have touched and freed. */
@@ -20,6 +20,7 @@ const TRIM_BYTES = 512 * 2 ** 20;
 
 /** Runs of the warm-up command: the second one finds what the first has made. */
 const WARM_ROUNDS = 3;
+const SETTLE_MS = 1500;
 
 /** A parent VM that was booted and whose agent answers. */
 interface BootedParent {
@@ -57,6 +58,8 @@ export async function buildBaseTemplate(
     await parent.agent.sync(deadline);
     await parent.agent.trim(TRIM_BYTES, deadline);
     await parent.agent.freeze(deadline);
+    onStep("letting the guest settle");
+    await settle();
     onStep("saving the template");
     await saveAndQuit(parent, workspace, deadline);
   });
@@ -117,11 +120,19 @@ function bootFailed(error: unknown, consoleTail: string): unknown {
 
 /** Runs what each clone will run, so that caches and lazily made kernel state are in the template. */
 async function warm(agent: AgentClient, deadline: Deadline): Promise<void> {
-  await agent.identity(identityRequest(newIdentity("mayfly")), deadline);
+  await agent.identity(identityRequest(newIdentity(WARM_HOSTNAME)), deadline);
   for (let round = 0; round < WARM_ROUNDS; round++) {
     await agent.ping(deadline);
     await runToEnd(agent, WARM_COMMAND, deadline);
   }
+}
+
+/**
+ * Lets the guest finish what it has deferred (RCU callbacks, work queues, timers): what is pending when a template is saved
+ * runs in every clone. Nothing tells when it is done; a second and a half of idling is enough on a slow machine.
+ */
+function settle(): Promise<void> {
+  return pause(SETTLE_MS);
 }
 
 /** Stops the parent, saves its devices, and lets it quit so that its memory file is complete. */

@@ -101,10 +101,11 @@ export async function cloneFromWarm(
   return { qemu, agent, template, agentClosed };
 }
 
-/** Writes the device state and begins to talk to the agent: its socket has been listening since before QEMU started. */
+/** Begins to talk to the agent, whose socket has been listening since before QEMU started, and writes the device state. */
 export function resumeInto(qemu: QemuProcess, template: LoadedTemplate, deadline: Deadline): Clone {
+  const agent = openAgent(qemu, deadline);
   qemu.loadState(template.deviceState);
-  return { qemu, template, ...openAgent(qemu, deadline) };
+  return { qemu, template, ...agent };
 }
 
 /** Opens the agent's channel and turns its end into a promise. */

@@ -11,7 +11,7 @@ import { LIMITS_MS, type PoolSizes } from "./config.ts";
 import type { Host } from "./host.ts";
 import { identityRequest, newIdentity } from "./identity.ts";
 import type { QemuProcess } from "./qemu-process.ts";
-import { runToEnd, WARM_COMMAND } from "./warm-up.ts";
+import { runToEnd, WARM_COMMAND, WARM_HOSTNAME } from "./warm-up.ts";
 
 /** Refills that may fail one after the other before the pool waits for the next request. */
 const MAX_FAILURES = 3;
@@ -143,7 +143,7 @@ export class Pool {
     const { agent } = clone;
     agent.ready.catch(() => undefined);
     // A throwaway identity: whoever gets the clone applies its own, which the agent enforces after freeze.
-    await qemu.untilExit(agent.identity(identityRequest(newIdentity("warm")), deadline), "warming a clone");
+    await qemu.untilExit(agent.identity(identityRequest(newIdentity(WARM_HOSTNAME)), deadline), "warming a clone");
     await qemu.untilExit(agent.thaw(deadline), "warming a clone");
     await qemu.untilExit(runToEnd(agent, WARM_COMMAND, deadline), "warming a clone");
     await qemu.untilExit(agent.freeze(deadline), "warming a clone");

@@ -4,6 +4,9 @@ import type { ExecSpec } from "../agent/requests.ts";
 import { MayflyError } from "../contract/errors.ts";
 import type { Deadline } from "../sys/deadline.ts";
 
+/** Host name of a guest that is nobody's yet. The shortest there is: a clone's own then never shortens a file. */
+export const WARM_HOSTNAME = "m";
+
 /** Starts a process with a shell, a pipe for output and its end: the path of nearly every first command. */
 export const WARM_COMMAND: ExecSpec = { argv: ["/bin/sh", "-c", "echo"], env: ["PATH=/bin"], killTree: true };
 
