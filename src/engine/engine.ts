@@ -214,8 +214,12 @@ export class LocalEngine implements Engine {
   }
 
   async close(): Promise<void> {
-    await this.parts.pools.closeAll();
-    this.parts.host.records[Symbol.dispose]();
+    const { host, pools, templates, vms } = this.parts;
+    await templates.close();
+    await pools.closeAll();
+    vms.letGo();
+    host.slots.close();
+    host.records[Symbol.dispose]();
     this.parts.close();
   }
 

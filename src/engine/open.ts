@@ -71,8 +71,8 @@ function takeLock(stateDir: string): FileLock {
   });
 }
 
-/** Control group of the daemon's VMs: its own for each state directory. */
-function groupName(stateDir: string): string {
+/** Control group of a daemon's VMs: each state directory has its own. */
+export function groupName(stateDir: string): string {
   if (stateDir === "/var/lib/mayfly") return "mayfly";
   return `mayfly-${createHash("sha256").update(stateDir).digest("hex").slice(0, 8)}`;
 }

@@ -33,6 +33,7 @@ export class QemuProcess {
   #stateFd: number | undefined;
   #qmp: Promise<QmpClient> | undefined;
   #released = false;
+  #letGo = false;
   /** Resolves when it has ended, however. */
   readonly exited: Promise<ChildExit>;
 
@@ -123,6 +124,7 @@ export class QemuProcess {
     session.then(
       (qmp) =>
         qmp.closed.then(() => {
+          if (qemu.#letGo) return;
           foreign.signal(SIGKILL);
           resolve({ exitCode: null, signal: null });
         }),
@@ -205,8 +207,16 @@ export class QemuProcess {
     await this.exited;
   }
 
+  /** Disconnects from it for good: it runs on, its record stays, and its end is no longer seen. */
+  letGo(): void {
+    this.#letGo = true;
+    this.dropStateSocket();
+    this.#qmp?.then((qmp) => qmp.close()).catch(() => undefined);
+    if (!this.#released) this.foreign?.[Symbol.dispose]();
+  }
+
   #release(): void {
-    if (this.#released) return;
+    if (this.#released || this.#letGo) return;
     this.#released = true;
     this.#lastTail = tailOfFile(this.slot.logPath, TAIL_BYTES).replace(NOISE, "");
     this.dropStateSocket();

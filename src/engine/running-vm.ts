@@ -23,6 +23,12 @@ export function openLogs(directory: string, limitBytes: number): OutputLogs {
   };
 }
 
+/** Closes the logs of a VM; what is in them stays. */
+export function closeLogs(logs: OutputLogs | undefined): void {
+  logs?.stdout[Symbol.dispose]();
+  logs?.stderr[Symbol.dispose]();
+}
+
 /** A running VM. */
 export class RunningVm {
   /** The main process; absent in a VM that only execs. */
@@ -68,11 +74,18 @@ export class RunningVm {
       this.#ending = true;
       this.agent.close();
       await this.clone.qemu.kill();
-      this.logs?.stdout[Symbol.dispose]();
-      this.logs?.stderr[Symbol.dispose]();
+      closeLogs(this.logs);
       this.#ended.resolve(how);
     }
     await this.ended;
+  }
+
+  /** Leaves it running for the next daemon. `ended` does not resolve any more. */
+  letGo(): void {
+    this.#ending = true;
+    this.agent.close();
+    this.clone.qemu.letGo();
+    closeLogs(this.logs);
   }
 
   #watch(): void {

@@ -57,7 +57,7 @@ export class Slots {
     this.#lowest = Math.min(this.#lowest, slot.number);
   }
 
-  /** Removes the group of all VMs, which must have ended. */
+  /** Removes the group of all VMs, unless there still are some. */
   close(): void {
     this.cgroups.remove();
   }

@@ -83,7 +83,7 @@ export async function startClone(
         prepared.kind === "warm"
           ? await cloneFromWarm(prepared.clone, request, clock, deadline)
           : await cloneFromTemplate(context.host, template, request, prepared.qemu, clock, deadline);
-      return { clone: limitHost(clone, sizes), path: prepared.kind === "warm" ? "warm" : "pool", clock };
+      return { clone: await limitHost(clone, sizes), path: prepared.kind === "warm" ? "warm" : "pool", clock };
     } catch (error) {
       if (!isDeadOnArrival(error)) throw error;
     }
@@ -91,7 +91,7 @@ export async function startClone(
   using _place = await context.gate.enter();
   const clock = new StageClock(startedMs);
   const clone = await cloneFromTemplate(context.host, template, request, undefined, clock, deadline);
-  return { clone: limitHost(clone, sizes), path: "cold", clock };
+  return { clone: await limitHost(clone, sizes), path: "cold", clock };
 }
 
 /** A QEMU that died while it waited says nothing about the next one. */
@@ -100,9 +100,21 @@ function isDeadOnArrival(error: unknown): boolean {
 }
 
 /** Limits of the QEMU process on the host, set once it is ready so that they do not slow its start. */
-function limitHost(clone: Clone, sizes: Sizes): Clone {
+async function limitHost(clone: Clone, sizes: Sizes): Promise<Clone> {
+  const { qemu } = clone;
   const memoryBytes = sizes.shape.memoryMiB * 2 ** 20 + QEMU_OVERHEAD_BYTES;
   const cpu = sizes.cpus < sizes.shape.vcpus ? { cpuMillis: Math.round(sizes.cpus * 1000) } : {};
-  clone.qemu.slot.cgroup.limit({ memoryBytes, pids: QEMU_PIDS, ...cpu });
-  return clone;
+  try {
+    qemu.slot.cgroup.limit({ memoryBytes, pids: QEMU_PIDS, ...cpu });
+    return clone;
+  } catch (cause) {
+    // The group goes with its QEMU: one that has just ended cannot be limited.
+    const ended = await Promise.race([qemu.exited, Promise.resolve(undefined)]);
+    await qemu.kill();
+    if (ended !== undefined) throw qemu.exitError(ended, "limiting it");
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new MayflyError("system_call_failed", `Cannot limit the memory and CPU of QEMU ${qemu.pid}: ${why}`, {
+      cause,
+    });
+  }
 }

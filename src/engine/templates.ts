@@ -3,7 +3,7 @@ import type { Template, VerifyResult } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import type { Shape } from "../contract/machine.ts";
 import { fingerprintDifferences, fingerprintHash } from "../machine/fingerprint.ts";
-import type { Deadline } from "../sys/deadline.ts";
+import { Deadline } from "../sys/deadline.ts";
 import type { LoadedTemplate, TemplateStore } from "../template/store.ts";
 import { buildBaseTemplate } from "./build.ts";
 import type { Events } from "./events.ts";
@@ -28,6 +28,7 @@ interface Build {
 export class Templates {
   readonly #known = new Map<string, Known>();
   readonly #builds = new Map<string, Build>();
+  readonly #closing = new AbortController();
   /** Called before a template goes, to end its pool. */
   onRemove: (id: string) => Promise<void> = async () => undefined;
   /** Templates that must stay: running clones and pools are on them. */
@@ -96,7 +97,9 @@ export class Templates {
         if (build !== undefined) build.step = step;
         for (const listener of steps) listener(step);
       };
-      const result = this.#buildNow(shape, name, tell, deadline).finally(() => this.#builds.delete(hash));
+      const signals = [this.#closing.signal, ...(deadline.signal === undefined ? [] : [deadline.signal])];
+      const until = Deadline.after(deadline.remainingMs, AbortSignal.any(signals));
+      const result = this.#buildNow(shape, name, tell, until).finally(() => this.#builds.delete(hash));
       build = { result, steps, step: "building a template" };
       this.#builds.set(hash, build);
     }
@@ -119,6 +122,12 @@ export class Templates {
     this.events.emit("template.built", loaded.id, name ?? undefined, { shape, buildMs: loaded.manifest.buildMs });
     await this.#removeExcess(loaded.id);
     return loaded;
+  }
+
+  /** Ends builds under way: their QEMUs would outlive this process. */
+  async close(): Promise<void> {
+    this.#closing.abort();
+    await Promise.allSettled([...this.#builds.values()].map((build) => build.result));
   }
 
   /** Notes that a clone was made from it. Written at most once a minute: it is on the path of every clone. */

@@ -14,7 +14,7 @@ import type { Metrics } from "./metrics.ts";
 import { freeName } from "./names.ts";
 import type { VmRecord } from "./records.ts";
 import { resolveRef } from "./refs.ts";
-import { openLogs, RunningVm, type VmEnd, withEnd } from "./running-vm.ts";
+import { closeLogs, openLogs, RunningVm, type VmEnd, withEnd } from "./running-vm.ts";
 import type { Started } from "./start.ts";
 import { Workload } from "./workload.ts";
 
@@ -132,6 +132,7 @@ export class Vms {
     await using cleanup = new AsyncDisposableStack();
     cleanup.defer(() => clone.qemu.kill());
     const logs = vm.autoRemove ? undefined : this.#openLogs(vm.id);
+    cleanup.defer(() => closeLogs(logs));
     const main = request.command === undefined ? undefined : new Workload(logs, sink);
     const killAtMs = request.timeoutMs === undefined ? null : Date.now() + request.timeoutMs;
     const process =
@@ -167,6 +168,12 @@ export class Vms {
   hold(running: RunningVm): void {
     this.#running.set(running.id, running);
     running.ended.then((end) => this.#ended(running, end));
+  }
+
+  /** Disconnects from all running VMs: the next daemon adopts them. */
+  letGo(): void {
+    for (const running of this.#running.values()) running.letGo();
+    this.#running.clear();
   }
 
   /** Takes over a record of an earlier daemon. */

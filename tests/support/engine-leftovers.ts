@@ -1,0 +1,106 @@
+/** For tests: what an engine has left on the host. */
+import { Database } from "bun:sqlite";
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import { processesMentioning } from "./engine-host.ts";
+
+/** Everything that should not be there, by kind. */
+export interface Leftovers {
+  /** QEMUs beyond those of running VMs and pools, as `pid command`. */
+  processes: string[];
+  /** Directories of QEMUs in the run directory. */
+  directories: string[];
+  /** Control groups of QEMUs. */
+  groups: string[];
+  /** Rows of QEMUs and VMs in the database. */
+  rows: string[];
+  /** What an interrupted publishing or import would leave. */
+  unfinished: string[];
+  /** Descriptors that this process has more than at the mark. */
+  descriptors: string[];
+}
+
+/** When all is well. */
+export const NOTHING_LEFT: Leftovers = {
+  processes: [],
+  directories: [],
+  groups: [],
+  rows: [],
+  unfinished: [],
+  descriptors: [],
+};
+
+/** What there may be. */
+export interface Expected {
+  /** QEMUs of running VMs and of pools. */
+  owned: number;
+  /** VMs that are recorded. */
+  records: number;
+  /** Descriptors of this process; 0: not looked at. */
+  descriptors: number;
+}
+
+/** Where an engine keeps what it has. */
+export interface Places {
+  stateDir: string;
+  runDir: string;
+  group: string;
+}
+
+/** Looks once. */
+export function leftoversOf({ stateDir, runDir, group }: Places, expected: Expected): Leftovers {
+  const { owned } = expected;
+  const beyond = (names: string[], count = owned) => (names.length > count ? names : []);
+  const rows = databaseRows(join(stateDir, "mayfly.db"));
+  const processes = [...processesMentioning(stateDir)].map(
+    ([pid, command]) => `${pid} ${command.slice(0, 40).join(" ")}`,
+  );
+  return {
+    processes: beyond(processes),
+    directories: beyond(namesIn(join(runDir, "q"))),
+    groups: beyond(groupsBelow(group)),
+    rows: [...beyond(rows.qemus), ...beyond(rows.vms, expected.records)],
+    unfinished: ["templates", "images/sha256"].flatMap((name) =>
+      namesIn(join(stateDir, name)).filter((entry) => entry.startsWith(".")),
+    ),
+    descriptors: descriptorsBeyond(expected.descriptors),
+  };
+}
+
+/** Control groups below an engine's own, over all hierarchies, each once. */
+function groupsBelow(group: string): string[] {
+  const tops = ["/sys/fs/cgroup", ...namesIn("/sys/fs/cgroup").map((name) => join("/sys/fs/cgroup", name))];
+  return [...new Set(tops.flatMap((top) => namesIn(join(top, group)).filter((name) => /^q\d+$/.test(name))))];
+}
+
+function databaseRows(path: string): { qemus: string[]; vms: string[] } {
+  const database = new Database(path);
+  try {
+    const rows = (sql: string) =>
+      database
+        .query(sql)
+        .all()
+        .map((row) => JSON.stringify(row));
+    return { qemus: rows("SELECT pid, slot FROM qemus"), vms: rows("SELECT id FROM vms") };
+  } finally {
+    database.close(true);
+  }
+}
+
+function namesIn(directory: string): string[] {
+  try {
+    return readdirSync(directory).sort();
+  } catch {
+    return [];
+  }
+}
+
+/** Descriptors of this process that is, the one with which they are counted left out. */
+export function countDescriptors(): number {
+  return readdirSync("/proc/self/fd").length - 1;
+}
+
+function descriptorsBeyond(count: number): string[] {
+  const now = countDescriptors();
+  return count === 0 || now <= count ? [] : [`${now} instead of ${count}`];
+}

@@ -1,0 +1,189 @@
+/** For tests: an engine over real QEMU with directories of its own, commands run to their end, and what it may leave behind. */
+import { mkdirSync } from "node:fs";
+import type { CreateVmRequest, ExecRequest, Vm } from "../../src/contract/api.ts";
+import type { Shape } from "../../src/contract/machine.ts";
+import type { PoolSizes } from "../../src/engine/config.ts";
+import type { Engine, ExitStatus, OutputSink, ProcessSession } from "../../src/engine/interface.ts";
+import { type OpenOptions, openEngine } from "../../src/engine/open.ts";
+import { Deadline } from "../../src/sys/deadline.ts";
+import { hostArtifacts, newDirectory, noteGroup, plantTemplate, SMALL } from "./engine-host.ts";
+import { countDescriptors, type Leftovers, leftoversOf, NOTHING_LEFT } from "./engine-leftovers.ts";
+
+/** No operation in these tests takes longer on a machine that is busy with other things. */
+export const LIMIT_MS = 40_000;
+
+/** A deadline that no test should reach. */
+export function soon(limitMs = LIMIT_MS): Deadline {
+  return Deadline.after(limitMs);
+}
+
+/** Output of a process, and how it ended. */
+export interface Finished extends ExitStatus {
+  vm: Vm;
+  stdout: string;
+  stderr: string;
+}
+
+/** Keeps what a process prints. */
+export class Output implements OutputSink {
+  readonly #parts: Record<1 | 2, Buffer[]> = { 1: [], 2: [] };
+  readonly #waiters = new Set<() => void>();
+
+  output(channel: 1 | 2, chunk: Uint8Array): undefined {
+    this.#parts[channel].push(Buffer.from(chunk));
+    for (const wake of this.#waiters) wake();
+  }
+
+  get stdout(): string {
+    return Buffer.concat(this.#parts[1]).toString();
+  }
+
+  get stderr(): string {
+    return Buffer.concat(this.#parts[2]).toString();
+  }
+
+  /** Resolves once standard output contains `text`. */
+  async has(text: string, deadline: Deadline = soon()): Promise<void> {
+    while (!this.stdout.includes(text)) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#waiters.add(resolve);
+      await deadline.race(promise, `${JSON.stringify(text)} in the output ${JSON.stringify(this.stdout)}`);
+      this.#waiters.delete(resolve);
+    }
+  }
+}
+
+/** What a {@link TestEngine} is opened with. */
+export interface TestEngineOptions extends Partial<OpenOptions> {
+  /** Templates to start with; the default shape's unless told. */
+  templates?: readonly Shape[];
+  /** Directory that holds both of its directories; a new one unless told. */
+  root?: string;
+}
+
+const NO_POOL: PoolSizes = { blocked: 0, warm: 0 };
+
+/** An engine of one test or one file of tests. */
+export class TestEngine implements AsyncDisposable {
+  #descriptors = 0;
+  #closed = false;
+
+  private constructor(
+    readonly engine: Engine,
+    readonly stateDir: string,
+    readonly runDir: string,
+    readonly group: string,
+  ) {}
+
+  /** Opens one under TCG without a pool, unless told otherwise, with the default shape's template in place. */
+  static async open(options: TestEngineOptions = {}): Promise<TestEngine> {
+    const { templates = [SMALL], root = newDirectory("vms"), ...given } = options;
+    const stateDir = given.stateDir ?? `${root}/state`;
+    const runDir = given.runDir ?? `${root}/run`;
+    mkdirSync(stateDir, { recursive: true, mode: 0o711 });
+    for (const shape of templates) await plantTemplate(stateDir, shape);
+    const group = noteGroup(stateDir);
+    const defaults = { artifacts: hostArtifacts(), pool: NO_POOL, accelerator: "tcg" } as const;
+    const engine = await openEngine({ ...defaults, ...given, stateDir, runDir });
+    const opened = new TestEngine(engine, stateDir, runDir, group);
+    await opened.poolsFull();
+    return opened;
+  }
+
+  /** Closes it and opens another on the same directories; VMs go on meanwhile. */
+  async reopen(options: TestEngineOptions = {}): Promise<TestEngine> {
+    await this.close();
+    return TestEngine.open({ ...options, templates: [], stateDir: this.stateDir, runDir: this.runDir });
+  }
+
+  /** Starts a VM, runs a command in it as its main process to its end, and removes it. */
+  async run(command: string[], request: Partial<CreateVmRequest> = {}, limitMs = LIMIT_MS): Promise<Finished> {
+    const output = new Output();
+    const whole = { autoRemove: true, ...request, command };
+    const { vm, process } = await this.engine.createVm(whole, { deadline: soon(limitMs), sink: output });
+    const status = await finish(process);
+    return { vm, ...status, stdout: output.stdout, stderr: output.stderr };
+  }
+
+  /** A shell script in a VM of its own. @returns what it printed, trimmed. @throws when it fails. */
+  async script(text: string, request: Partial<CreateVmRequest> = {}): Promise<string> {
+    return ok(await this.run(["/bin/sh", "-c", text], request));
+  }
+
+  /** Starts a VM without a main process. */
+  async start(request: CreateVmRequest = {}): Promise<Vm> {
+    return (await this.engine.createVm(request, { deadline: soon() })).vm;
+  }
+
+  /** Runs a command in a running VM to its end. */
+  async exec(ref: string, command: string[], request: Partial<ExecRequest> = {}): Promise<Finished> {
+    const output = new Output();
+    const process = await this.engine.exec(ref, { ...request, command }, output, soon());
+    const status = await finish(process);
+    return { vm: this.engine.getVm(ref), ...status, stdout: output.stdout, stderr: output.stderr };
+  }
+
+  /** A shell script in a running VM. @returns what it printed, trimmed. @throws when it fails. */
+  async shell(ref: string, text: string, request: Partial<ExecRequest> = {}): Promise<string> {
+    return ok(await this.exec(ref, ["/bin/sh", "-c", text], request));
+  }
+
+  /** Ends and removes a VM. */
+  async remove(ref: string): Promise<void> {
+    await this.engine.removeVm(ref, { force: true, deadline: soon() });
+  }
+
+  /** Waits until pools have what they should have. */
+  async poolsFull(deadline: Deadline = soon()): Promise<void> {
+    const full = () =>
+      this.engine.info().pools.every((pool) => pool.blocked === pool.target.blocked && pool.warm === pool.target.warm);
+    while (!full()) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      const stop = this.engine.subscribe((event) => event.type === "pool.refilled" && resolve());
+      await deadline.race(promise, "a full pool").finally(stop);
+    }
+  }
+
+  /** Remembers how many descriptors this process has, for {@link leftBehind}. */
+  markDescriptors(): void {
+    this.#descriptors = countDescriptors();
+  }
+
+  /** What is there besides the VMs that run and what pools hold; equal to {@link NOTHING_LEFT} when all is well. */
+  async leftBehind(): Promise<Leftovers> {
+    const read = () => {
+      const { pools, vms } = this.engine.info();
+      const owned = pools.reduce((sum, pool) => sum + pool.blocked + pool.warm, vms);
+      return leftoversOf(this, { owned, records: this.engine.listVms().length, descriptors: this.#descriptors });
+    };
+    const deadline = soon(3_000);
+    let left = read();
+    while (JSON.stringify(left) !== JSON.stringify(NOTHING_LEFT) && deadline.remainingMs > 0) {
+      await Bun.sleep(10);
+      left = read();
+    }
+    return left;
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.engine.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#closed) return;
+    for (const vm of this.engine.listVms()) await this.remove(vm.id).catch(() => undefined);
+    await this.close();
+  }
+}
+
+async function finish(process: ProcessSession | undefined): Promise<ExitStatus> {
+  if (process === undefined) throw new Error("the VM was started without a process");
+  return soon().race(process.exited, "the end of the command");
+}
+
+function ok({ exitCode, stdout, stderr }: Finished): string {
+  if (exitCode !== 0) throw new Error(`the script ended with ${exitCode}: ${stdout}${stderr}`);
+  return stdout.trim();
+}
