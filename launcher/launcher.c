@@ -51,7 +51,7 @@ struct plan {
     const char *oom_score_adj;
     int namespaces, nice;
     long uid, gid; /* -1: stays */
-    bool merge_memory, clear_env, has_nice;
+    bool no_huge_pages, merge_memory, clear_env, has_nice;
     char **program;
 };
 
@@ -207,6 +207,8 @@ static void parse(struct plan *plan, int argc, char **argv)
     for (; i < argc && strcmp(argv[i], "--"); i++) {
         if (!strcmp(argv[i], "--merge-memory"))
             plan->merge_memory = true;
+        else if (!strcmp(argv[i], "--no-huge-pages"))
+            plan->no_huge_pages = true;
         else if (!strcmp(argv[i], "--clear-env"))
             plan->clear_env = true;
         else if (i + 1 < argc && parse_option(plan, argv[i], argv[i + 1]))
@@ -261,6 +263,8 @@ static void drop_privileges(const struct plan *plan)
 {
     if (plan->merge_memory)
         prctl(SET_MEMORY_MERGE, 1, 0, 0, 0); /* an older kernel has none: then nothing is merged */
+    if (plan->no_huge_pages && prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0))
+        fail(EXIT_CANNOT_RUN, "cannot do without huge pages: %s", strerror(errno));
     if (plan->uid >= 0) {
         if (setgroups(plan->group_count, plan->groups))
             fail(EXIT_CANNOT_RUN, "cannot set %zu groups: %s", plan->group_count, strerror(errno));

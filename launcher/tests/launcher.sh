@@ -26,8 +26,8 @@ skip() {
 }
 
 check 'runs the program' 3 '^a b c$' "$launcher" -- sh -c 'echo a b "$1"; exit 3' sh c
-check 'keeps the pid' 0 '^same$' sh -c '"$0" -- sh -c "test \$\$ = $$ && echo same"; exec "$0" -- sh -c "test \$\$ = $$ && echo same"' "$launcher"
-check 'program not found' 127 'cannot run no-such-program: No such file or directory' "$launcher" -- no-such-program
+check 'keeps the pid' 0 '^same$' sh -c 'exec "$0" -- sh -c "test \$\$ = $$ && echo same"' "$launcher"
+check 'program not found' 127 'cannot run /nowhere/program: No such file or directory' "$launcher" -- /nowhere/program
 check 'program not executable' 126 'cannot run /etc/passwd: Permission denied' "$launcher" -- /etc/passwd
 check 'no program' 126 'no program given' "$launcher" --merge-memory
 check 'unknown option' 126 'unknown option.*--frobnicate' "$launcher" --frobnicate 1 -- true
@@ -50,6 +50,7 @@ check 'unknown limit' 126 'not: COFFEE=1' "$launcher" --rlimit COFFEE=1 -- true
 check 'malformed limit' 126 'rlimit' "$launcher" --rlimit NOFILE=1:2:3 -- true
 check 'no_new_privs' 0 '^NoNewPrivs:[[:space:]]1$' "$launcher" -- cat /proc/self/status
 check 'merge memory, wherever it runs' 0 '' "$launcher" --merge-memory -- true
+check 'no huge pages' 0 'THP_enabled:	0' "$launcher" --no-huge-pages -- grep THP_enabled /proc/self/status
 check 'environment' 0 '^kept new-value$' env KEPT=kept OLD=old-value "$launcher" --setenv OLD=new-value -- \
     sh -c 'echo $KEPT $OLD'
 check 'empty environment' 0 '^ONLY=this$' env LOST=lost "$launcher" --clear-env --setenv ONLY=this -- /usr/bin/env

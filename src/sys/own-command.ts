@@ -1,4 +1,4 @@
-/** How this program is called, for commands that a person is told to type. */
+/** How this program is called: to start it again, and for commands that a person is told to type. */
 
 import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -8,4 +8,10 @@ export function ownCommand(): string {
   if (!/^bun(\.exe)?$/.test(basename(process.execPath))) return process.execPath;
   const entry = join(import.meta.dir, "../../mayfly");
   return existsSync(entry) ? entry : "mayfly";
+}
+
+/** The beginning of a command line that starts this program again: Bun with its script, or the single-file executable. */
+export function ownCommandLine(): string[] {
+  if (Bun.main.startsWith("/$bunfs/")) return [process.execPath];
+  return [process.execPath, "--no-env-file", "--config=/dev/null", Bun.main];
 }
