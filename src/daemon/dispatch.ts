@@ -1,6 +1,7 @@
 /** From a request to its route: matching, authorisation, and errors as problem documents. */
 import { MayflyError } from "../contract/errors.ts";
-import type { RequestListener, StreamAcceptor } from "../sys/http.ts";
+import { nowMs } from "../sys/deadline.ts";
+import type { RequestConnection, RequestListener, StreamAcceptor } from "../sys/http.ts";
 import { BodyTooLarge } from "./body.ts";
 import { log } from "./log.ts";
 import { problemResponse } from "./problem.ts";
@@ -19,12 +20,12 @@ export type Gate = (request: Request) => void;
 /** A listener that answers by the routes. `gate` is asked for all but open routes. */
 export function dispatcher(services: Services, gate: Gate): RequestListener {
   const tree = treeOf(services.routes);
-  return async (request) => {
-    try {
-      return await answer(tree, services, gate, request);
-    } catch (error) {
-      return failure(request, error);
-    }
+  return async (request, connection) => {
+    const startedMs = nowMs();
+    const given = await answer(tree, services, gate, request, connection).catch((error) => failure(request, error));
+    const status = given instanceof Response ? given.status : 101;
+    log("debug", "request", { method: request.method, url: request.url, status, ms: Math.round(nowMs() - startedMs) });
+    return given;
   };
 }
 
@@ -33,13 +34,17 @@ async function answer(
   services: Services,
   gate: Gate,
   request: Request,
+  connection: RequestConnection,
 ): Promise<Response | StreamAcceptor> {
   const url = new URL(request.url);
   const segments = url.pathname.split("/").slice(1);
   const found = find(tree, segments);
   const routes = found?.routes ?? [];
   const route = routes.find(({ method }) => method === request.method);
-  if (route === undefined || !route.open) gate(request);
+  if (route === undefined || !route.open) {
+    gate(request);
+    connection.allowSilence();
+  }
   if (route === undefined)
     throw new NoRoute(request.method, url.pathname, [...new Set(routes.map(({ method }) => method))]);
   return route.run(services, request, url, parameters(route, segments));

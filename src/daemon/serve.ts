@@ -1,4 +1,5 @@
 /** Serves an engine: on a unix socket, and on TCP for those with the token. */
+import { StreamRequest } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import type { Engine } from "../engine/interface.ts";
 import { listeningPath } from "../sys/adopted-listener.ts";
@@ -46,6 +47,7 @@ export async function serve(engine: Engine, options: ServeOptions): Promise<Serv
   if (tcp !== undefined && tcp.token === "") {
     throw new MayflyError("invalid_argument", `Cannot listen on ${tcp.host}:${tcp.port} without a token`);
   }
+  warmUp();
   const operations = new Operations();
   const services: Services = { engine, operations, vmCreations: new IdempotencyKeys(), routes };
   const servers: HttpServer[] = [];
@@ -67,6 +69,11 @@ export async function serve(engine: Engine, options: ServeOptions): Promise<Serv
         .catch(() => undefined);
     },
   };
+}
+
+/** Schemas are compiled at their first use, which takes several milliseconds: they shall not be the first request's. */
+function warmUp(): void {
+  StreamRequest.safeParse({ type: "create", request: { command: ["true"], autoRemove: true } });
 }
 
 /** On the unix socket the file's mode says who may connect. */

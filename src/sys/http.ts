@@ -37,8 +37,14 @@ export type ListenAddress =
   | { host: string; port: number }
   | { inherited: number; path: string; placeholder: string };
 
+/** The connection of a request. */
+export interface RequestConnection {
+  /** Lets this request be silent for as long as it likes. On TCP others are cut after {@link TCP_SILENCE_LIMIT_S}. */
+  allowSilence(): void;
+}
+
 /** Answers one request. @returns a Response, or an acceptor to turn the connection into a message stream. */
-export type RequestListener = (request: Request) => Promise<Response | StreamAcceptor> | Response | StreamAcceptor;
+export type RequestListener = (request: Request, connection: RequestConnection) => Promise<Response | StreamAcceptor>;
 
 /** A running listener. */
 export interface HttpServer {
@@ -56,6 +62,11 @@ const MESSAGE_LIMIT_BYTES = 4 << 20;
 const QUEUE_LIMIT_BYTES = 16 << 20;
 /** {@link MessageStream.drained} resolves when no more than this is queued. */
 const LOW_WATER_BYTES = 128 << 10;
+/**
+ * Seconds of silence after which a connection over TCP is cut, so that strangers cannot hold many open. A WebSocket is pinged before:
+ * a dead peer is noticed by nothing else.
+ */
+const TCP_SILENCE_LIMIT_S = 120;
 /** Longest body of a request: files of any size are streamed, so this is no limit; others are bounded by their routes. */
 const BODY_LIMIT_BYTES = 2 ** 46;
 
@@ -107,14 +118,15 @@ class Peer implements MessageStream {
 }
 
 /**
- * Listens for HTTP/1.1 and WebSocket connections. Connections have no idle time limit: log and event streams are silent
- * for hours, and deadlines are the routes' own. (Bun ignores a limit of 0 for single requests on unix sockets.)
+ * Listens for HTTP/1.1 and WebSocket connections. On unix sockets they have no idle time limit: log and event streams are silent
+ * for hours, and deadlines are the routes' own. (There Bun ignores a limit for single requests, so it has to be the listener's.)
  * @throws `connection_failed` when the address cannot be bound.
  */
 export function serveHttp(address: ListenAddress, listener: RequestListener): HttpServer {
-  const options = serveOptions(listener, "host" in address ? TCP_SILENCE_LIMIT_S : 0);
+  const silenceLimitS = "host" in address ? TCP_SILENCE_LIMIT_S : 0;
+  const options = serveOptions(listener, silenceLimitS);
   // Bun's types know no idle time limit on unix sockets, but Bun has one there, of 10 seconds.
-  const unlimited: typeof options = Object.assign(options, { idleTimeout: 0 });
+  const unlimited: typeof options = Object.assign(options, { idleTimeout: silenceLimitS });
   const on = nameOf(address);
   try {
     const server =
@@ -139,15 +151,12 @@ function nameOf(address: ListenAddress): string {
   return `unix:${"unix" in address ? address.unix : address.path}`;
 }
 
-/** Seconds of silence after which a WebSocket over TCP is ended, unless its client answers pings: a dead peer is noticed by nothing else. */
-const TCP_SILENCE_LIMIT_S = 120;
-
 function serveOptions(listener: RequestListener, silenceLimitS: number) {
   return {
     maxRequestBodySize: BODY_LIMIT_BYTES,
     development: false,
     async fetch(request: Request, server: Server<Connection>): Promise<Response | undefined> {
-      const answer = await listener(request);
+      const answer = await listener(request, { allowSilence: () => silenceLimitS > 0 && server.timeout(request, 0) });
       if (typeof answer !== "function") return answer;
       if (server.upgrade(request, { data: { accept: answer, peer: undefined } })) return undefined;
       return new Response("this address wants a WebSocket\n", { status: 426, headers: { upgrade: "websocket" } });
