@@ -23,8 +23,9 @@ struct cgroup_state cgroup_state;
 static int workload_fd = -1, events_fd = -1;
 static bool kernel_frozen;
 static struct {
-    int directory;
+    int directory, events;
     bool used, killed;
+    bool empty; /* it was seen without processes, and none was started into it since */
 } groups[MAX_GROUPS];
 static int group_count;
 
@@ -34,11 +35,13 @@ static int open_group(int group)
     snprintf(name, sizeof name, "%d", group);
     if (mkdirat(workload_fd, name, 0755) && errno != EEXIST)
         return -errno;
-    int fd = openat(workload_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
+    int directory = openat(workload_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (directory < 0)
         return -errno;
-    groups[group].directory = fd;
+    groups[group].events = openat(directory, "cgroup.events", O_RDONLY | O_CLOEXEC);
+    groups[group].directory = directory;
     groups[group].killed = false;
+    groups[group].empty = true;
     return group;
 }
 
@@ -61,6 +64,7 @@ static int renew_group(int group)
     if (unlinkat(workload_fd, name, AT_REMOVEDIR))
         return -errno;
     close(groups[group].directory);
+    close(groups[group].events);
     return open_group(group);
 }
 
@@ -88,18 +92,22 @@ int cgroup_init(const char **what)
     return 0;
 }
 
-/* The number behind `key` and a space in a file of the directory; `fallback` if it is not there. */
-static uint64_t read_number(int directory, const char *file, const char *key, uint64_t fallback)
+/* The number behind `key` in cgroup.events; reading the descriptor that is polled also re-arms it. */
+static uint64_t read_event(int fd, const char *key, uint64_t fallback)
 {
-    char text[1024];
-    if (text_read_at(directory, file, text, sizeof text) < 0)
+    char text[256];
+    ssize_t length = pread(fd, text, sizeof text - 1, 0);
+    if (length < 0)
         return fallback;
+    text[length] = 0;
     return text_number(text, key, fallback);
 }
 
 bool cgroup_is_populated(int group)
 {
-    return read_number(groups[group].directory, "cgroup.events", "populated ", 1) != 0;
+    if (!groups[group].empty)
+        groups[group].empty = read_event(groups[group].events, "populated ", 1) == 0;
+    return !groups[group].empty;
 }
 
 /* The first group that is free and empty, of those that were killed or of those that were not. */
@@ -118,8 +126,10 @@ int cgroup_acquire(void)
         group = find_free(true);
         group = group < 0 ? make_group() : renew_group(group);
     }
-    if (group >= 0)
+    if (group >= 0) {
         groups[group].used = true;
+        groups[group].empty = false;
+    }
     return group;
 }
 
@@ -182,7 +192,7 @@ int cgroup_signal(int group, pid_t leader, int signal)
 int cgroup_freeze(void)
 {
     cgroup_state.frozen = true;
-    if (!read_number(workload_fd, "cgroup.events", "populated ", 1))
+    if (!read_event(events_fd, "populated ", 1))
         return 0;
     kernel_frozen = true;
     return text_write_at(workload_fd, "cgroup.freeze", "1");
@@ -196,17 +206,7 @@ int cgroup_thaw(void)
     return error;
 }
 
-bool cgroup_is_frozen(void)
-{
-    char text[256];
-    if (!kernel_frozen)
-        return cgroup_state.frozen;
-    ssize_t length = pread(events_fd, text, sizeof text - 1, 0); /* on the descriptor that is polled: it re-arms it */
-    if (length < 0)
-        return false;
-    text[length] = 0;
-    return text_number(text, "frozen ", 0) == 1;
-}
+bool cgroup_is_frozen(void) { return kernel_frozen ? read_event(events_fd, "frozen ", 0) == 1 : cgroup_state.frozen; }
 
 int cgroup_events_fd(void) { return events_fd; }
 
@@ -225,6 +225,15 @@ int cgroup_set_limits(uint64_t memory_bytes, uint64_t pids, uint32_t cpu_millis)
     if (!error)
         error = text_write_at(workload_fd, "cpu.max", cpu);
     return error;
+}
+
+/* The number behind `key` in a file of the directory; `fallback` if it is not there. */
+static uint64_t read_number(int directory, const char *file, const char *key, uint64_t fallback)
+{
+    char text[1024];
+    if (text_read_at(directory, file, text, sizeof text) < 0)
+        return fallback;
+    return text_number(text, key, fallback);
 }
 
 void cgroup_read_usage(struct cgroup_usage *usage)

@@ -40,6 +40,7 @@ static struct {
     volatile int error;
 } child;
 static uint8_t child_stack[CHILD_STACK_BYTES] __attribute__((aligned(64)));
+static int nothing_fd = -1; /* /dev/null, kept open for the next process */
 static char candidate[PATH_MAX + 256];
 
 static void exec_searching(const struct spawn *request)
@@ -212,8 +213,9 @@ static int open_standard(const struct spawn *request, int theirs[3], int ours[3]
     }
     for (int i = 0; i < 3; i++) {
         if (i == 0 && !(request->flags & EXEC_STDIN)) {
-            if ((theirs[0] = open("/dev/null", O_RDONLY | O_CLOEXEC)) < 0)
+            if (nothing_fd < 0 && (nothing_fd = open("/dev/null", O_RDONLY | O_CLOEXEC)) < 0)
                 return -errno;
+            theirs[0] = nothing_fd;
             continue;
         }
         ends[0] = ends[1] = -1;
@@ -232,7 +234,7 @@ static void close_all(int fds[3])
         for (int k = i + 1; k < 3; k++)
             if (fds[k] == fds[i])
                 fds[k] = -1;
-        if (fds[i] >= 0)
+        if (fds[i] >= 0 && fds[i] != nothing_fd)
             close(fds[i]);
     }
 }
