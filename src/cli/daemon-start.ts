@@ -5,7 +5,7 @@ import { type StartOutcome, spawnAnnounced } from "../sys/announced-process.ts";
 import { Deadline } from "../sys/deadline.ts";
 import { runDirectory, stateDirectory } from "../sys/directories.ts";
 import { waitForLock } from "../sys/lock.ts";
-import { ownProgram } from "../sys/own-program.ts";
+import { ownCommandLine } from "../sys/own-command.ts";
 import { makeDirectory } from "../sys/paths.ts";
 
 /** The daemon adopts VMs and looks at its templates before it listens; QEMU is probed the first time. */
@@ -29,7 +29,7 @@ export async function startDaemon<T>(
     if (!isNobodyListening(error)) throw error;
   }
   const logPath = `${await logDirectory(runDir)}/mayflyd.log`;
-  const child = await spawnAnnounced([...ownProgram(), "--json", "daemon", "--ready-fd", "3"], logPath);
+  const child = await spawnAnnounced([...ownCommandLine(), "--json", "daemon", "--ready-fd", "3"], logPath);
   const outcome = await Deadline.after(START_LIMIT_MS).race(child.outcome, "the daemon's start");
   const failure = failureOf(outcome, logPath);
   if (failure === undefined) return attempt();
