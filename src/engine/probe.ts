@@ -39,13 +39,21 @@ export function hostWith(parts: Pick<Host, "config" | "slots" | "records">, prob
   return { ...parts, accelerator, acceleratorReason: reason, qemu, cpuModel: cpuModelFor(accelerator) };
 }
 
-/** Chooses KVM if a guest has run under it (remembered until the next boot of the host or change of QEMU or kernel), else TCG. */
+/** Chooses KVM if a guest has run under it (remembered until the host boots again or one of the artifacts changes), else TCG. */
 export async function chooseAccelerator(parts: Pick<Host, "config" | "slots" | "records">): Promise<AcceleratorProbe> {
   const { config, records } = parts;
   if (config.accelerator !== undefined) {
     return { accelerator: config.accelerator, usable: true, reason: "chosen by configuration" };
   }
-  const key = [bootId(), config.artifacts.kernel.sha256, chooseQemu(config.artifacts.qemu, "kvm")?.path].join(" ");
+  const { kernel, initramfs, launcher } = config.artifacts;
+  const tried = [
+    bootId(),
+    kernel.sha256,
+    initramfs.sha256,
+    launcher.path,
+    chooseQemu(config.artifacts.qemu, "kvm")?.path,
+  ];
+  const key = tried.join(" ");
   const known = readVerdict(records.setting("kvm-probe"), key);
   const kvm = known ?? (await probeKvm(parts));
   if (known === undefined) records.putSetting("kvm-probe", JSON.stringify({ key, probe: kvm }));
