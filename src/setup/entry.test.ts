@@ -153,6 +153,16 @@ describe("./mayfly", () => {
     expect(broken.details.stderrTail).toContain("no Bun");
   });
 
+  test("in an installed package there is nothing to install", async () => {
+    await runTool(["env", `NPM_LOG=${work}/other.log`, `${work}/bin/npm`, "ci"], { cwd: root });
+    await removePath(`${root}/package-lock.json`);
+    for (const word of ["nested", "again"]) expect((await start([word])).stdout.split("\n")).toContain(word);
+    await runTool(["mv", `${root}/node_modules/bun`, `${work}/bun`]);
+    await removePath(`${root}/node_modules`);
+    expect((await start(["hoisted"])).stdout.split("\n")).toContain("hoisted");
+    expect(await installations()).toBe(0);
+  });
+
   test("works in a read-only checkout that is set up", async () => {
     await start([]);
     await runTool(["chmod", "-R", "a-w", root]);

@@ -4,7 +4,7 @@ import { createHash } from "node:crypto";
 import { identityOf, makeDirectory, movePath, removePath, writeText } from "../sys/paths.ts";
 import { publishDirectory, sha256File } from "../sys/publish.ts";
 import { runTool } from "../sys/tool.ts";
-import { AGENT_SOURCES, LAUNCHER_SOURCES, type Sources } from "./guest-sources.ts";
+import type { Sources } from "./guest-sources.ts";
 import type { Step, StepContext } from "./step.ts";
 import type { Workspace } from "./workspace.ts";
 
@@ -24,7 +24,8 @@ export function sourcesId(sources: Sources): string {
 
 /** Step: fills `made.agent` with `artifacts/agent/ID/mayfly-agent`, built from the sources of this Mayfly. */
 export function agentStep(workspace: Workspace): Step {
-  const buildId = sourcesId(AGENT_SOURCES);
+  const sources = workspace.sources.agent;
+  const buildId = sourcesId(sources);
   const path = `${workspace.directory}/agent/${buildId}/${AGENT}`;
   return {
     name: "guest agent",
@@ -34,7 +35,7 @@ export function agentStep(workspace: Workspace): Step {
       return (await identityOf(path)) === undefined ? `${path} is gone` : undefined;
     },
     async run(context) {
-      await build(AGENT_SOURCES, AGENT, path, buildId, context);
+      await build(sources, AGENT, path, buildId, context);
       workspace.made.agent = { path, buildId, sha256: await sha256File(path) };
     },
   };
@@ -42,7 +43,8 @@ export function agentStep(workspace: Workspace): Step {
 
 /** Step: fills `made.launcher` with `artifacts/launcher/ID/mayfly-launcher`. */
 export function launcherStep(workspace: Workspace): Step {
-  const id = sourcesId(LAUNCHER_SOURCES);
+  const sources = workspace.sources.launcher;
+  const id = sourcesId(sources);
   const path = `${workspace.directory}/launcher/${id}/${LAUNCHER}`;
   return {
     name: "launcher",
@@ -52,7 +54,7 @@ export function launcherStep(workspace: Workspace): Step {
       return (await identityOf(path)) === undefined ? `${path} is gone` : undefined;
     },
     async run(context) {
-      await build(LAUNCHER_SOURCES, LAUNCHER, path, id, context);
+      await build(sources, LAUNCHER, path, id, context);
       workspace.made.launcher = { path };
     },
   };

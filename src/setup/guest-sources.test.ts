@@ -1,28 +1,24 @@
 import { describe, expect, test } from "bun:test";
-import { join } from "node:path";
-import { filesBelow, readOptional, removePath, temporaryDirectory, writeText } from "../sys/paths.ts";
+import { filesBelow, removePath, temporaryDirectory, writeText } from "../sys/paths.ts";
 import { sourcesId } from "./guest-programs.ts";
-import { AGENT_SOURCES, LAUNCHER_SOURCES, MODULES_LIST } from "./guest-sources.ts";
+import { embeddedSources, guestSources } from "./guest-sources.ts";
 import { collectModules, dependencies, parseModuleList } from "./modules.ts";
 import { isRecentQemu } from "./qemu-binary.ts";
 import { libraryPackages } from "./unpack.ts";
 import { compareVersions } from "./workspace.ts";
 
-const CHECKOUT = join(import.meta.dir, "../..");
+test("an executable carries every source as it is", async () => {
+  expect(await embeddedSources()).toEqual(await guestSources());
+});
 
-test.each([
-  ["guest/agent", AGENT_SOURCES],
-  ["launcher", LAUNCHER_SOURCES],
-])("every source of %s is embedded as it is", async (directory, sources) => {
-  const names = (await filesBelow(`${CHECKOUT}/${directory}`)).filter((name) =>
-    /^[^/]*(\.c|\.h|\.list|Makefile)$/.test(name),
-  );
-  expect(Object.keys(sources)).toEqual(names);
-  for (const name of names) expect(sources[name]).toBe((await readOptional(`${CHECKOUT}/${directory}/${name}`)) ?? "");
-  for (const included of Object.values(sources)
-    .join("\n")
-    .matchAll(/^#include "([^"]+)"/gm)) {
-    expect(names).toContain(included[1] ?? "");
+test("every header that a source includes is among the sources", async () => {
+  for (const sources of Object.values(await guestSources())) {
+    expect(Object.keys(sources)).toContain("Makefile");
+    for (const included of Object.values(sources)
+      .join("\n")
+      .matchAll(/^#include "([^"]+)"/gm)) {
+      expect(Object.keys(sources)).toContain(included[1] ?? "");
+    }
   }
 });
 
@@ -33,8 +29,9 @@ test("the id of sources changes with any name or byte", () => {
 });
 
 describe("modules", () => {
-  test("the guest's list names what it cannot do without", () => {
-    const paths = parseModuleList(MODULES_LIST)
+  test("the guest's list names what it cannot do without", async () => {
+    const { agent } = await guestSources();
+    const paths = parseModuleList(agent["modules.list"] ?? "")
       .filter(({ isOptional }) => !isOptional)
       .map(({ path }) => path);
     for (const name of ["virtio_mmio", "virtio_console", "virtio_blk", "erofs", "overlay"]) {

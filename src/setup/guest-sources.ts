@@ -1,15 +1,28 @@
-/** The sources of Mayfly's C programs, as they are in the checkout, or as they were when the executable was bundled. */
+/**
+ * The sources of Mayfly's C programs: as they lie beside the program, or, in a single-file executable, as they were when it was
+ * built. The list of those (`guest-sources.gen.ts`) is written by `tests/architecture/generate-guest-sources.ts`.
+ */
 
-import { embedSources } from "../sys/embed.ts" with { type: "macro" };
+import { readSources } from "../sys/checkout.ts";
 
 /** Files by name; a Makefile among them. */
 export type Sources = Readonly<Record<string, string>>;
 
-/** The guest agent's. */
-export const AGENT_SOURCES: Sources = embedSources("guest/agent");
+/** Sources of both programs. */
+export interface GuestSources {
+  agent: Sources;
+  launcher: Sources;
+}
 
-/** The launcher's. */
-export const LAUNCHER_SOURCES: Sources = embedSources("launcher");
+/** Reads the sources. Takes a few milliseconds. */
+export async function guestSources(): Promise<GuestSources> {
+  const agent = readSources("guest/agent");
+  const launcher = readSources("launcher");
+  return agent === undefined || launcher === undefined ? embeddedSources() : { agent, launcher };
+}
 
-/** Names of the kernel modules that the guest loads, one a line; see `parseModuleList`. */
-export const MODULES_LIST: string = AGENT_SOURCES["modules.list"] ?? "";
+/** The sources that a single-file executable carries. */
+export async function embeddedSources(): Promise<GuestSources> {
+  const { AGENT, LAUNCHER } = await import("./guest-sources.gen.ts");
+  return { agent: AGENT, launcher: LAUNCHER };
+}

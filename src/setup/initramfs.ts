@@ -14,7 +14,6 @@ import {
 } from "../sys/paths.ts";
 import { publishDirectory, sha256File } from "../sys/publish.ts";
 import { runTool } from "../sys/tool.ts";
-import { MODULES_LIST } from "./guest-sources.ts";
 import { collectModules, parseModuleList } from "./modules.ts";
 import type { Step, StepContext } from "./step.ts";
 import type { Workspace } from "./workspace.ts";
@@ -80,7 +79,16 @@ export function initramfsStep(workspace: Workspace): Step {
 /** Where the initramfs of the present parts lies: its directory is named after them. */
 function pathFor(workspace: Workspace): string {
   const { kernel, agent } = workspace.made;
-  const parts = [LAYOUT, kernel?.sha256, agent?.sha256, workspace.busyboxPath, MODULES_LIST, DIRECTORIES, LINKS, FILES];
+  const parts = [
+    LAYOUT,
+    kernel?.sha256,
+    agent?.sha256,
+    workspace.busyboxPath,
+    moduleList(workspace),
+    DIRECTORIES,
+    LINKS,
+    FILES,
+  ];
   const id = createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 32);
   return `${workspace.directory}/initramfs/${id}/${FILE_NAME}`;
 }
@@ -110,8 +118,13 @@ async function fill(workspace: Workspace, root: string): Promise<void> {
     await makeLink("busybox", `${root}/bin/${applet}`);
   }
   const tree = `${dirname(kernel.path)}/modules`;
-  const order = await collectModules(tree, parseModuleList(MODULES_LIST), `${root}/lib/modules`);
+  const order = await collectModules(tree, parseModuleList(moduleList(workspace)), `${root}/lib/modules`);
   await writeText(`${root}/lib/modules.list`, order.map((name) => `/lib/modules/${name}\n`).join(""));
+}
+
+/** Text that names the kernel modules a guest loads; it comes with the agent's sources. */
+function moduleList(workspace: Workspace): string {
+  return workspace.sources.agent["modules.list"] ?? "";
 }
 
 /** Packs a tree: sorted names, one time, owner root, no device or inode numbers of this host. */

@@ -2,6 +2,7 @@
 
 import type { Artifacts } from "./artifacts.ts";
 import { artifactsDirectory, readArtifacts } from "./artifacts.ts";
+import { type GuestSources, guestSources } from "./guest-sources.ts";
 
 /** State of one set-up. A step fills its part of `made`. */
 export interface Workspace {
@@ -9,6 +10,8 @@ export interface Workspace {
   /** `STATE/artifacts`. */
   directory: string;
   made: Partial<Artifacts>;
+  /** Of the C programs that are compiled here. */
+  sources: GuestSources;
   /** Path of the static busybox of the guest. */
   busyboxPath: string | undefined;
 }
@@ -16,7 +19,8 @@ export interface Workspace {
 /** A workspace that starts with what an earlier set-up has put in force, if anything. */
 export async function openWorkspace(stateDir: string): Promise<Workspace> {
   const made: Partial<Artifacts> = await readArtifacts(stateDir).catch(() => ({}));
-  return { stateDir, directory: artifactsDirectory(stateDir), made, busyboxPath: undefined };
+  const sources = await guestSources();
+  return { stateDir, directory: artifactsDirectory(stateDir), made, sources, busyboxPath: undefined };
 }
 
 /** The set that has been made. @throws Error if a step has not filled its part: a mistake in the steps' order. */

@@ -1,7 +1,8 @@
 /** How the sources look: sizes, names, and who may touch the outside. The linter checks what it can; this is the rest. */
 
 import { expect, test } from "bun:test";
-import { codeOf, isTest, type Source, sourcesBelow } from "./sources.ts";
+import { generatedModule } from "./generate-guest-sources.ts";
+import { codeOf, isTest, readSource, type Source, sourcesBelow } from "./sources.ts";
 
 const MAX_LINES = 400;
 /** Only src/sys touches the runtime, the processes, sockets and files of the host. */
@@ -51,6 +52,12 @@ test("nothing is left unfinished, no check is switched off", () => {
   const others = [...typescript, ...c].filter(({ path }) => !path.startsWith(self));
   expect(find(others, (line) => UNFINISHED.test(line))).toEqual([]);
   expect(find(others, (line) => ESCAPES.test(line))).toEqual([]);
+});
+
+test("the list of sources that an executable carries is up to date", () => {
+  const remedy = "run: bun tests/architecture/generate-guest-sources.ts";
+  const generated = readSource("src/setup/guest-sources.gen.ts").text;
+  expect(generated === generatedModule() ? "" : remedy).toBe("");
 });
 
 test("nothing sleeps", () => {

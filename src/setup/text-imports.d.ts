@@ -1,0 +1,17 @@
+/** Files that are imported as text, see guest-sources.gen.ts. */
+declare module "*.c" {
+  const text: string;
+  export default text;
+}
+declare module "*.h" {
+  const text: string;
+  export default text;
+}
+declare module "*.list" {
+  const text: string;
+  export default text;
+}
+declare module "*/Makefile" {
+  const text: string;
+  export default text;
+}
