@@ -85,7 +85,7 @@ interface Definition<Path extends string, Query extends z.ZodObject, Body extend
   open?: boolean;
 }
 
-type Handler<Path extends string, Query extends z.ZodObject, Body extends z.ZodType, Result> = (
+type Answering<Path extends string, Query extends z.ZodObject, Body extends z.ZodType, Result> = (
   call: Call<Path, z.output<Query>, z.output<Body>>,
 ) => Promise<Result> | Result;
 
@@ -105,7 +105,7 @@ export function jsonRoute<
     answer: { status: number; description: string; schema: Schema };
     /** Where what was made can be found, from the answer. */
     location?: (answer: z.output<Schema>) => string;
-    handle: Handler<Path, Query, Body, z.output<Schema>>;
+    handle: Answering<Path, Query, Body, z.output<Schema>>;
   },
 ): Route {
   return erase(definition, definition.answer, async (call) => {
@@ -117,7 +117,7 @@ export function jsonRoute<
 
 /** A route without an answer's body (204). */
 export function emptyRoute<Path extends string, Query extends z.ZodObject = NoQuery, Body extends z.ZodType = NoBody>(
-  definition: Definition<Path, Query, Body> & { description: string; handle: Handler<Path, Query, Body, void> },
+  definition: Definition<Path, Query, Body> & { description: string; handle: Answering<Path, Query, Body, void> },
 ): Route {
   return erase(definition, { status: 204, description: definition.description }, async (call) => {
     await definition.handle(call);
@@ -129,7 +129,7 @@ export function emptyRoute<Path extends string, Query extends z.ZodObject = NoQu
 export function contentRoute<Path extends string, Query extends z.ZodObject = NoQuery, Body extends z.ZodType = NoBody>(
   definition: Definition<Path, Query, Body> & {
     answer: { status: number; description: string; content: string; schema?: z.ZodType };
-    handle: Handler<Path, Query, Body, Response>;
+    handle: Answering<Path, Query, Body, Response>;
   },
 ): Route {
   return erase(definition, definition.answer, async (call) => definition.handle(call));
