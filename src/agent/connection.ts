@@ -55,6 +55,7 @@ const ACK_BYTES = 65536;
 /** How long fewer than that may wait, in milliseconds, for a frame that they can go along with. */
 const ACK_DELAY_MS = 10;
 
+/** One connection to an agent: requests and their replies, objects and their streams, until it is lost or closed. */
 export class AgentConnection {
   /** Resolves with what the agent says of itself. */
   readonly ready: Promise<AgentHello>;

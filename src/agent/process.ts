@@ -45,6 +45,7 @@ export function releaseObject(connection: AgentConnection, object: AgentObject, 
   );
 }
 
+/** A process in the guest, started by exec: its streams, its signals and its exit. */
 export class AgentProcess {
   /** The object's id: what {@link AgentProcess.attach} needs after a reconnect. */
   readonly object: number;

@@ -110,6 +110,7 @@ export function encodeSignal(signal: number, tree: boolean): Uint8Array {
     .end();
 }
 
+/** Payload of RESIZE: the size of a terminal in characters. */
 export function encodeResize(rows: number, columns: number): Uint8Array {
   return writer.begin("resize a terminal").u16("rows", rows).u16("columns", columns).end();
 }
@@ -123,6 +124,7 @@ export function encodeFileRead(file: string, offset: number, length: number | un
   return out.u32("flags", 0).string("the path", path(what, file), MAX_PATH).end();
 }
 
+/** Payload of FILE_WRITE. */
 export function encodeFileWrite(file: string, spec: WriteSpec): Uint8Array {
   const what = `write ${quote(file)}`;
   return writer
@@ -151,6 +153,7 @@ export function encodeFileList(file: string, cookie: bigint): Uint8Array {
   return writer.begin(what).u64("the cookie", cookie).string("the path", path(what, file), MAX_PATH).end();
 }
 
+/** Payload of FILE_MKDIR. */
 export function encodeFileMkdir(file: string, parents: boolean, mode: number): Uint8Array {
   const what = `make the directory ${quote(file)}`;
   return writer
@@ -161,6 +164,7 @@ export function encodeFileMkdir(file: string, parents: boolean, mode: number): U
     .end();
 }
 
+/** Payload of FILE_REMOVE. */
 export function encodeFileRemove(file: string, recursive: boolean, missingOk: boolean): Uint8Array {
   const what = `remove ${quote(file)}`;
   return writer
@@ -199,10 +203,12 @@ export function encodeTime(realtimeNs: bigint): Uint8Array {
   return writer.begin("set the time").u64("the time", realtimeNs).end();
 }
 
+/** Payload of TRIM: at most so many bytes are filled. */
 export function encodeTrim(maxBytes: number): Uint8Array {
   return writer.begin("trim free memory").u53("the size", maxBytes).end();
 }
 
+/** Payload of LIMITS: the workload's; what is absent is without limit. */
 export function encodeLimits(spec: LimitSpec): Uint8Array {
   return writer
     .begin("set limits")

@@ -130,6 +130,7 @@ function decodeKnownObject(reader: PayloadReader): KnownObject {
   return { object, kind, ended, inputKept: reader.u53(), outputEnd: reader.u53(), errorEnd: reader.u53() };
 }
 
+/** Payload of EXIT. @throws `agent_protocol_violation`. */
 export function decodeExit(payload: Uint8Array): ExitReport {
   const reader = new PayloadReader(payload, "an exit");
   const code = reader.i32();
@@ -153,14 +154,17 @@ export function decodeExit(payload: Uint8Array): ExitReport {
   return report;
 }
 
+/** Result of EXEC: the pid in the guest. */
 export function decodePid(reader: PayloadReader): number {
   return reader.u32();
 }
 
+/** Result of FILE_READ, before the bytes. */
 export function decodeOpened(reader: PayloadReader): { sizeBytes: number; mode: number } {
   return { sizeBytes: reader.u53(), mode: reader.u32() };
 }
 
+/** A stat, as FILE_STAT gives it and FILE_LIST each entry. */
 export function decodeStat(reader: PayloadReader): FileStat {
   const stat = {
     mode: reader.u32(),
@@ -191,14 +195,17 @@ export function decodeList(reader: PayloadReader): { cookie: bigint; entries: Di
   return { cookie, entries };
 }
 
+/** Result of TIME: both clocks of the guest. */
 export function decodeTime(reader: PayloadReader): { realtimeNs: bigint; monotonicNs: bigint } {
   return { realtimeNs: reader.u64(), monotonicNs: reader.u64() };
 }
 
+/** Result of TRIM: bytes that were filled with zeroes. */
 export function decodeTrim(reader: PayloadReader): number {
   return reader.u53();
 }
 
+/** Result of STATS. */
 export function decodeStats(reader: PayloadReader): GuestStats {
   return {
     memoryTotalBytes: reader.u53(),

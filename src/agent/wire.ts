@@ -82,10 +82,12 @@ export function invalid(message: string): MayflyError {
   return new MayflyError("invalid_argument", message);
 }
 
+/** A little-endian u16; bytes beyond the end count as zero. */
 export function readU16(bytes: Uint8Array, at: number): number {
   return (bytes[at] ?? 0) | ((bytes[at + 1] ?? 0) << 8);
 }
 
+/** A little-endian u32; bytes beyond the end count as zero. */
 export function readU32(bytes: Uint8Array, at: number): number {
   return (readU16(bytes, at) | (readU16(bytes, at + 2) << 16)) >>> 0;
 }
@@ -105,11 +107,13 @@ function writeU16(bytes: Uint8Array, at: number, value: number): void {
   bytes[at + 1] = value >>> 8;
 }
 
+/** Writes a little-endian u32. */
 export function writeU32(bytes: Uint8Array, at: number, value: number): void {
   writeU16(bytes, at, value);
   writeU16(bytes, at + 2, value >>> 16);
 }
 
+/** Writes a little-endian u64 of which a number can hold 53 bits. */
 export function writeU53(bytes: Uint8Array, at: number, value: number): void {
   writeU32(bytes, at, value);
   writeU32(bytes, at + 4, Math.floor(value / 2 ** 32));
