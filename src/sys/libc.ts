@@ -59,6 +59,7 @@ const ERRNO_NAMES: Readonly<Record<number, string>> = {
   95: "EOPNOTSUPP",
   98: "EADDRINUSE",
   110: "ETIMEDOUT",
+  114: "EALREADY",
   122: "EDQUOT",
 };
 
