@@ -1,0 +1,107 @@
+/** Brings up what a run needs: directory, daemons with a template, peers. All of it is undone with the resources. */
+import { chmod, mkdtemp } from "node:fs/promises";
+import type { SystemInfo } from "../src/contract/api.ts";
+import { MayflyError } from "../src/contract/errors.ts";
+import { loadArtifacts } from "../src/setup/artifacts.ts";
+import { stateDirectory } from "../src/sys/directories.ts";
+import { isRoot, removePath } from "../src/sys/paths.ts";
+import { ColdBoots } from "./boot.ts";
+import { findBusybox } from "./bundle.ts";
+import { ECHO } from "./measured-run.ts";
+import type { BenchOptions } from "./options.ts";
+import { linkTemplate, startOwnDaemon } from "./own-daemon.ts";
+import { type Peer, type PeerOptions, preparePeer, RUNTIMES } from "./peers.ts";
+import type { Samples } from "./samples.ts";
+import { type Bench, mayflyCommand } from "./subjects.ts";
+
+/** Warm clones kept; the promises name this number. */
+export const WARM_POOL = 8;
+const BLOCKED_POOL = 4;
+/** On a disk wherever there is one: a template's holes would be filled on tmpfs. */
+const PARENT_DIRECTORY = "/var/tmp";
+
+/** What a scenario tells its user meanwhile. */
+export interface Listener {
+  signal: AbortSignal;
+  /** Something worth knowing, once. */
+  note(text: string): void;
+  /** What is being done now. */
+  progress(step: string): void;
+}
+
+/** Prepares a run. @throws MayflyError `root_required`, `setup_required`, and what starting a daemon throws. */
+export async function prepare(
+  options: BenchOptions,
+  samples: Samples,
+  listener: Listener,
+  resources: AsyncDisposableStack,
+): Promise<{ bench: Bench; info: SystemInfo }> {
+  if (!isRoot()) throw new MayflyError("root_required", "Cannot run the benchmark: its daemons must run as root");
+  const { signal, progress } = listener;
+  const artifactsOf = stateDirectory();
+  const artifacts = await loadArtifacts(artifactsOf);
+  const directory = await mkdtemp(`${PARENT_DIRECTORY}/mayfly-bench-`);
+  resources.defer(() => removePath(directory));
+  // QEMU runs as a user of its own and opens its files by their paths.
+  await chmod(directory, 0o711);
+  progress("starting a daemon");
+  const warmPool = { blocked: 0, warm: options.pool ? WARM_POOL : 0 };
+  const warm = await startOwnDaemon({ directory: `${directory}/warm`, artifactsOf, pool: warmPool, signal });
+  resources.use(warm);
+  const onProgress = (step: string) => progress(`template: ${step}`);
+  const template = await warm.client.templates.build({}, { onProgress, signal });
+  samples.add("template", "build", "ms", template.buildMs);
+  const info = await warm.client.system.info({ signal });
+  const { accelerator } = info;
+  const started = { bench: { options, signal, warm, mayfly: await mayflyCommand() }, info };
+  let blocked: Bench["blocked"];
+  if (options.pool) {
+    const own = `${directory}/blocked`;
+    await linkTemplate(template, warm.stateDir, own);
+    const pool = { blocked: BLOCKED_POOL, warm: 0 };
+    blocked = await startOwnDaemon({ directory: own, artifactsOf, pool, accelerator, signal });
+    resources.use(blocked);
+  }
+  let boots: ColdBoots | undefined;
+  if (options.peers.includes("boot")) {
+    boots = await ColdBoots.open(`${directory}/boot`, artifacts, accelerator);
+    resources.use(boots);
+  }
+  const peers = await preparePeers(options, directory, listener, resources);
+  return { ...started, bench: { ...started.bench, blocked, boots, peers } };
+}
+
+async function preparePeers(
+  { peers: wanted }: BenchOptions,
+  directory: string,
+  { note, progress, signal }: Listener,
+  resources: AsyncDisposableStack,
+): Promise<Peer[]> {
+  const names = RUNTIMES.filter((name) => wanted.includes(name));
+  if (names.length === 0) return [];
+  const busyboxPath = await findBusybox(stateDirectory());
+  if (busyboxPath === undefined) {
+    note(`${names.join(", ")} left out: set-up's busybox is not there`);
+    return [];
+  }
+  const options: PeerOptions = { directory: `${directory}/peers`, busyboxPath, command: ECHO, signal };
+  const peers: Peer[] = [];
+  for (const name of names) {
+    progress(`preparing ${name}`);
+    try {
+      const peer = await preparePeer(name, options, resources);
+      if (peer.note !== undefined) note(`${name} is run ${peer.note}: it does not start otherwise here`);
+      peers.push(peer);
+    } catch (error) {
+      if (signal.aborted) throw error;
+      note(`${name} is left out: ${describe(error)}`);
+    }
+  }
+  return peers;
+}
+
+function describe(error: unknown): string {
+  if (!(error instanceof MayflyError)) return String(error);
+  const last = error.details.stderrTail?.split("\n").at(-1) ?? "";
+  return last === "" ? error.message : `${error.message}: ${last}`;
+}

@@ -1,0 +1,159 @@
+/**
+ * What Mayfly promises of its speed and memory, each with the figure that decides it. docs/PERFORMANCE.md states the same promises.
+ * They hold for Debian's stock QEMU 10.0 and cloud kernel under software emulation on a quiet machine with two cores.
+ */
+import type { Row, Subject, Unit } from "./samples.ts";
+
+/** A number of a report. */
+export interface Figure {
+  subject: Subject;
+  metric: string;
+  statistic: "p50" | "p95" | "p99" | "max";
+}
+
+/** The bound: a number, or a multiple of another figure of the same run. */
+export type Bound = { atMost: number } | { below: number } | { below: number; timesOf: Figure };
+
+/** One promise. */
+export interface PerformancePromise {
+  text: string;
+  figure: Figure;
+  bound: Bound;
+  /** Fewer samples decide nothing. */
+  leastSamples: number;
+}
+
+/** Virtual machines of the daemon whose memory is promised. */
+export const DAEMON_VMS = 50;
+/** Requests at a fixed rate on which the promises of warm clones rest. */
+export const WARM_REQUESTS = 500;
+
+const MB = 1e6;
+const figure = (subject: Subject, metric: string, statistic: Figure["statistic"]): Figure => ({
+  subject,
+  metric,
+  statistic,
+});
+
+const idleMemory = (subject: Subject): PerformancePromise[] => [
+  {
+    text: `An idle VM (${subject}) has at most 15 MB to itself`,
+    figure: figure(subject, "unique-memory", "max"),
+    bound: { atMost: 15 * MB },
+    leastSamples: 5,
+  },
+  {
+    text: `The guest's part of that (${subject}) is at most 1 MB`,
+    figure: figure(subject, "unique-memory-guest", "max"),
+    bound: { atMost: MB },
+    leastSamples: 5,
+  },
+];
+
+/** All promises. */
+export const PROMISES: readonly PerformancePromise[] = [
+  {
+    text: "A warm clone is ready within 5 ms (median)",
+    figure: figure("clone-warm", "ready", "p50"),
+    bound: { atMost: 5 },
+    leastSamples: WARM_REQUESTS,
+  },
+  {
+    text: "A warm clone is ready within 15 ms (99th percentile)",
+    figure: figure("clone-warm", "ready", "p99"),
+    bound: { atMost: 15 },
+    leastSamples: WARM_REQUESTS,
+  },
+  {
+    text: "A clone in a QEMU that was started before is ready within 30 ms (median)",
+    figure: figure("clone-pool", "ready", "p50"),
+    bound: { atMost: 30 },
+    leastSamples: 20,
+  },
+  {
+    text: "A clone with nothing prepared is ready within 65 ms (median)",
+    figure: figure("clone", "ready", "p50"),
+    bound: { atMost: 65 },
+    leastSamples: 20,
+  },
+  {
+    text: "That is less than 3.5 times what runc takes to its first output",
+    figure: figure("clone", "ready", "p50"),
+    bound: { below: 3.5, timesOf: figure("runc", "first-output", "p50") },
+    leastSamples: 20,
+  },
+  {
+    text: "The first output of a warm clone comes in less than 35 ms (95th percentile)",
+    figure: figure("clone-warm", "first-output", "p95"),
+    bound: { below: 35 },
+    leastSamples: WARM_REQUESTS,
+  },
+  {
+    text: "`mayfly run` as a whole takes less than half of `podman run` (medians)",
+    figure: figure("clone-warm", "cli", "p50"),
+    bound: { below: 0.5, timesOf: figure("podman", "cli", "p50") },
+    leastSamples: 20,
+  },
+  {
+    text: "Of 100 clones asked for at once none fails",
+    figure: figure("clone", "burst-failed", "max"),
+    bound: { atMost: 0 },
+    leastSamples: 1,
+  },
+  {
+    text: "The slowest of them is ready within 1.3 times what as many take one after another",
+    figure: figure("clone", "burst-ratio", "max"),
+    bound: { atMost: 1.3 },
+    leastSamples: 1,
+  },
+  ...idleMemory("clone"),
+  ...idleMemory("clone-warm"),
+  {
+    text: `The daemon with ${DAEMON_VMS} VMs takes at most 60 MB`,
+    figure: figure("daemon", `rss-${DAEMON_VMS}-vms`, "max"),
+    bound: { atMost: 60 * MB },
+    leastSamples: 1,
+  },
+];
+
+/** What became of a promise in a run. */
+export interface Verdict {
+  promise: PerformancePromise;
+  outcome: "met" | "not met" | "too few samples" | "not measured";
+  /** Absent when it was not measured. */
+  measured?: number;
+  /** The bound as a number of the same unit. */
+  limit?: number;
+  unit?: Unit;
+  /** Samples behind it. */
+  n: number;
+}
+
+/** Judges every promise by the rows of one run. */
+export function judge(rows: readonly Row[], promises: readonly PerformancePromise[] = PROMISES): Verdict[] {
+  return promises.map((promise) => judgeOne(promise, rows));
+}
+
+function judgeOne(promise: PerformancePromise, rows: readonly Row[]): Verdict {
+  const { bound, leastSamples } = promise;
+  const row = rowOf(promise.figure, rows);
+  if (row === undefined) return { promise, outcome: "not measured", n: 0 };
+  const measured = row[promise.figure.statistic];
+  const known = { promise, measured, unit: row.unit, n: row.n };
+  const limit = limitOf(bound, rows);
+  if (limit === undefined) return { ...known, outcome: "not measured" };
+  if (row.n < leastSamples) return { ...known, limit, outcome: "too few samples" };
+  const isMet = "atMost" in bound ? measured <= limit : measured < limit;
+  return { ...known, limit, outcome: isMet ? "met" : "not met" };
+}
+
+function limitOf(bound: Bound, rows: readonly Row[]): number | undefined {
+  if ("atMost" in bound) return bound.atMost;
+  if (!("timesOf" in bound)) return bound.below;
+  const other = rowOf(bound.timesOf, rows);
+  return other === undefined ? undefined : bound.below * other[bound.timesOf.statistic];
+}
+
+function rowOf({ subject, metric }: Figure, rows: readonly Row[]): Row | undefined {
+  return rows.find((row) => row.subject === subject && row.metric === metric);
+}

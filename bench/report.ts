@@ -1,0 +1,88 @@
+/** A run for people: what it was measured on, all rows, histograms, and what became of the promises. */
+import { formatFacts, formatTable } from "../src/cli/output.ts";
+import type { BenchReport } from "./clone.ts";
+import { histogram } from "./histogram.ts";
+import type { Verdict } from "./promises.ts";
+import type { Row, Samples, Subject, Unit } from "./samples.ts";
+
+const BAR_CHARACTERS = 40;
+const BARS = 12;
+/** Most of the samples are within so many medians; the rest goes into the last bar. */
+const SHOWN_MEDIANS = 3;
+const PICTURES: readonly (readonly [Subject, string, string])[] = [
+  ["clone", "ready", "clone, nothing prepared: request to ready"],
+  ["clone-pool", "ready", "clone in a QEMU started before: request to ready"],
+  ["clone-warm", "ready", "warm clone: request to ready"],
+  ["clone-warm", "first-output", "warm clone: request to first output"],
+  ["runc", "first-output", "runc: start to first output"],
+];
+
+/** A value as people read it. */
+export function formatValue(value: number, unit: Unit): string {
+  if (unit === "ms") return value < 1000 ? `${value.toFixed(value < 10 ? 2 : 1)} ms` : `${(value / 1000).toFixed(2)} s`;
+  if (unit === "bytes") return `${(value / 1e6).toFixed(2)} MB`;
+  if (unit === "per-second") return `${value.toFixed(1)} /s`;
+  return unit === "ratio" ? value.toFixed(2) : String(value);
+}
+
+/** The whole report. */
+export function formatReport(report: BenchReport, samples: Samples, verdicts: readonly Verdict[]): string {
+  return [formatMachine(report), formatRows(report.rows), formatPictures(samples), formatVerdicts(verdicts)].join("\n");
+}
+
+function formatMachine({ host, commit, rows }: BenchReport): string {
+  const peers = Object.entries(host.peers).map(([name, version]) => `${name} ${version}`);
+  const refill = rows.find((row) => row.metric === "refill-rate")?.p50;
+  const rate = host.warmRequestsPerSecond;
+  const facts: [string, string][] = [
+    ["Machine", `${host.cpus} x ${host.cpu}, ${(host.memoryBytes / 1e9).toFixed(1)} GB, load ${host.loadAverage[0]}`],
+    ["System", `${host.os}, Linux ${host.kernel}`],
+    ["Mayfly", `${host.mayfly} (${commit ?? "no checkout"}), Bun ${host.bun}`],
+    ["QEMU", `${host.qemu}, ${host.accelerator}, guest kernel ${host.guestKernel}`],
+    ["Peers", peers.join("; ") || "none"],
+  ];
+  if (rate !== null) {
+    facts.push(["Warm requests", `${rate} a second; the pool can refill ${refill?.toFixed(1) ?? "?"} a second`]);
+  }
+  return formatFacts(facts);
+}
+
+function formatRows(rows: readonly Row[]): string {
+  const cells = rows.map(({ subject, metric, unit, n, ...summary }) => [
+    ...[subject, metric, String(n)],
+    ...[summary.p50, summary.p95, summary.p99, summary.max].map((value) => formatValue(value, unit)),
+  ]);
+  return formatTable(["SUBJECT", "METRIC", "N", "P50", "P95", "P99", "MAX"], cells);
+}
+
+function formatPictures(samples: Samples): string {
+  return PICTURES.map(([subject, metric, title]) => {
+    const values = samples.values(subject, metric);
+    if (values.length === 0) return "";
+    return `${title}\n${formatHistogram(values)}`;
+  })
+    .filter((text) => text !== "")
+    .join("\n");
+}
+
+/** A histogram of milliseconds, indented, whose last bar takes the stragglers. */
+export function formatHistogram(valuesMs: readonly number[]): string {
+  const median = valuesMs.toSorted((a, b) => a - b)[valuesMs.length >> 1] ?? 0;
+  const lines = histogram(valuesMs, { width: BAR_CHARACTERS, bars: BARS, unit: "ms" }, median * SHOWN_MEDIANS);
+  return lines.map((line) => `  ${line}\n`).join("");
+}
+
+/** One line to each promise: the verdict, both numbers. */
+export function formatVerdicts(verdicts: readonly Verdict[]): string {
+  const rows = verdicts.map(({ promise, outcome, measured, limit, unit = "count", n }) => [
+    outcome === "not met" ? "NOT MET" : outcome,
+    promise.text,
+    measured === undefined ? "-" : formatValue(measured, unit),
+    limit === undefined ? "-" : `${"atMost" in promise.bound ? "at most" : "below"} ${formatValue(limit, unit)}`,
+    String(n),
+  ]);
+  const notes = verdicts.some(({ outcome }) => outcome === "too few samples")
+    ? "A promise with too few samples is not judged: more --runs or --requests decide it.\n"
+    : "";
+  return formatTable(["VERDICT", "PROMISE", "MEASURED", "PROMISED", "N"], rows) + notes;
+}

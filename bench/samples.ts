@@ -1,0 +1,69 @@
+/** Samples of a run, the rows made of them, and the file that keeps them as they were measured. */
+import { type Summary, summarize } from "./statistics.ts";
+
+/** What is measured. */
+export type Subject =
+  | "clone"
+  | "clone-pool"
+  | "clone-warm"
+  | "boot"
+  | "template"
+  | "daemon"
+  | "runc"
+  | "crun"
+  | "podman";
+
+/** Units of values: milliseconds, bytes, a number of things, things a second, a quotient. */
+export type Unit = "ms" | "bytes" | "count" | "per-second" | "ratio";
+
+/** One measured value. */
+export interface Sample {
+  subject: Subject;
+  metric: string;
+  unit: Unit;
+  value: number;
+  /** When it was taken, in milliseconds since the run began. */
+  atMs: number;
+}
+
+/** All samples of a subject and metric. */
+export interface Row extends Summary {
+  subject: Subject;
+  metric: string;
+  unit: Unit;
+}
+
+/** Digits kept behind the point. */
+const DIGITS: Readonly<Record<Unit, number>> = { ms: 3, bytes: 0, count: 0, "per-second": 2, ratio: 3 };
+
+/** Collects the samples of a run. */
+export class Samples {
+  readonly #startedMs = performance.now();
+  readonly #samples: Sample[] = [];
+
+  add(subject: Subject, metric: string, unit: Unit, value: number): void {
+    const atMs = Math.round(performance.now() - this.#startedMs);
+    this.#samples.push({ subject, metric, unit, value: Number(value.toFixed(DIGITS[unit])), atMs });
+  }
+
+  /** Values of a subject and metric in the order in which they were measured. */
+  values(subject: Subject, metric: string): number[] {
+    return this.#samples.filter((s) => s.subject === subject && s.metric === metric).map((s) => s.value);
+  }
+
+  /** One row for each subject and metric, in the order of their first samples. */
+  rows(): Row[] {
+    const groups = Map.groupBy(this.#samples, (sample) => `${sample.subject} ${sample.metric}`);
+    return [...groups.values()].flatMap((group) => {
+      const [first] = group;
+      if (first === undefined) return [];
+      const { subject, metric, unit } = first;
+      return [{ subject, metric, unit, ...summarize(group.map((sample) => sample.value)) }];
+    });
+  }
+
+  /** The run as JSON lines: first what `head` says of it, then one line for each sample. */
+  toJsonLines(head: Readonly<Record<string, unknown>>): string {
+    return [head, ...this.#samples].map((line) => `${JSON.stringify(line)}\n`).join("");
+  }
+}
