@@ -1,5 +1,4 @@
 /** The machine that an engine starts VMs on: its QEMU, accelerator and limits, and what a template must match. */
-import { statSync } from "node:fs";
 import type { Accelerator, Fingerprint, QemuBinary, Shape } from "../contract/machine.ts";
 import { kernelCommandLine, type MemoryMode } from "../machine/arguments.ts";
 import { PROFILE } from "../machine/profile.ts";
@@ -61,13 +60,6 @@ export function tenantGid(host: Host): number {
   return host.config.uidBase;
 }
 
-/** Groups that a QEMU needs besides: the one of /dev/kvm under KVM. */
-export function supplementaryGids(accelerator: Accelerator): number[] {
-  if (accelerator !== "kvm") return [];
-  const gid = statSync("/dev/kvm", { throwIfNoEntry: false })?.gid;
-  return gid === undefined || gid === 0 ? [] : [gid];
-}
-
 /** The plan of a QEMU on this host in a slot. */
 export function planFor(
   host: Host,
@@ -81,7 +73,6 @@ export function planFor(
     cpuModel: host.cpuModel,
     uid: slot.uid,
     gid: tenantGid(host),
-    supplementaryGids: supplementaryGids(host.accelerator),
     procsFiles: slot.cgroup.procsFiles,
     ...parts,
   });

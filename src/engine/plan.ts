@@ -14,7 +14,6 @@ export interface PlanInput {
   memoryMode: MemoryMode;
   uid: number;
   gid: number;
-  supplementaryGids: readonly number[];
   procsFiles: readonly string[];
   disks: DiskFiles;
   boot?: BootFiles;
@@ -22,22 +21,23 @@ export interface PlanInput {
 }
 
 /** Descriptor numbers in the child, in the order in which the plan's descriptors are given. */
-export const CHILD_FDS = { qmp: 3, agent: 4, state: 5 } as const;
+export const CHILD_FDS = { qmp: 3, agent: 4, state: 5, kvm: 6 } as const;
 
 /** A process to spawn. */
 export interface QemuPlan {
   command: string[];
   env: Record<string, string>;
+  /** Whether the child gets an open /dev/kvm as its descriptor 6. */
+  opensKvm: boolean;
 }
 
 /** The command of one QEMU process behind the launcher. A plan without `boot` takes its state from its state socket. */
 export function planQemu(input: PlanInput): QemuPlan {
   const { boot, consolePath } = input;
-  const groups = input.supplementaryGids.length > 0 ? ["--groups", input.supplementaryGids.join(",")] : [];
   const launcher = [
     input.artifacts.launcher.path,
     ...input.procsFiles.flatMap((file) => ["--cgroup-procs", file]),
-    ...["--uid", String(input.uid), "--gid", String(input.gid), ...groups],
+    ...["--uid", String(input.uid), "--gid", String(input.gid)],
     ...["--rlimit", "CORE=0", "--rlimit", "NOFILE=1024", "--no-huge-pages"],
   ];
   const qemu = qemuArguments({
@@ -50,10 +50,15 @@ export function planQemu(input: PlanInput): QemuPlan {
     qmpFd: CHILD_FDS.qmp,
     agentFd: CHILD_FDS.agent,
     disks: input.disks,
+    ...(input.accelerator === "kvm" ? { kvmFd: CHILD_FDS.kvm } : {}),
     ...(boot === undefined ? { incomingFd: CHILD_FDS.state } : { boot }),
     ...(consolePath === undefined ? {} : { consolePath }),
   });
-  return { command: [...launcher, "--", input.qemu.path, ...qemu], env: qemuEnvironment(input.qemu) };
+  return {
+    command: [...launcher, "--", input.qemu.path, ...qemu],
+    env: qemuEnvironment(input.qemu),
+    opensKvm: input.accelerator === "kvm",
+  };
 }
 
 /** One malloc arena: each thread's own would keep most of a megabyte for itself. */

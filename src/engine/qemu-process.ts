@@ -8,6 +8,7 @@ import {
   ForeignProcess,
   identifyProcess,
   killChild,
+  openDevice,
   type ProcessIdentity,
   spawnDetached,
   tailOfFile,
@@ -72,7 +73,13 @@ export class QemuProcess {
       const agent = listenUnix(slot.agentPath, 4);
       opened.push(agent);
       const plan = planFor(slot);
-      const child = spawnDetached({ ...plan, descriptors: [qmp, agent, theirs], logPath: slot.logPath });
+      const descriptors = [qmp, agent, theirs];
+      if (plan.opensKvm) {
+        const kvm = openDevice("/dev/kvm");
+        opened.push(kvm);
+        descriptors.push(kvm);
+      }
+      const child = spawnDetached({ ...plan, descriptors, logPath: slot.logPath });
       const identity = identifyProcess(child.pid);
       if (identity === undefined) throw new Error("it ended at once");
       records.addQemu({ identity, slot: slot.number });

@@ -30,6 +30,8 @@ export interface QemuDescription {
   qmpFd: number;
   agentFd: number;
   incomingFd?: number;
+  /** An open /dev/kvm: QEMU's own uid then needs no right to it. */
+  kvmFd?: number;
   boot?: BootFiles;
   /** File that takes the guest's serial console; absent: a ring of 64 KiB in QEMU (QMP ringbuf-read). */
   consolePath?: string;
@@ -74,16 +76,22 @@ function consoleArguments(description: QemuDescription): string[] {
   return ["-chardev", chardev, "-serial", `chardev:${CONSOLE_RING}`];
 }
 
+function acceleratorArguments({ accelerator, kvmFd }: QemuDescription): string[] {
+  if (accelerator === "tcg") return ["-accel", `tcg,tb-size=${TRANSLATION_CACHE_MIB}`];
+  if (kvmFd === undefined) return ["-accel", "kvm"];
+  return ["-add-fd", `fd=${kvmFd},set=1`, "-accel", "kvm,device=/dev/fdset/1"];
+}
+
 /**
  * The arguments of a QEMU process, without the program itself.
  * `send-configuration=off` and `suppress-vmdesc=on` because a saved device state has neither section (QEMU migration/savevm.c).
  */
 export function qemuArguments(description: QemuDescription): string[] {
-  const { accelerator, boot, incomingFd, qemu, shape } = description;
+  const { boot, incomingFd, qemu, shape } = description;
   return [
     ...qemu.firmwarePaths.flatMap((path) => ["-L", path]),
     ...["-M", machineOption(description)],
-    ...["-accel", accelerator === "tcg" ? `tcg,tb-size=${TRANSLATION_CACHE_MIB}` : "kvm"],
+    ...acceleratorArguments(description),
     ...["-cpu", description.cpuModel, "-smp", String(shape.vcpus), "-m", String(shape.memoryMiB)],
     ...["-global", "migration.send-configuration=off"],
     ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],

@@ -59,6 +59,11 @@ export function spawnDetached(request: SpawnRequest): DetachedChild {
   }
 }
 
+/** Opens a device for reading and writing, to hand it to a child. */
+export function openDevice(path: string): number {
+  return openSync(path, "r+");
+}
+
 /** Kills a child of ours that has not been waited for (its pid cannot have been used again). */
 export function killChild(pid: number): void {
   process.kill(pid, "SIGKILL");
