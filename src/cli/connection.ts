@@ -41,19 +41,21 @@ export function openTransport(global: GlobalOptions): Transport {
 
 /** A transport that starts the local daemon and asks again when nobody listened: nothing had been sent then. */
 function startingTransport(transport: Transport): Transport {
-  const orStart = async <T>(attempt: () => Promise<T>): Promise<T> => {
+  const orStart = async <T>(attempt: () => Promise<T>, more: readonly string[] = []): Promise<T> => {
+    const isNobodyThere = (error: unknown) => isNobodyListening(error, more);
     try {
       return await attempt();
     } catch (error) {
-      if (!isNobodyListening(error) || process.env["MAYFLY_NO_START"] === "1") throw error;
+      if (!isNobodyThere(error) || process.env["MAYFLY_NO_START"] === "1") throw error;
     }
     const { startDaemon } = await import("./daemon-start.ts");
-    return startDaemon(attempt, isNobodyListening);
+    return startDaemon(attempt, isNobodyThere);
   };
   return {
     request: (request) =>
       isRepeatable(request) ? orStart(() => transport.request(request)) : transport.request(request),
-    openSocket: (path, events) => orStart(() => transport.openSocket(path, events)),
+    // A stream that breaks during its handshake has asked for nothing yet: its daemon was just ending.
+    openSocket: (path, events) => orStart(() => transport.openSocket(path, events), ["ECONNRESET"]),
     close: () => transport.close(),
   };
 }
@@ -62,8 +64,8 @@ function isRepeatable({ body }: TransportRequest): boolean {
   return body === undefined || typeof body === "string" || body instanceof Uint8Array;
 }
 
-/** Whether an error says that no daemon is there: no socket, or a stale one. */
-export function isNobodyListening(error: unknown): boolean {
+/** Whether an error says that no daemon is there: no socket, a stale one, or one of `more` codes of the system. */
+function isNobodyListening(error: unknown, more: readonly string[]): boolean {
   if (!(error instanceof MayflyError) || error.code !== "daemon_unreachable") return false;
-  return ["ENOENT", "ECONNREFUSED"].includes(String(error.details["systemCode"]));
+  return ["ENOENT", "ECONNREFUSED", ...more].includes(String(error.details["systemCode"]));
 }

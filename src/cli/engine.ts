@@ -4,12 +4,18 @@ import type { Engine } from "../engine/interface.ts";
 import type { AcceleratorProbe } from "../engine/probe.ts";
 
 /** Opens the engine over what set-up has left. @throws MayflyError `setup_required`, and what opening throws. */
-export async function openLocalEngine({ stateDir, runDir }: DaemonOptions): Promise<Engine> {
+export async function openLocalEngine({ stateDir, runDir, pool, accelerator }: DaemonOptions): Promise<Engine> {
   const [{ openEngine }, { loadArtifacts }] = await Promise.all([
     import("../engine/open.ts"),
     import("../setup/artifacts.ts"),
   ]);
-  return openEngine({ stateDir, runDir, artifacts: await loadArtifacts(stateDir) });
+  return openEngine({
+    stateDir,
+    runDir,
+    artifacts: await loadArtifacts(stateDir),
+    ...(pool === undefined ? {} : { pool }),
+    ...(accelerator === undefined ? {} : { accelerator }),
+  });
 }
 
 /** Boots a guest under each accelerator. @throws MayflyError `setup_required`, `qemu_not_found`. */

@@ -57,6 +57,14 @@ describe("run", () => {
     expect(received).toBe(sent ?? "");
   });
 
+  test.each([100_000, 300_000, 700_000])(
+    "nothing of %d bytes is lost when all ends before the reader begins",
+    async (bytes) => {
+      const { stdout } = await fake.shell(`mayfly run -- head -c ${bytes} /dev/zero | (sleep 0.3; wc -c)`);
+      expect(stdout).toBe(`${bytes}\n`);
+    },
+  );
+
   test("a process that does not read its input is no deadlock", async () => {
     const { stdout, exitCode } = await fake.shell(
       "head -c 20000000 /dev/zero | mayfly run -i -- sh -c 'echo done; exit 3'",

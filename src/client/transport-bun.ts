@@ -81,8 +81,14 @@ async function openSocket(
     closed: (cause) => client.channelClosed(cause),
   };
   const deadline = Deadline.after(CONNECT_LIMIT_MS);
-  await deadline.race(client.open(await connect(target, channelEvents, deadline)), `the stream ${path}`);
-  return client;
+  const channel = await connect(target, channelEvents, deadline);
+  try {
+    await deadline.race(client.open(channel), `the stream ${path}`);
+    return client;
+  } catch (error) {
+    channel.close();
+    throw error instanceof MayflyError ? error : unreachable(address, error);
+  }
 }
 
 async function connect({ address }: Target, events: ChannelEvents, deadline: Deadline): Promise<ByteChannel> {

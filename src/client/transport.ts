@@ -86,6 +86,7 @@ const REASONS: Readonly<Record<string, string>> = {
   ENOENT: "there is no such socket, so no daemon has been started",
   ECONNREFUSED: "nobody listens there",
   EACCES: "this user may not open the socket",
+  ECONNRESET: "it ended before it answered",
 };
 
 /** Code of the system's error, e.g. `ENOENT`, of an error or of what caused it. */

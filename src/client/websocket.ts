@@ -77,6 +77,7 @@ export class WebSocketClient implements MessageSocket {
   /** The channel is gone. */
   channelClosed(cause: Error | undefined): void {
     this.#channelEnd = { cause };
+    if (this.#state === "connecting") this.#consume();
     if (this.#paused && this.#received.length > 0) return;
     this.#end(cause);
   }
@@ -219,7 +220,12 @@ export class WebSocketClient implements MessageSocket {
       this.#opened.reject(cause ?? new MayflyError("connection_failed", "The connection ended during the handshake"));
       return;
     }
-    const broken = before === "open" && cause === undefined && this.#channelEnd !== undefined;
-    this.#events.closed(broken ? new MayflyError("connection_failed", "The connection to the daemon broke") : cause);
+    const broken = cause instanceof MayflyError ? cause : this.#channelEnd === undefined ? undefined : brokenBy(cause);
+    this.#events.closed(before === "closing" ? undefined : broken);
   }
+}
+
+function brokenBy(cause: Error | undefined): MayflyError {
+  const reason = cause === undefined ? "it ended in the middle" : cause.message;
+  return new MayflyError("connection_failed", `The connection to the daemon broke: ${reason}`, { cause });
 }

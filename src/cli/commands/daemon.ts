@@ -24,6 +24,13 @@ const OPTIONS = {
   },
   listen: { kind: "value", value: "[HOST:]PORT", summary: "A TCP listener besides; needs a token" },
   "token-file": { kind: "value", value: "FILE", complete: "file", summary: "File with the bearer token for TCP" },
+  pool: { kind: "value", value: "BLOCKED:WARM", summary: "Prepared VMs of the default template, such as 2:4" },
+  accelerator: {
+    kind: "value",
+    value: "NAME",
+    complete: ["kvm", "tcg"],
+    summary: "Instead of the one that a probe finds usable",
+  },
   "log-level": {
     kind: "value",
     value: "LEVEL",
@@ -33,7 +40,7 @@ const OPTIONS = {
   "ready-fd": {
     kind: "value",
     value: "FD",
-    summary: "Descriptor on which a line tells that the daemon is ready, or why not",
+    summary: "Descriptor on which a line tells that the daemon is ready; closed without it when it fails",
   },
 } as const satisfies OptionSpecs;
 
