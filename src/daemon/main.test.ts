@@ -5,6 +5,7 @@ import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { listenUnix } from "../sys/libc.ts";
+import { tryLockFile } from "../sys/lock.ts";
 
 const program = join(import.meta.dir, "../../tests/support/fake-daemon.ts");
 let directory = "";
@@ -85,6 +86,22 @@ test("two at once: the second says which is in its way, and the first goes on", 
   expect(await third.child.exited).toBe(125);
   expect(await third.stderr()).toContain("another daemon answers there");
   expect(await healthy(first.socketPath)).toBe("ok\n");
+});
+
+test("a lock whose holder does not answer is waited for: it may be a daemon that has just been killed", async () => {
+  let held = tryLockFile(join(directory, "mayflyd.lock"));
+  const starting = start();
+  // The daemon waits with the program flock, which is there as soon as it does.
+  const release = setTimeout(() => held?.[Symbol.dispose](), 300);
+  await using daemon = await starting;
+  expect(daemon.ready).toStartWith("ready ");
+  clearTimeout(release);
+  daemon.child.kill("SIGKILL");
+  await daemon.child.exited;
+  held = tryLockFile(join(directory, "mayflyd.lock"));
+  using _kept = held;
+  await using second = await start();
+  expect(await second.stderr()).toContain("code=daemon_running");
 });
 
 test("killed, it leaves a stale socket and lock, which the next one takes over", async () => {

@@ -3,13 +3,17 @@ import { MayflyError } from "../contract/errors.ts";
 import type { Engine } from "../engine/interface.ts";
 import { activationSocket } from "../sys/activation.ts";
 import { Deadline, nowMs } from "../sys/deadline.ts";
-import { tryLockFile } from "../sys/lock.ts";
+import { isAnswered } from "../sys/listening-socket.ts";
+import { tryLockFile, waitForLock } from "../sys/lock.ts";
 import { reportReady } from "../sys/ready.ts";
 import { type DaemonOptions, daemonVersion } from "./config.ts";
 import { log, logError, setLogLevel } from "./log.ts";
 import { problemOf } from "./problem.ts";
 import { type Serving, serve } from "./serve.ts";
 import { checkToken, readToken } from "./token.ts";
+
+/** How long a killed daemon may take to be gone for good, in milliseconds. */
+const DYING_LIMIT_MS = 2_000;
 
 /** Makes the engine: `openEngine` with what it needs from the options. */
 export type EngineOpener = (options: DaemonOptions) => Promise<Engine>;
@@ -40,7 +44,7 @@ export async function runDaemon(options: DaemonOptions, openEngine: EngineOpener
 async function start(options: DaemonOptions, openEngine: EngineOpener, stack: AsyncDisposableStack): Promise<Serving> {
   const startedMs = nowMs();
   const { socketPath, runDir } = options;
-  stack.use(lockRunDirectory(runDir));
+  stack.use(await lockRunDirectory(runDir, socketPath));
   const inherited = activationSocket();
   const tcp = await tcpOptions(options.tcp);
   const engine = await openEngine(options);
@@ -60,13 +64,21 @@ async function start(options: DaemonOptions, openEngine: EngineOpener, stack: As
   return serving;
 }
 
-/** One daemon to a run directory: it owns the sockets there. */
-function lockRunDirectory(runDir: string): Disposable {
+/**
+ * One daemon to a run directory: it owns the sockets there. The lock of one that has just been killed goes a moment after its
+ * socket, so a lock whose holder does not answer is waited for.
+ */
+async function lockRunDirectory(runDir: string, socketPath: string): Promise<Disposable> {
   const path = `${runDir}/mayflyd.lock`;
   const lock = tryLockFile(path);
   if (lock !== undefined) return lock;
-  throw new MayflyError("daemon_running", `Cannot start: another daemon serves ${runDir} (it holds ${path})`, {
-    details: { path },
+  const inTheWay = () =>
+    new MayflyError("daemon_running", `Cannot start: another daemon serves ${runDir} (it holds ${path})`, {
+      details: { path },
+    });
+  if (await isAnswered(socketPath, Deadline.after(DYING_LIMIT_MS))) throw inTheWay();
+  return waitForLock(path, { deadlineMs: DYING_LIMIT_MS }).catch((error: unknown) => {
+    throw error instanceof MayflyError && error.code === "deadline_exceeded" ? inTheWay() : error;
   });
 }
 

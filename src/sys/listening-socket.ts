@@ -26,7 +26,7 @@ export async function freeSocketPath(path: string, deadline: Deadline): Promise<
       details: { path },
     });
   }
-  if (await answers(path, deadline)) {
+  if (await isAnswered(path, deadline)) {
     throw new MayflyError("daemon_running", `Cannot listen on ${path}: another daemon answers there`, {
       details: { path },
     });
@@ -34,7 +34,8 @@ export async function freeSocketPath(path: string, deadline: Deadline): Promise<
   await unlink(path);
 }
 
-async function answers(path: string, deadline: Deadline): Promise<boolean> {
+/** Whether somebody takes connections on a unix socket. */
+export async function isAnswered(path: string, deadline: Deadline): Promise<boolean> {
   const ignore = { data: () => undefined, closed: () => undefined };
   return connectUnix(path, ignore, deadline).then(
     (channel) => {
