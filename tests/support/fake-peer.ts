@@ -190,7 +190,7 @@ export function helloPayload(fields: FakeHello): Buffer {
 
 /** A deadline that no test should reach. */
 export function soon(): Deadline {
-  return Deadline.after(2000);
+  return Deadline.after(10_000);
 }
 
 /** Lets everything that is queued happen. */
