@@ -64,6 +64,6 @@ export function planQemu(input: PlanInput): QemuPlan {
 /** One malloc arena: each thread's own would keep most of a megabyte for itself. */
 function qemuEnvironment(qemu: QemuBinary): Record<string, string> {
   const env: Record<string, string> = { PATH: "/usr/bin:/bin", LC_ALL: "C", MALLOC_ARENA_MAX: "1" };
-  if (qemu.libraryPath !== undefined) env["LD_LIBRARY_PATH"] = qemu.libraryPath;
+  if (qemu.libraryPath) env["LD_LIBRARY_PATH"] = qemu.libraryPath;
   return env;
 }

@@ -18,6 +18,8 @@ export interface QemuArtifact {
   /** `microvm` is Debian's smaller program that runs with KVM only; `lean` one that Mayfly built. */
   kind: "full" | "microvm" | "lean";
   origin: "system" | "prefix" | "environment";
+  /** Directory of library stand-ins for it; empty if it does not run with any. */
+  libraryPath?: string;
   /** Size and time of the file when it was looked at: another file there makes set-up look again. */
   sizeBytes: number;
   mtimeMs: number;
