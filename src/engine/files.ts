@@ -5,21 +5,21 @@ import type { FileStat } from "../contract/api.ts";
 import type { Deadline } from "../sys/deadline.ts";
 
 /** File types by the format bits of st_mode (inode(7)). */
-const TYPES: Readonly<Record<number, FileStat["type"]>> = {
-  2401: "fifo",
-  4802: "character",
-  9604: "directory",
-  14406: "block",
-  16807: "file",
-  21609: "symlink",
-  26411: "socket",
-};
+const TYPES: ReadonlyMap<number, FileStat["type"]> = new Map([
+  [0o010000, "fifo"],
+  [0o020000, "character"],
+  [0o040000, "directory"],
+  [0o060000, "block"],
+  [0o100000, "file"],
+  [0o120000, "symlink"],
+  [0o140000, "socket"],
+]);
 
 /** A stat as REST shows it. */
 export function describeFile(name: string, stat: GuestStat): FileStat {
   return {
     name,
-    type: TYPES[stat.mode & 0o170000] ?? "file",
+    type: TYPES.get(stat.mode & 0o170000) ?? "file",
     mode: stat.mode & 0o7777,
     uid: stat.uid,
     gid: stat.gid,
