@@ -3,7 +3,7 @@ import { Deadline } from "../src/sys/deadline.ts";
 import { measureBurst } from "./burst.ts";
 import { currentCommit, currentLoad, type HostFacts, hostFacts } from "./host-facts.ts";
 import { addRun, runEcho } from "./measured-run.ts";
-import { measureMemory } from "./memory.ts";
+import { type MemoryCase, measureMemory } from "./memory.ts";
 import type { BenchOptions } from "./options.ts";
 import { atFixedRate, pause } from "./pace.ts";
 import { type Listener, prepare, WARM_POOL } from "./prepare.ts";
@@ -25,7 +25,11 @@ const MEMORY_VMS = 8;
 /** What `--json` prints. */
 export interface BenchReport {
   scenario: "clone";
-  host: HostFacts & { peers: Record<string, string>; warmRequestsPerSecond: number | null };
+  host: HostFacts & {
+    /** Version of each peer, and how its command line differs from the plain one, if it does. */
+    peers: Record<string, { version: string; note: string | null }>;
+    warmRequestsPerSecond: number | null;
+  };
   commit: string | null;
   rows: Row[];
 }
@@ -46,7 +50,7 @@ export async function runCloneScenario(
   listener.progress("memory of idle VMs");
   await measureAllMemory(bench, samples);
   const peers = Object.fromEntries(
-    bench.peers.map(({ name, version, note }) => [name, note === undefined ? version : `${version} (${note})`]),
+    bench.peers.map(({ name, version, note }) => [name, { version, note: note ?? null }]),
   );
   const host = { ...(await hostFacts(info, loadAverage)), peers, warmRequestsPerSecond: requestsPerSecond ?? null };
   return { report: { scenario: "clone", host, commit: await currentCommit(), rows: samples.rows() }, samples };
@@ -110,15 +114,15 @@ async function settle({ warm, blocked, signal }: Bench): Promise<void> {
 async function measureAllMemory(bench: Bench, samples: Samples): Promise<void> {
   const { warm, blocked, signal } = bench;
   const few = { count: MEMORY_VMS, whole: false };
-  const cases = [
+  const cases: MemoryCase[] = [
     { daemon: warm, subject: "clone", request: { pool: false }, count: DAEMON_VMS, whole: true },
     ...(blocked === undefined
       ? []
-      : [
+      : ([
           { daemon: blocked, subject: "clone-pool", request: {}, ...few },
           { daemon: warm, subject: "clone-warm", request: {}, ...few },
-        ]),
-  ] as const;
+        ] as const)),
+  ];
   for (const memory of cases) {
     await settle(bench);
     await measureMemory(memory, samples, signal);

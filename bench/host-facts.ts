@@ -46,7 +46,7 @@ export function currentLoad(): number[] {
 }
 
 /** Directory of the checkout that this program runs from; `undefined` for an executable without one. */
-export function checkoutDirectory(): string | undefined {
+function checkoutDirectory(): string | undefined {
   const directory = dirname(import.meta.dir);
   return directory.startsWith("/$bunfs/") ? undefined : directory;
 }

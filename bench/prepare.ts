@@ -12,7 +12,7 @@ import type { BenchOptions } from "./options.ts";
 import { linkTemplate, startOwnDaemon } from "./own-daemon.ts";
 import { type Peer, type PeerOptions, preparePeer, RUNTIMES } from "./peers.ts";
 import type { Samples } from "./samples.ts";
-import { type Bench, mayflyCommand } from "./subjects.ts";
+import type { Bench } from "./subjects.ts";
 
 /** Warm clones kept; the promises name this number. */
 export const WARM_POOL = 8;
@@ -53,7 +53,7 @@ export async function prepare(
   samples.add("template", "build", "ms", template.buildMs);
   const info = await warm.client.system.info({ signal });
   const { accelerator } = info;
-  const started = { bench: { options, signal, warm, mayfly: await mayflyCommand() }, info };
+  const started = { bench: { options, signal, warm }, info };
   let blocked: Bench["blocked"];
   if (options.pool) {
     const own = `${directory}/blocked`;

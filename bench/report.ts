@@ -31,7 +31,7 @@ export function formatReport(report: BenchReport, samples: Samples, verdicts: re
 }
 
 function formatMachine({ host, commit, rows }: BenchReport): string {
-  const peers = Object.entries(host.peers).map(([name, version]) => `${name} ${version}`);
+  const peers = Object.entries(host.peers).map(([name, { version }]) => `${name} ${version}`);
   const refill = rows.find((row) => row.metric === "refill-rate")?.p50;
   const rate = host.warmRequestsPerSecond;
   const facts: [string, string][] = [
@@ -39,7 +39,7 @@ function formatMachine({ host, commit, rows }: BenchReport): string {
     ["System", `${host.os}, Linux ${host.kernel}`],
     ["Mayfly", `${host.mayfly} (${commit ?? "no checkout"}), Bun ${host.bun}`],
     ["QEMU", `${host.qemu}, ${host.accelerator}, guest kernel ${host.guestKernel}`],
-    ["Peers", peers.join("; ") || "none"],
+    ["Peers", peers.join(", ") || "none"],
   ];
   if (rate !== null) {
     facts.push(["Warm requests", `${rate} a second; the pool can refill ${refill?.toFixed(1) ?? "?"} a second`]);

@@ -1,17 +1,19 @@
 /** Samples of a run, the rows made of them, and the file that keeps them as they were measured. */
 import { type Summary, summarize } from "./statistics.ts";
 
-/** What is measured. */
-export type Subject =
-  | "clone"
-  | "clone-pool"
-  | "clone-warm"
-  | "boot"
-  | "template"
-  | "daemon"
-  | "runc"
-  | "crun"
-  | "podman";
+/** What is measured, in the order of reports: ways to start a VM, other runtimes, and what Mayfly needs around its VMs. */
+export const SUBJECTS = [
+  "clone",
+  "clone-pool",
+  "clone-warm",
+  "boot",
+  "runc",
+  "crun",
+  "podman",
+  "daemon",
+  "template",
+] as const;
+export type Subject = (typeof SUBJECTS)[number];
 
 /** Units of values: milliseconds, bytes, a number of things, things a second, a quotient. */
 export type Unit = "ms" | "bytes" | "count" | "per-second" | "ratio";
@@ -51,15 +53,16 @@ export class Samples {
     return this.#samples.filter((s) => s.subject === subject && s.metric === metric).map((s) => s.value);
   }
 
-  /** One row for each subject and metric, in the order of their first samples. */
+  /** One row for each subject and metric: subjects in their order, metrics in that of their first samples. */
   rows(): Row[] {
     const groups = Map.groupBy(this.#samples, (sample) => `${sample.subject} ${sample.metric}`);
-    return [...groups.values()].flatMap((group) => {
+    const rows = [...groups.values()].flatMap((group) => {
       const [first] = group;
       if (first === undefined) return [];
       const { subject, metric, unit } = first;
       return [{ subject, metric, unit, ...summarize(group.map((sample) => sample.value)) }];
     });
+    return rows.toSorted((a, b) => SUBJECTS.indexOf(a.subject) - SUBJECTS.indexOf(b.subject));
   }
 
   /** The run as JSON lines: first what `head` says of it, then one line for each sample. */

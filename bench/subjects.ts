@@ -2,9 +2,7 @@
 import { MayflyError } from "../src/contract/errors.ts";
 import { Deadline } from "../src/sys/deadline.ts";
 import { ownCommand } from "../src/sys/own-command.ts";
-import { exists } from "../src/sys/publish.ts";
 import type { ColdBoots } from "./boot.ts";
-import { checkoutDirectory } from "./host-facts.ts";
 import { addRun, ECHO, runEcho } from "./measured-run.ts";
 import type { BenchOptions } from "./options.ts";
 import type { OwnDaemon } from "./own-daemon.ts";
@@ -30,8 +28,6 @@ export interface Bench {
   blocked: OwnDaemon | undefined;
   peers: readonly Peer[];
   boots: ColdBoots | undefined;
-  /** Command line's beginning of this program, as users type it. */
-  mayfly: readonly string[];
 }
 
 /** All subjects that the options ask for and this machine has. */
@@ -78,8 +74,8 @@ function fromPool({ signal }: Bench, subject: Subject, daemon: OwnDaemon): Taker
 
 /** The whole process `mayfly run`, with the pool or without. */
 function cli(bench: Bench, subject: "clone" | "clone-warm"): Taker {
-  const { mayfly, signal, warm } = bench;
-  const command = [...mayfly, "run", "--rm", ...(subject === "clone" ? ["--no-pool"] : []), "--", ...ECHO];
+  const { signal, warm } = bench;
+  const command = [ownCommand(), "run", "--rm", ...(subject === "clone" ? ["--no-pool"] : []), "--", ...ECHO];
   const env = { MAYFLY_RUN_DIR: warm.runDir, MAYFLY_HOST: "" };
   return {
     name: `${subject} cli`,
@@ -99,10 +95,4 @@ function coldBoot(boots: ColdBoots, signal: AbortSignal): Taker {
       samples.add("boot", "first-output", "ms", firstOutputMs);
     },
   };
-}
-
-/** This program as users start it: the checkout's script where there is one, otherwise as it runs now. */
-export async function mayflyCommand(): Promise<string[]> {
-  const script = `${checkoutDirectory()}/mayfly`;
-  return (await exists(script)) ? [script] : ownCommand();
 }
