@@ -10,7 +10,7 @@ export interface Shape {
 }
 
 /** Memory sizes of templates in MiB; a request is rounded up to one of them and limited inside by a cgroup. */
-export const SHAPE_MEMORY_MIB: readonly number[] = [128, 256, 512, 1024, 2048, 4096, 8192];
+export const SHAPE_MEMORY_MIB: readonly number[] = [96, 128, 256, 512, 1024, 2048, 4096, 8192];
 
 /** vCPU numbers of templates. */
 export const SHAPE_VCPUS: readonly number[] = [1, 2, 4, 8];
