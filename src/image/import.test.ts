@@ -13,7 +13,7 @@ import {
   writeText,
 } from "../sys/paths.ts";
 import { exists, sha256File } from "../sys/publish.ts";
-import { runTool } from "../sys/tool.ts";
+import { findTool, runTool } from "../sys/tool.ts";
 import { importRootfs } from "./import.ts";
 import { detectRootfs } from "./rootfs.ts";
 import { imagesDirectory, listImages, openImage, removeImage, sweepImages } from "./store.ts";
@@ -21,6 +21,7 @@ import { type BuiltEntry, buildTar } from "./tar-builder.ts";
 
 /** Whether this host's kernel reads erofs, so that an image can be compared with what it was made of. */
 const canMountErofs = (await readOptional("/proc/filesystems"))?.includes("\terofs\n") ?? false;
+const canCompareTrees = canMountErofs && findTool("setfattr") !== undefined;
 
 let work = "";
 let stateDir = "";
@@ -94,7 +95,7 @@ async function describeTree(directory: string): Promise<string[]> {
 }
 
 describe.skipIf(!isRoot())("import", () => {
-  test.skipIf(!canMountErofs)("keeps every owner, mode, xattr, hard link, device, link and time", async () => {
+  test.skipIf(!canCompareTrees)("keeps every owner, mode, xattr, hard link, device, link and time", async () => {
     await packEverything();
     const image = await importRootfs({ stateDir, tarballPath: tarball });
     expect(image.manifest.digest).toBe(`sha256:${await sha256File(tarball)}`);
@@ -108,11 +109,13 @@ describe.skipIf(!isRoot())("import", () => {
     });
   });
 
-  test.each([
+  const compressions: [name: string, command: string[], suffix: string][] = [
     ["gzip", ["gzip", "-k"], ".gz"],
     ["xz", ["xz", "-k", "-0"], ".xz"],
     ["zstd", ["zstd", "-q", "-k"], ".zst"],
-  ])("%s gives the same image as the plain tarball", async (_name, command, suffix) => {
+  ];
+  const known = compressions.filter(([name]) => findTool(name) !== undefined);
+  test.each(known)("%s gives the same image as the plain tarball", async (_name, command, suffix) => {
     await writeText(tarball, buildTar([{ name: "a", content: "x".repeat(10_000) }]));
     await runTool([...command, tarball]);
     const packed = await importRootfs({ stateDir, tarballPath: `${tarball}${suffix}` });
