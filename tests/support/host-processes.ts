@@ -56,9 +56,29 @@ const SIGNAL_NUMBERS: Readonly<Record<string, number>> = {
   SIGTERM: 15,
 };
 
-/** A fake engine whose commands run on this host. */
+/** Events that everybody who subscribes to a {@link hostEngine} gets. */
+const GREETING_EVENTS = ["test.one", "other.two", "test.three"];
+
+/** A fake engine whose commands run on this host; with some kept output, and events for each who asks for them. */
 export function hostEngine(): FakeEngine {
   const engine = new FakeEngine();
   engine.script = runOnHost;
+  engine.logChunks = [
+    { channel: 1, chunk: new TextEncoder().encode("first\n") },
+    { channel: 2, chunk: new TextEncoder().encode("second\n") },
+    { channel: 1, chunk: new TextEncoder().encode("third\n") },
+  ];
+  engine.getImage = (ref) =>
+    engine.listImages().find(({ id }) => id === ref) ?? FakeEngine.prototype.getImage.call(engine, ref);
+  const subscribe = engine.subscribe.bind(engine);
+  engine.subscribe = (listener) => {
+    const stop = subscribe(listener);
+    const send = () => {
+      for (const type of GREETING_EVENTS)
+        listener({ type, time: new Date(0).toISOString(), id: "vm_x", attributes: { n: 1 } });
+    };
+    queueMicrotask(send);
+    return stop;
+  };
   return engine;
 }
