@@ -1,4 +1,4 @@
-/** Memory of VMs that have run a command and then been idle for two seconds, and of their daemon. */
+/** Memory of VMs that have been idle for two seconds, before and after their first command, and of their daemon. */
 import type { CreateVmRequest, Vm } from "../src/contract/api.ts";
 import { Deadline } from "../src/sys/deadline.ts";
 import { availableMemoryBytes } from "../src/sys/host.ts";
@@ -23,32 +23,34 @@ export interface MemoryCase {
 }
 
 /**
- * Starts VMs, runs `echo hi` in each, leaves them alone, and asks the daemon for what each has to itself. With `whole`, also the
- * daemon's resident memory, and by how much less memory the host has available for each VM than before.
+ * Starts VMs, leaves them alone, and asks the daemon for what each has to itself (`unique-memory`, `unique-memory-guest`); then the
+ * same after `echo hi` in each (`-used`). With `whole`, then also the daemon's resident memory, and by how much less memory the
+ * host has available for each VM than before.
  */
 export async function measureMemory(memory: MemoryCase, samples: Samples, signal: AbortSignal): Promise<void> {
   const { daemon, subject, count, whole } = memory;
   const { vms: api, system } = daemon.client;
   const vms: Vm[] = [];
+  const noteIdle = async (suffix: string) => {
+    await pause(IDLE_MS, signal);
+    for (const { id } of vms) {
+      const stats = await api.stats(id, { signal });
+      samples.add(subject, `unique-memory${suffix}`, "bytes", stats.uniqueMemoryBytes);
+      samples.add(subject, `unique-memory-guest${suffix}`, "bytes", stats.guestUniqueMemoryBytes);
+    }
+  };
   try {
     const availableBefore = availableMemoryBytes();
     for (let index = 0; index < count; index += 1) {
       await daemon.pools.untilFull(Deadline.after(LIMIT_MS, signal));
-      const vm = await api.create(memory.request, { signal });
-      vms.push(vm);
-      await api.execToEnd(vm.id, { command: [...ECHO] }, { signal });
+      vms.push(await api.create(memory.request, { signal }));
     }
-    await pause(IDLE_MS, signal);
-    if (whole) {
-      const perVm = (availableBefore - availableMemoryBytes()) / count;
-      samples.add(subject, "host-memory", "bytes", perVm);
-      samples.add("daemon", `rss-${count}-vms`, "bytes", (await system.info({ signal })).daemonRssBytes);
-    }
-    for (const { id } of vms) {
-      const stats = await api.stats(id, { signal });
-      samples.add(subject, "unique-memory", "bytes", stats.uniqueMemoryBytes);
-      samples.add(subject, "unique-memory-guest", "bytes", stats.guestUniqueMemoryBytes);
-    }
+    await noteIdle("");
+    for (const { id } of vms) await api.execToEnd(id, { command: [...ECHO] }, { signal });
+    await noteIdle("-used");
+    if (!whole) return;
+    samples.add(subject, "host-memory", "bytes", (availableBefore - availableMemoryBytes()) / count);
+    samples.add("daemon", `rss-${count}-vms`, "bytes", (await system.info({ signal })).daemonRssBytes);
   } finally {
     await removeAll(daemon.client, vms);
   }
