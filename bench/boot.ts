@@ -10,7 +10,7 @@ import { execSpec } from "../src/engine/exec-spec.ts";
 import { fingerprintFor, type Host, tenantGid } from "../src/engine/host.ts";
 import { identityRequest, newIdentity } from "../src/engine/identity.ts";
 import { DEFAULT_SHAPE } from "../src/engine/pools.ts";
-import { hostWith } from "../src/engine/probe.ts";
+import { hostTscKHz, hostWith } from "../src/engine/probe.ts";
 import { Records } from "../src/engine/records.ts";
 import { Slots } from "../src/engine/slots.ts";
 import { fingerprintHash } from "../src/machine/fingerprint.ts";
@@ -42,7 +42,8 @@ export class ColdBoots implements Disposable {
     for (const path of [directory, runDir]) await makeDirectory(path, 0o711);
     const config = { ...CONFIG_DEFAULTS, stateDir: directory, runDir, artifacts, accelerator };
     const slots = new Slots(runDir, config.uidBase, `mayfly-bench-${process.pid}`);
-    const parts = { config, slots, records: new Records(`${directory}/mayfly.db`) };
+    const records = new Records(`${directory}/mayfly.db`);
+    const parts = { config, slots, records, tscKHz: await hostTscKHz(records) };
     const host = hostWith(parts, { accelerator, usable: true, reason: "as the daemons" });
     mkdirSync(`${directory}/templates`, { recursive: true, mode: 0o711 });
     return new ColdBoots(host, new TemplateStore(directory));

@@ -82,7 +82,7 @@ export async function bootParent(
   const boot = {
     kernelPath: artifacts.kernel.path,
     initramfsPath: artifacts.initramfs.path,
-    commandLine: kernelCommandLine(host.accelerator),
+    commandLine: kernelCommandLine(host.accelerator, host.tscKHz),
   };
   const qemu = QemuProcess.spawn(host.slots, host.records, (slot) => {
     const parts = { shape, memoryPath: workspace.memoryPath, memoryMode: "shared" as const, disks: {}, boot };

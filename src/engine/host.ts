@@ -18,7 +18,12 @@ export interface Host {
   acceleratorReason: string;
   qemu: QemuBinary;
   cpuModel: string;
+  /** Rate of the host's time stamp counter, which guests see under TCG. */
+  tscKHz: number;
 }
+
+/** What is known of a host before its accelerator. */
+export type HostParts = Pick<Host, "config" | "slots" | "records" | "tscKHz">;
 
 /** `max` under TCG (software has no host CPU to match), the host's own under KVM. */
 export function cpuModelFor(accelerator: Accelerator): string {
@@ -51,7 +56,7 @@ export function fingerprintFor(host: Host, shape: Shape): Fingerprint {
     vcpus: shape.vcpus,
     kernelSha256: artifacts.kernel.sha256,
     initramfsSha256: artifacts.initramfs.sha256,
-    kernelCommandLine: kernelCommandLine(host.accelerator),
+    kernelCommandLine: kernelCommandLine(host.accelerator, host.tscKHz),
   };
 }
 

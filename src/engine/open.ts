@@ -14,7 +14,7 @@ import { Images } from "./images.ts";
 import type { Engine } from "./interface.ts";
 import { Metrics } from "./metrics.ts";
 import { Pools } from "./pools.ts";
-import { chooseAccelerator, hostWith } from "./probe.ts";
+import { chooseAccelerator, hostTscKHz, hostWith } from "./probe.ts";
 import { Records } from "./records.ts";
 import { Slots } from "./slots.ts";
 import { Templates } from "./templates.ts";
@@ -37,7 +37,7 @@ export async function openEngine(options: OpenOptions): Promise<Engine> {
   const lock = opening.use(takeLock(config.stateDir));
   const records = opening.use(new Records(join(config.stateDir, "mayfly.db")));
   const slots = new Slots(config.runDir, config.uidBase, groupName(config.stateDir));
-  const base = { config, slots, records };
+  const base = { config, slots, records, tscKHz: await hostTscKHz(records) };
   // Slots of QEMUs that still run must not be given to the probe's.
   const reserved = records.qemus().map((qemu) => slots.reserve(qemu.slot));
   const host = hostWith(base, await chooseAccelerator(base));

@@ -9,10 +9,11 @@ import { fingerprintHash } from "../machine/fingerprint.ts";
 import { Deadline } from "../sys/deadline.ts";
 import { newId } from "../sys/ids.ts";
 import { bootId } from "../sys/process.ts";
+import { measureTscKHz } from "../sys/tsc.ts";
 import { TemplateStore } from "../template/store.ts";
 import { bootParent, builderUid } from "./build.ts";
 import { type EngineConfig, LIMITS_MS } from "./config.ts";
-import { chooseQemu, cpuModelFor, fingerprintFor, type Host, tenantGid } from "./host.ts";
+import { chooseQemu, cpuModelFor, fingerprintFor, type Host, type HostParts, tenantGid } from "./host.ts";
 import { Records } from "./records.ts";
 import { Slots } from "./slots.ts";
 
@@ -28,7 +29,7 @@ export interface AcceleratorProbe {
 }
 
 /** The host with an accelerator chosen, or @throws `qemu_not_found` when no QEMU runs with it. */
-export function hostWith(parts: Pick<Host, "config" | "slots" | "records">, probe: AcceleratorProbe): Host {
+export function hostWith(parts: HostParts, probe: AcceleratorProbe): Host {
   const { accelerator, reason } = probe;
   const qemu = chooseQemu(parts.config.artifacts.qemu, accelerator);
   if (qemu === undefined) {
@@ -39,8 +40,17 @@ export function hostWith(parts: Pick<Host, "config" | "slots" | "records">, prob
   return { ...parts, accelerator, acceleratorReason: reason, qemu, cpuModel: cpuModelFor(accelerator) };
 }
 
+/** The rate of the host's time stamp counter, measured once for each boot of the host: it is part of fingerprints. */
+export async function hostTscKHz(records: Records): Promise<number> {
+  const [boot, known] = records.setting("tsc-khz")?.split(" ") ?? [];
+  if (boot === bootId()) return Number(known);
+  const measured = await measureTscKHz();
+  records.putSetting("tsc-khz", `${bootId()} ${measured}`);
+  return measured;
+}
+
 /** Chooses KVM if a guest has run under it (remembered until the host boots again or one of the artifacts changes), else TCG. */
-export async function chooseAccelerator(parts: Pick<Host, "config" | "slots" | "records">): Promise<AcceleratorProbe> {
+export async function chooseAccelerator(parts: HostParts): Promise<AcceleratorProbe> {
   const { config, records } = parts;
   if (config.accelerator !== undefined) {
     return { accelerator: config.accelerator, usable: true, reason: "chosen by configuration" };
@@ -68,7 +78,7 @@ function readVerdict(text: string | undefined, key: string): AcceleratorProbe | 
 }
 
 /** Boots the guest kernel under KVM up to the agent's hello. */
-async function probeKvm(parts: Pick<Host, "config" | "slots" | "records">): Promise<AcceleratorProbe> {
+async function probeKvm(parts: HostParts): Promise<AcceleratorProbe> {
   const no = (reason: string): AcceleratorProbe => ({ accelerator: "kvm", usable: false, reason });
   const closed = deviceProblem("/dev/kvm");
   if (closed !== undefined) return no(closed);
@@ -120,7 +130,7 @@ export async function probeAccelerators(config: EngineConfig): Promise<Accelerat
   try {
     using records = new Records(join(directory, "mayfly.db"));
     const slots = new Slots(directory, config.uidBase, `mayfly-probe-${process.pid}`);
-    const parts = { config, slots, records };
+    const parts = { config, slots, records, tscKHz: await hostTscKHz(records) };
     const kvm = await probeKvm(parts);
     const tcg = await bootOnce(hostWith(parts, { accelerator: "tcg", usable: true, reason: "" })).then(
       (ms): AcceleratorProbe => ({

@@ -113,10 +113,12 @@ const LEAN = "lsm=capability audit=0 psi=0 nowatchdog cgroup_no_v1=all sysctl.vm
 /**
  * The guest kernel's command line.
  * `tsc_early_khz`: without it the TSC calibration fails in about one boot of ten under TCG and the kernel hangs in its
- * delay loop; QEMU's TCG TSC runs at 1 GHz. `reboot=t panic=-1`: a panic becomes a triple fault, which ends QEMU.
+ * delay loop. QEMU's TCG shows guests the host's counter, so it has to be the host's rate: with another the guest's clock runs
+ * wrong by their ratio. `reboot=t panic=-1`: a panic becomes a triple fault, which ends QEMU.
  * `mitigations=off` under TCG only: the guest's mitigations are about a CPU that it does not run on.
+ * @param tscKHz rate of the host's time stamp counter.
  */
-export function kernelCommandLine(accelerator: Accelerator): string {
+export function kernelCommandLine(accelerator: Accelerator, tscKHz: number): string {
   const common = `console=ttyS0 quiet loglevel=4 reboot=t panic=-1 no_timer_check tsc=reliable ${LEAN}`;
-  return accelerator === "tcg" ? `${common} tsc_early_khz=1000000 mitigations=off` : common;
+  return accelerator === "tcg" ? `${common} tsc_early_khz=${tscKHz} mitigations=off` : common;
 }
