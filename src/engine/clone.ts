@@ -7,6 +7,7 @@ import { MayflyError } from "../contract/errors.ts";
 import type { DiskFiles } from "../machine/profile.ts";
 import type { Deadline } from "../sys/deadline.ts";
 import type { LoadedTemplate } from "../template/store.ts";
+import { QEMU_OVERHEAD_BYTES, QEMU_PIDS } from "./config.ts";
 import { cloneMemoryMode, type Host, planFor } from "./host.ts";
 import { applyIdentity, type GuestLimits, type Identity, type RootSpec } from "./identity.ts";
 import { QemuProcess } from "./qemu-process.ts";
@@ -38,14 +39,15 @@ export interface WarmClone extends Clone {
 /** Spawns a QEMU that blocks on its state socket. */
 export function spawnBlocked(host: Host, template: LoadedTemplate, disks: DiskFiles): QemuProcess {
   const { memoryMiB, vcpus } = template.manifest.fingerprint;
-  return QemuProcess.spawn(host.slots, host.records, (slot) =>
-    planFor(host, slot, {
+  return QemuProcess.spawn(host.slots, host.records, (slot) => {
+    slot.cgroup.limit({ memoryBytes: memoryMiB * 2 ** 20 + QEMU_OVERHEAD_BYTES, pids: QEMU_PIDS });
+    return planFor(host, slot, {
       shape: { memoryMiB, vcpus },
       memoryPath: template.memoryPath,
       memoryMode: cloneMemoryMode(host.qemu),
       disks,
-    }),
-  );
+    });
+  });
 }
 
 /**

@@ -54,5 +54,8 @@ export const LIMITS_MS = {
 /** Memory that QEMU itself may use beside the guest's, in bytes; part of the VM's memory limit. */
 export const QEMU_OVERHEAD_BYTES = 192 * 2 ** 20;
 
+/** Threads of one QEMU at most: its vCPUs, main loop, I/O workers. */
+export const QEMU_PIDS = 128;
+
 /** Memory of a VM that asks for none, in bytes. */
 export const DEFAULT_MEMORY_BYTES = 128 * 2 ** 20;

@@ -23,6 +23,7 @@ import type { Images } from "./images.ts";
 import type { Engine, OutputSink, ProgressOptions } from "./interface.ts";
 import { attachWithLogs, readLogs } from "./logs.ts";
 import type { Metrics } from "./metrics.ts";
+import type { Pool } from "./pool.ts";
 import type { Pools } from "./pools.ts";
 import { sizesOf, startClone } from "./start.ts";
 import type { Templates } from "./templates.ts";
@@ -59,7 +60,8 @@ export class LocalEngine implements Engine {
     const root = request.rootfs === undefined ? undefined : await images.resolveRootfs(request.rootfs);
     const { deadline, onProgress } = options;
     const admitted = vms.admit(request, sizes);
-    return vms.start(
+    let pool: Pool | undefined;
+    const starting = vms.start(
       admitted,
       request,
       async (vm) => {
@@ -67,21 +69,20 @@ export class LocalEngine implements Engine {
           templates.existing(sizes.shape) ??
           (await templates.ensure(sizes.shape, onProgress ?? (() => undefined), deadline));
         templates.touch(template);
-        const pool = pools.of(template);
+        pool = pools.of(template);
         const context = { host, gate: this.#gate, pool: request.pool === false ? undefined : pool };
-        const started = await startClone(
-          context,
-          template,
-          { hostname: vm.hostname, root, sizes },
-          deadline,
-          startedMs,
-        );
-        pool.refill();
-        return started;
+        const identity = { hostname: vm.hostname, root, sizes };
+        return startClone(context, template, identity, deadline, startedMs);
       },
       options.sink,
       deadline,
     );
+    try {
+      return await starting;
+    } finally {
+      // Spawning takes milliseconds of this thread: only now, with the command on its way, is there time for it.
+      pool?.refill();
+    }
   }
 
   listVms = () => this.parts.vms.list();

@@ -8,15 +8,12 @@ import type { Deadline } from "../sys/deadline.ts";
 import { hostMemoryBytes } from "../sys/host.ts";
 import type { LoadedTemplate } from "../template/store.ts";
 import { type Clone, type CloneRequest, cloneFromTemplate, cloneFromWarm } from "./clone.ts";
-import { DEFAULT_MEMORY_BYTES, QEMU_OVERHEAD_BYTES } from "./config.ts";
+import { DEFAULT_MEMORY_BYTES } from "./config.ts";
 import type { Gate } from "./gate.ts";
 import type { Host } from "./host.ts";
 import { newIdentity } from "./identity.ts";
 import type { Pool } from "./pool.ts";
 import { StageClock } from "./stages.ts";
-
-/** Threads of one QEMU: its vCPUs, main loop, I/O workers. */
-const QEMU_PIDS = 128;
 
 /** A root file system as a file on the host. */
 export interface RootFile {
@@ -99,22 +96,8 @@ function isDeadOnArrival(error: unknown): boolean {
   return error instanceof MayflyError && error.kind === "unavailable";
 }
 
-/** Limits of the QEMU process on the host, set once it is ready so that they do not slow its start. */
-async function limitHost(clone: Clone, sizes: Sizes): Promise<Clone> {
-  const { qemu } = clone;
-  const memoryBytes = sizes.shape.memoryMiB * 2 ** 20 + QEMU_OVERHEAD_BYTES;
-  const cpu = sizes.cpus < sizes.shape.vcpus ? { cpuMillis: Math.round(sizes.cpus * 1000) } : {};
-  try {
-    qemu.slot.cgroup.limit({ memoryBytes, pids: QEMU_PIDS, ...cpu });
-    return clone;
-  } catch (cause) {
-    // The group goes with its QEMU: one that has just ended cannot be limited.
-    const ended = await Promise.race([qemu.exited, Promise.resolve(undefined)]);
-    await qemu.kill();
-    if (ended !== undefined) throw qemu.exitError(ended, "limiting it");
-    const why = cause instanceof Error ? cause.message : String(cause);
-    throw new MayflyError("system_call_failed", `Cannot limit the memory and CPU of QEMU ${qemu.pid}: ${why}`, {
-      cause,
-    });
-  }
+/** A share of the CPU is limited once the clone is ready, so that it does not slow its start; memory and pids are since it was spawned. */
+function limitHost(clone: Clone, sizes: Sizes): Clone {
+  if (sizes.cpus < sizes.shape.vcpus) clone.qemu.slot.cgroup.limit({ cpuMillis: Math.round(sizes.cpus * 1000) });
+  return clone;
 }
