@@ -76,9 +76,12 @@ describeVms("a command in a clone", () => {
   });
 
   test("has no variable that nobody gave it", async () => {
-    expect((await vms.shell(vm, "env")).split("\n").map((line) => line.split("=")[0]).sort()).toEqual(
-      ["HOME", "PATH", "PWD", "SHLVL"],
-    );
+    expect(
+      (await vms.shell(vm, "env"))
+        .split("\n")
+        .map((line) => line.split("=")[0])
+        .sort(),
+    ).toEqual(["HOME", "PATH", "PWD", "SHLVL"]);
   });
 
   test("takes arguments as they are", async () => {

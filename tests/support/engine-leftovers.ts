@@ -1,6 +1,6 @@
 /** For tests: what an engine has left on the host. */
 import { Database } from "bun:sqlite";
-import { readdirSync } from "node:fs";
+import { readdirSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { processesMentioning } from "./engine-host.ts";
 
@@ -36,8 +36,8 @@ export interface Expected {
   owned: number;
   /** VMs that are recorded. */
   records: number;
-  /** Descriptors of this process; 0: not looked at. */
-  descriptors: number;
+  /** Descriptors of this process before; absent: not looked at. */
+  descriptors: ReadonlyMap<number, string> | undefined;
 }
 
 /** Where an engine keeps what it has. */
@@ -95,12 +95,22 @@ function namesIn(directory: string): string[] {
   }
 }
 
-/** Descriptors of this process that is, the one with which they are counted left out. */
-export function countDescriptors(): number {
-  return readdirSync("/proc/self/fd").length - 1;
+/** What the descriptors of this process are open on, by number; the one with which they are read is left out. */
+export function ownDescriptors(): Map<number, string> {
+  const all = new Map<number, string>();
+  for (const name of readdirSync("/proc/self/fd")) {
+    try {
+      all.set(Number(name), readlinkSync(`/proc/self/fd/${name}`));
+    } catch {
+      // Gone meanwhile, as the directory's own is.
+    }
+  }
+  return all;
 }
 
-function descriptorsBeyond(count: number): string[] {
-  const now = countDescriptors();
-  return count === 0 || now <= count ? [] : [`${now} instead of ${count}`];
+/** Only when there are more of them than before; which ones is a guess, since numbers are used again. */
+function descriptorsBeyond(before: ReadonlyMap<number, string> | undefined): string[] {
+  const now = ownDescriptors();
+  if (before === undefined || now.size <= before.size) return [];
+  return [...now].filter(([fd]) => !before.has(fd)).map(([fd, target]) => `${fd} ${target}`);
 }

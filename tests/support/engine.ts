@@ -6,8 +6,8 @@ import type { PoolSizes } from "../../src/engine/config.ts";
 import type { Engine, ExitStatus, OutputSink, ProcessSession } from "../../src/engine/interface.ts";
 import { type OpenOptions, openEngine } from "../../src/engine/open.ts";
 import { Deadline } from "../../src/sys/deadline.ts";
-import { hostArtifacts, newDirectory, noteGroup, plantTemplate, SMALL } from "./engine-host.ts";
-import { countDescriptors, type Leftovers, leftoversOf, NOTHING_LEFT } from "./engine-leftovers.ts";
+import { hostArtifacts, newDirectory, noteGroup, plantTemplate, processesMentioning, SMALL } from "./engine-host.ts";
+import { type Leftovers, leftoversOf, NOTHING_LEFT, ownDescriptors } from "./engine-leftovers.ts";
 
 /** No operation in these tests takes longer on a machine that is busy with other things. */
 export const LIMIT_MS = 40_000;
@@ -65,7 +65,7 @@ const NO_POOL: PoolSizes = { blocked: 0, warm: 0 };
 
 /** An engine of one test or one file of tests. */
 export class TestEngine implements AsyncDisposable {
-  #descriptors = 0;
+  #descriptors: ReadonlyMap<number, string> | undefined;
   #closed = false;
 
   private constructor(
@@ -144,9 +144,23 @@ export class TestEngine implements AsyncDisposable {
     }
   }
 
+  /** Waits until there are so many QEMUs (one that is being executed has no command line for a moment). @returns their pids. */
+  async processes(count: number): Promise<number[]> {
+    const deadline = soon(5_000);
+    let pids = [...processesMentioning(this.stateDir).keys()];
+    while (pids.length !== count) {
+      if (deadline.remainingMs === 0) throw new Error(`there are ${pids.length} QEMUs instead of ${count}`);
+      await Bun.sleep(10);
+      pids = [...processesMentioning(this.stateDir).keys()];
+    }
+    return pids;
+  }
+
   /** Remembers how many descriptors this process has, for {@link leftBehind}. */
   markDescriptors(): void {
-    this.#descriptors = countDescriptors();
+    // SQLite keeps what it opens to be read here until the engine closes its database.
+    leftoversOf(this, { owned: 0, records: 0, descriptors: undefined });
+    this.#descriptors = ownDescriptors();
   }
 
   /** What is there besides the VMs that run and what pools hold; equal to {@link NOTHING_LEFT} when all is well. */

@@ -1,0 +1,119 @@
+/** However a clone is prepared, it is the same clone: one suite over nothing prepared, QEMUs blocked on their state, and warm clones. */
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
+import type { ClonePath } from "../../src/contract/api.ts";
+import type { PoolSizes } from "../../src/engine/config.ts";
+import { Output, soon, TestEngine } from "../support/engine.ts";
+import { describeVms, readProc } from "../support/engine-host.ts";
+import { NOTHING_LEFT } from "../support/engine-leftovers.ts";
+
+const KINDS: readonly { path: ClonePath; pool: PoolSizes }[] = [
+  { path: "cold", pool: { blocked: 0, warm: 0 } },
+  { path: "pool", pool: { blocked: 2, warm: 0 } },
+  { path: "warm", pool: { blocked: 0, warm: 2 } },
+];
+
+describeVms("clones", () => {
+  for (const { path, pool } of KINDS) {
+    describe(`started by the ${path} path`, () => {
+      let vms: TestEngine;
+
+      beforeAll(async () => {
+        vms = await TestEngine.open({ pool });
+        await vms.run(["true"]);
+        await vms.poolsFull();
+        vms.markDescriptors();
+      });
+      afterAll(() => vms?.[Symbol.asyncDispose]());
+      afterEach(async () => {
+        await vms.poolsFull();
+        expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
+      });
+
+      test("run a command as their main process", async () => {
+        const { vm, stdout, stderr, exitCode } = await vms.run(["sh", "-c", "echo out; echo err >&2; exit 4"]);
+        expect({ stdout, stderr, exitCode }).toEqual({ stdout: "out\n", stderr: "err\n", exitCode: 4 });
+        expect(vm.clone.path).toBe(path);
+        expect(Object.values(vm.clone.stages).every((ms) => ms >= 0)).toBe(true);
+      });
+
+      test("have an identity of their own and the right time", async () => {
+        const script = "cat /etc/machine-id /proc/sys/kernel/random/uuid; hostname; date +%s";
+        const clones: string[][] = [];
+        for (let index = 0; index < 2; index++) clones.push((await vms.script(script)).split("\n"));
+        const [[id, uuid, host, time] = [], [id2, uuid2, host2] = []] = clones;
+        expect(id).not.toBe(id2);
+        expect(uuid).not.toBe(uuid2);
+        expect(host).not.toBe(host2);
+        expect(Math.abs(Number(time) - Date.now() / 1000)).toBeLessThan(30);
+      });
+
+      test("hold nothing of what ran before them", async () => {
+        const list = "ls -A /tmp /root /var/tmp; ls /sys/fs/cgroup; echo /proc/[0-9]*/exe | wc -w";
+        expect(await vms.script(list)).toBe(await vms.script(list, { pool: false }));
+      });
+
+      test("take a terminal, input and limits", async () => {
+        const output = new Output();
+        const request = { command: ["cat"], stdin: true, autoRemove: true, cpus: 0.5 };
+        const { process, vm } = await vms.engine.createVm(request, { deadline: soon(), sink: output });
+        await process?.write(Buffer.from("there and back"));
+        process?.closeInput();
+        expect(await process?.exited).toEqual({ exitCode: 0, signal: 0 });
+        expect(output.stdout).toBe("there and back");
+        expect(vm.cpus).toBe(0.5);
+        expect((await vms.run(["tty"], { terminal: { rows: 1, columns: 1 } })).stdout).toContain("/dev/pts/");
+      });
+
+      test("can be told to use nothing prepared", async () => {
+        expect((await vms.run(["true"], { pool: false })).vm.clone.path).toBe("cold");
+      });
+    });
+  }
+
+  test("of a burst beyond the pool are started from nothing", async () => {
+    await using vms = await TestEngine.open({ pool: { blocked: 1, warm: 1 } });
+    const made = await Promise.all([1, 2, 3, 4].map(() => vms.run(["true"])));
+    const paths = made.map(({ vm }) => vm.clone.path).sort();
+    expect(paths.filter((path) => path === "warm").length).toBeGreaterThanOrEqual(1);
+    expect(paths.filter((path) => path === "cold").length).toBeGreaterThanOrEqual(1);
+    await vms.poolsFull();
+    expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
+  });
+
+  test("that wait warm use no CPU", async () => {
+    await using vms = await TestEngine.open({ pool: { blocked: 1, warm: 1 } });
+    const pids = await vms.processes(2);
+    const ticks = () => pids.map((pid) => readProc(`/proc/${pid}/stat`).split(" ").slice(13, 15).join(" "));
+    // The blocked one may still be starting.
+    let before = ticks();
+    for (let idle = 0; idle < 3; idle++) {
+      await Bun.sleep(500);
+      if (ticks().join() !== before.join()) idle = 0;
+      before = ticks();
+    }
+    await Bun.sleep(1500);
+    expect(ticks()).toEqual(before);
+  });
+
+  test("that die while they wait are replaced, and a request does not notice", async () => {
+    for (const pool of [
+      { blocked: 1, warm: 0 },
+      { blocked: 0, warm: 1 },
+    ]) {
+      await using vms = await TestEngine.open({ pool });
+      const [pid = 0] = await vms.processes(1);
+      process.kill(pid, "SIGKILL");
+      expect((await vms.run(["echo", "fine"])).stdout).toBe("fine\n");
+      await vms.poolsFull();
+      expect(await vms.processes(1)).not.toContain(pid);
+      expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
+    }
+  });
+
+  test("that wait end with their engine", async () => {
+    const vms = await TestEngine.open({ pool: { blocked: 1, warm: 1 } });
+    await vms.processes(2);
+    await vms.close();
+    await vms.processes(0);
+  });
+});
