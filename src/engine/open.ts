@@ -1,10 +1,10 @@
 /** Opens an engine: lock, records, accelerator, templates, recovery of what ran before; then pools begin to fill. */
 import { createHash } from "node:crypto";
-import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { MayflyError } from "../contract/errors.ts";
 import { type FileLock, tryLockFile } from "../sys/lock.ts";
 import { runsAsRoot } from "../sys/process.ts";
+import { ensureDirectory } from "../sys/store-files.ts";
 import { TemplateStore } from "../template/store.ts";
 import { recover } from "./adopt.ts";
 import { CONFIG_DEFAULTS, type EngineConfig } from "./config.ts";
@@ -33,7 +33,7 @@ export async function openEngine(options: OpenOptions): Promise<Engine> {
     throw new MayflyError("root_required", "Cannot start VMs: the daemon must run as root, which gives each VM a uid");
   }
   await using opening = new AsyncDisposableStack();
-  for (const path of [config.stateDir, config.runDir]) mkdirSync(path, { recursive: true, mode: 0o711 });
+  for (const path of [config.stateDir, config.runDir]) ensureDirectory(path, 0o711);
   const lock = opening.use(takeLock(config.stateDir));
   const records = opening.use(new Records(join(config.stateDir, "mayfly.db")));
   const slots = new Slots(config.runDir, config.uidBase, groupName(config.stateDir));

@@ -1,14 +1,13 @@
 /** Which accelerator works here: `/dev/kvm` that opens proves nothing, so a guest is booted. */
-import { closeSync, openSync } from "node:fs";
-import { chmod, mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { MayflyError } from "../contract/errors.ts";
 import type { Accelerator } from "../contract/machine.ts";
 import { fingerprintHash } from "../machine/fingerprint.ts";
 import { Deadline } from "../sys/deadline.ts";
 import { newId } from "../sys/ids.ts";
+import { temporaryDirectory } from "../sys/paths.ts";
 import { bootId } from "../sys/process.ts";
+import { deviceProblem, removeTree, setMode } from "../sys/store-files.ts";
 import { measureTscKHz } from "../sys/tsc.ts";
 import { TemplateStore } from "../template/store.ts";
 import { bootParent, builderUid } from "./build.ts";
@@ -91,20 +90,11 @@ async function probeKvm(parts: HostParts): Promise<AcceleratorProbe> {
   }
 }
 
-function deviceProblem(path: string): string | undefined {
-  try {
-    closeSync(openSync(path, "r+"));
-    return undefined;
-  } catch (error) {
-    return error instanceof Error ? error.message : String(error);
-  }
-}
-
 /** Boots a guest and ends it. @returns milliseconds to the agent's hello. @throws what booting throws. */
 async function bootOnce(host: Host): Promise<number> {
-  const directory = await mkdtemp(join(tmpdir(), "mayfly-probe-"));
+  const directory = await temporaryDirectory("mayfly-probe");
   // QEMU runs as a uid of its own and opens its files by their paths.
-  await chmod(directory, 0o711);
+  await setMode(directory, 0o711);
   const store = new TemplateStore(directory);
   const fingerprint = fingerprintFor(host, PROBE_SHAPE);
   const parts = { fingerprint, fingerprintHash: fingerprintHash(fingerprint), gid: tenantGid(host) };
@@ -119,14 +109,14 @@ async function bootOnce(host: Host): Promise<number> {
   } catch (error) {
     if (error !== NOT_PUBLISHED) throw error;
   } finally {
-    await rm(directory, { recursive: true, force: true });
+    removeTree(directory);
   }
   return bootedMs;
 }
 
 /** Probes both accelerators without an engine: for `doctor` on a host where no daemon runs. */
 export async function probeAccelerators(config: EngineConfig): Promise<AcceleratorProbe[]> {
-  const directory = await mkdtemp(join(tmpdir(), "mayfly-probe-"));
+  const directory = await temporaryDirectory("mayfly-probe");
   try {
     using records = new Records(join(directory, "mayfly.db"));
     const slots = new Slots(directory, config.uidBase, `mayfly-probe-${process.pid}`);
@@ -143,6 +133,6 @@ export async function probeAccelerators(config: EngineConfig): Promise<Accelerat
     slots.close();
     return [kvm, tcg];
   } finally {
-    await rm(directory, { recursive: true, force: true });
+    removeTree(directory);
   }
 }

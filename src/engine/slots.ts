@@ -1,8 +1,8 @@
 /** Slots: each QEMU process has one, and with it a uid, a control group and a directory for its sockets. */
-import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { MayflyError } from "../contract/errors.ts";
 import { type Cgroup, CgroupTree } from "../sys/cgroup.ts";
+import { ensureDirectory, removeTree } from "../sys/store-files.ts";
 
 /** Most QEMU processes of one daemon. */
 const MAX_SLOTS = 4096;
@@ -39,8 +39,8 @@ export class Slots {
       throw new MayflyError("limit_reached", `Cannot start another VM: ${MAX_SLOTS} QEMU processes are running`);
     }
     const slot = this.#describe(this.#lowest, (name) => this.cgroups.create(name));
-    rmSync(slot.directory, { recursive: true, force: true });
-    mkdirSync(slot.directory, { mode: 0o711, recursive: true });
+    removeTree(slot.directory);
+    ensureDirectory(slot.directory, 0o711);
     this.#taken.add(slot.number);
     return slot;
   }
@@ -64,7 +64,7 @@ export class Slots {
 
   /** Gives a slot back once its QEMU has ended: directory and control group go. */
   release(slot: Slot): void {
-    rmSync(slot.directory, { recursive: true, force: true });
+    removeTree(slot.directory);
     slot.cgroup.remove();
     this.#taken.delete(slot.number);
     this.#lowest = Math.min(this.#lowest, slot.number);

@@ -1,10 +1,10 @@
 /** The VMs of this host: started, listed, ended, removed. Every change of state is recorded before it is told. */
-import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { CreateVmRequest, ExecRequest, Vm } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import { Deadline } from "../sys/deadline.ts";
 import { newId } from "../sys/ids.ts";
+import { ensureDirectory, removeTree } from "../sys/store-files.ts";
 import { LIMITS_MS } from "./config.ts";
 import type { Events } from "./events.ts";
 import { execSpec } from "./exec-spec.ts";
@@ -278,7 +278,7 @@ export class Vms {
   }
 
   #openLogs(id: string) {
-    mkdirSync(this.directory(id), { recursive: true, mode: 0o700 });
+    ensureDirectory(this.directory(id), 0o700);
     return openLogs(this.directory(id), this.host.config.logLimitBytes);
   }
 
@@ -290,7 +290,7 @@ export class Vms {
   #forget(id: string): void {
     this.#records.delete(id);
     this.host.records.removeVm(id);
-    rmSync(this.directory(id), { recursive: true, force: true });
+    removeTree(this.directory(id));
   }
 
   #put(record: VmRecord): void {

@@ -1,13 +1,13 @@
 /** Templates on disk: `templates/ID/{manifest.json,memory,device-state}`, published atomically, immutable after. */
 import { createHash } from "node:crypto";
-import { statSync } from "node:fs";
-import { chmod, chown, lstat, open, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { MayflyError } from "../contract/errors.ts";
 import type { TemplateId } from "../contract/ids.ts";
 import type { Fingerprint } from "../contract/machine.ts";
 import { digestMemoryFile } from "../sys/memory-file.ts";
-import { publishDirectory, sweepUnfinished } from "../sys/publish.ts";
+import { movePath, namesIn, removePath } from "../sys/paths.ts";
+import { exists, publishDirectory, sweepUnfinished } from "../sys/publish.ts";
+import { fileBytes, fileSize, giveTo, newFile, placedFile, seal, setMode } from "../sys/store-files.ts";
 import { decodeManifest, encodeManifest, type TemplateManifest } from "./manifest.ts";
 
 /** Bytes of the largest device state that is loaded. A two-vCPU VM's has 11 KB. */
@@ -35,13 +35,13 @@ export class LoadedTemplate {
 
   /** Checks at each clone that the memory file is still the one that was loaded. @throws `template_corrupt`. */
   check(): void {
-    const stat = statSync(this.memoryPath, { throwIfNoEntry: false });
-    if (stat === undefined) throw corrupt(this.id, this.memoryPath, "the memory file is gone");
-    if (stat.size !== this.manifest.memory.sizeBytes) {
+    const file = placedFile(this.memoryPath);
+    if (file === undefined) throw corrupt(this.id, this.memoryPath, "the memory file is gone");
+    if (file.sizeBytes !== this.manifest.memory.sizeBytes) {
       const wanted = this.manifest.memory.sizeBytes;
-      throw corrupt(this.id, this.memoryPath, `memory file has ${stat.size} bytes, manifest requires ${wanted}`);
+      throw corrupt(this.id, this.memoryPath, `memory file has ${file.sizeBytes} bytes, manifest requires ${wanted}`);
     }
-    if (stat.ino !== this.inode) throw corrupt(this.id, this.memoryPath, "the memory file was replaced");
+    if (file.inode !== this.inode) throw corrupt(this.id, this.memoryPath, "the memory file was replaced");
   }
 }
 
@@ -71,7 +71,7 @@ export class TemplateStore {
     await publishDirectory(this.directory(parts.id), async (directory) => {
       const workspace = await makeWorkspace(directory, parts);
       await build(workspace);
-      const deviceState = await readFile(workspace.deviceStatePath);
+      const deviceState = await fileBytes(workspace.deviceStatePath);
       if (deviceState.length === 0) throw corrupt(parts.id, workspace.deviceStatePath, "QEMU saved no device state");
       const digest = await digestMemoryFile(workspace.memoryPath, { trim: true });
       const complete: TemplateManifest = {
@@ -84,11 +84,11 @@ export class TemplateStore {
         deviceState: { sizeBytes: deviceState.length, sha256: sha256(deviceState) },
       };
       manifest = complete;
-      await rm(workspace.consolePath, { force: true });
-      await writeNew(join(directory, "manifest.json"), encodeManifest(complete), 0o444);
+      await removePath(workspace.consolePath);
+      await newFile(join(directory, "manifest.json"), encodeManifest(complete), 0o444);
       await seal(workspace.deviceStatePath, 0, 0o400);
       await seal(workspace.memoryPath, parts.gid, 0o440);
-      await chmod(directory, 0o711);
+      await setMode(directory, 0o711);
     });
     if (manifest === undefined) throw new MayflyError("internal", `Template ${parts.id} exists already`);
     return manifest;
@@ -96,8 +96,7 @@ export class TemplateStore {
 
   /** Ids of all published templates. */
   async list(): Promise<string[]> {
-    const names = await readdir(this.#root).catch(() => []);
-    return names.filter((name) => name.startsWith("tpl_")).sort();
+    return (await namesIn(this.#root)).filter((name) => name.startsWith("tpl_"));
   }
 
   /** Reads a template for cloning. @throws `template_not_found`, `template_corrupt`. */
@@ -109,9 +108,9 @@ export class TemplateStore {
     const problem = deviceStateProblem(manifest, deviceState);
     if (problem !== undefined) throw corrupt(id, join(directory, "device-state"), problem);
     const memoryPath = join(directory, "memory");
-    const stat = await lstat(memoryPath).catch(() => undefined);
-    if (stat === undefined) throw corrupt(id, memoryPath, "the memory file is missing");
-    const loaded = new LoadedTemplate(manifest, memoryPath, deviceState, stat.ino);
+    const file = placedFile(memoryPath);
+    if (file === undefined) throw corrupt(id, memoryPath, "the memory file is missing");
+    const loaded = new LoadedTemplate(manifest, memoryPath, deviceState, file.inode);
     loaded.check();
     return loaded;
   }
@@ -134,10 +133,8 @@ export class TemplateStore {
   /** Removes a template: renamed away first, so that it is whole or gone. Running clones keep their mapping. */
   async remove(id: string): Promise<void> {
     const away = join(this.#root, `.unfinished-removed-${id}`);
-    await rename(this.directory(id), away).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== "ENOENT") throw error;
-    });
-    await rm(away, { recursive: true, force: true });
+    if (await exists(this.directory(id))) await movePath(this.directory(id), away);
+    await removePath(away);
   }
 
   /** Removes what an interrupted build or removal has left. Only the daemon that holds the state directory may call it. */
@@ -147,14 +144,14 @@ export class TemplateStore {
 
   async #read(id: string, name: string): Promise<Uint8Array> {
     const path = join(this.directory(id), name);
-    const stat = await lstat(path).catch(() => undefined);
-    if (stat === undefined) {
-      const published = await lstat(this.directory(id)).catch(() => undefined);
-      if (published === undefined) throw new MayflyError("template_not_found", `There is no template ${id}`);
+    const sizeBytes = await fileSize(path);
+    if (sizeBytes === undefined) {
+      if (!(await exists(this.directory(id))))
+        throw new MayflyError("template_not_found", `There is no template ${id}`);
       throw corrupt(id, path, `${name} is missing`);
     }
-    if (stat.size > MAX_DEVICE_STATE_BYTES) throw corrupt(id, path, `${name} has ${stat.size} bytes`);
-    return readFile(path);
+    if (sizeBytes > MAX_DEVICE_STATE_BYTES) throw corrupt(id, path, `${name} has ${sizeBytes} bytes`);
+    return fileBytes(path);
   }
 }
 
@@ -162,38 +159,18 @@ async function makeWorkspace(
   directory: string,
   parts: { fingerprint: Fingerprint; ownerUid: number },
 ): Promise<TemplateWorkspace> {
-  await chmod(directory, 0o711);
+  await setMode(directory, 0o711);
   const memoryPath = join(directory, "memory");
-  const file = await open(memoryPath, "wx", 0o600);
-  try {
-    await file.truncate(parts.fingerprint.memoryMiB * 2 ** 20);
-  } finally {
-    await file.close();
-  }
+  await newFile(memoryPath, { holeBytes: parts.fingerprint.memoryMiB * 2 ** 20 }, 0o600);
   const workspace = {
     memoryPath,
     deviceStatePath: join(directory, "device-state"),
     consolePath: join(directory, "console.log"),
   };
-  await writeNew(workspace.deviceStatePath, "", 0o600);
-  await writeNew(workspace.consolePath, "", 0o600);
-  for (const path of Object.values(workspace)) await chown(path, parts.ownerUid, 0);
+  await newFile(workspace.deviceStatePath, "", 0o600);
+  await newFile(workspace.consolePath, "", 0o600);
+  for (const path of Object.values(workspace)) await giveTo(path, parts.ownerUid, 0);
   return workspace;
-}
-
-async function seal(path: string, gid: number, mode: number): Promise<void> {
-  await chown(path, 0, gid);
-  await chmod(path, mode);
-}
-
-async function writeNew(path: string, content: string | Uint8Array, mode: number): Promise<void> {
-  const file = await open(path, "wx", mode);
-  try {
-    await file.writeFile(content);
-    await file.chmod(mode);
-  } finally {
-    await file.close();
-  }
 }
 
 function deviceStateProblem(manifest: TemplateManifest, state: Uint8Array): string | undefined {
