@@ -13,12 +13,13 @@ export async function measureBurst(
   count: number,
   samples: Samples,
   signal: AbortSignal,
-  settle: () => Promise<void>,
+  { settle, note }: { settle: () => Promise<void>; note: (text: string) => void },
 ): Promise<void> {
   const sequenceMs = await startInSequence(client, count, signal);
   samples.add("clone", "sequential-rate", "per-second", (count * 1000) / sequenceMs);
   await settle();
-  const { readyMs, failures } = await startAtOnce(client, count, signal);
+  const { readyMs, failures, reason } = await startAtOnce(client, count, signal);
+  if (failures > 0) note(`${failures} of ${count} clones asked for at once failed, the first one with: ${reason}`);
   await settle();
   // The ratio is to what all of them take one after another: that of the slowest is its maximum.
   for (const value of readyMs) {
@@ -46,7 +47,7 @@ async function startAtOnce(
   client: Client,
   count: number,
   signal: AbortSignal,
-): Promise<{ readyMs: number[]; failures: number }> {
+): Promise<{ readyMs: number[]; failures: number; reason: unknown }> {
   const asked = Array.from({ length: count }, () => client.vms.create({ pool: false }, { signal }));
   const answers = await Promise.allSettled(asked);
   const vms = answers.flatMap((answer) => (answer.status === "fulfilled" ? [answer.value] : []));
@@ -55,6 +56,7 @@ async function startAtOnce(
   return {
     readyMs: vms.flatMap(({ clone }) => (clone.readyMs === null ? [] : [clone.readyMs])),
     failures: count - vms.length,
+    reason: answers.find((answer) => answer.status === "rejected")?.reason,
   };
 }
 
