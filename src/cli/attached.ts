@@ -18,6 +18,8 @@ export interface Attachment {
   detachKeys: readonly number[] | undefined;
   /** Milliseconds after which the daemon kills the process, if any. */
   timeoutMs: number | undefined;
+  /** Whether a process that is not wanted any more before it has started may simply be left: the daemon removes its VM. */
+  removedWhenLeft: boolean;
 }
 
 /** How long a process has to end after its output's reader or its terminal has gone, before it is killed and after that. */
@@ -68,6 +70,7 @@ class AttachedSession {
   #restoreTerminal: () => void = () => {};
   #progress: ProgressLine | undefined;
   #progressOver = false;
+  #startedMs: number | undefined;
   #outputGone: unknown;
   #terminations = 0;
 
@@ -77,29 +80,33 @@ class AttachedSession {
 
   async run(open: (events: SessionEvents) => Promise<Session>): Promise<number> {
     for (const name of FORWARDED) process.on(name, () => this.#forward(name));
-    const session = await open({
+    const opening = open({
       output: (name, bytes) => this.#output(name, bytes),
       progress: (step) => void this.#showProgress(step),
+      started: () => this.#begin(),
     });
+    const session = await Promise.race([opening, this.#left.promise]);
+    if (typeof session === "number") return session;
     this.#session = session;
-    if (this.#attachment.terminal) this.#connectTerminal(session);
-    if (this.#attachment.stdin) void this.#pumpInput(session);
-    let startedMs = performance.now();
-    session.started.then(
-      () => {
-        startedMs = performance.now();
-        this.#endProgress();
-      },
-      () => this.#endProgress(),
-    );
+    const { stdin, terminal, timeoutMs } = this.#attachment;
+    if (stdin && !terminal) void this.#pumpInput(session);
     const exit = await Promise.race([session.exited, this.#left.promise]);
     if (typeof exit === "number") return exit;
     if (this.#outputGone instanceof BrokenPipe) return EXIT.brokenPipe;
     if (this.#outputGone !== undefined) throw this.#outputGone;
-    const { timeoutMs } = this.#attachment;
-    if (timeoutMs !== undefined && exit.signal === SIGKILL && performance.now() - startedMs >= timeoutMs)
-      return EXIT.timeout;
+    const elapsedMs = performance.now() - (this.#startedMs ?? 0);
+    if (timeoutMs !== undefined && exit.signal === SIGKILL && elapsedMs >= timeoutMs) return EXIT.timeout;
     return exit.exitCode;
+  }
+
+  /** The process runs: from now on keys are its own. */
+  #begin(): void {
+    this.#startedMs = performance.now();
+    this.#endProgress();
+    const session = this.#session;
+    if (session === undefined || !this.#attachment.terminal) return;
+    this.#connectTerminal(session);
+    if (this.#attachment.stdin) void this.#pumpInput(session);
   }
 
   restore(): void {
@@ -139,7 +146,8 @@ class AttachedSession {
     const signal = signalNumber(name);
     if (name === "SIGINT" || name === "SIGTERM") this.#terminations += 1;
     const session = this.#session;
-    if (session === undefined) {
+    const notStarted = this.#startedMs === undefined && this.#attachment.removedWhenLeft;
+    if (session === undefined || notStarted) {
       this.#left.resolve(EXIT.signalBase + signal);
       return;
     }

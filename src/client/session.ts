@@ -21,6 +21,8 @@ export interface SessionEvents {
   output(name: OutputName, bytes: Uint8Array): Promise<void> | undefined;
   /** Something is being made first, such as a template. */
   progress?(step: string): void;
+  /** The process runs; its output comes after this. */
+  started?(vm: Vm): void;
 }
 
 /** Longest binary message, in bytes. */
@@ -118,6 +120,7 @@ export class Session {
         this.#events.progress?.(reply.step);
         return;
       case "started":
+        this.#events.started?.(reply.vm);
         this.#started.resolve(reply.vm);
         return;
       case "ack":

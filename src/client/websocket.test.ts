@@ -85,13 +85,11 @@ test("messages arrive the same, however the bytes are split", () => {
     fc
       .string({ maxLength: 200 })
       .map((text) => ({ opcode: OPCODES.text as number, payload: utf8(text), expected: text as string | number[] })),
-    fc
-      .uint8Array({ maxLength: 70_000 })
-      .map((bytes) => ({
-        opcode: OPCODES.binary as number,
-        payload: bytes,
-        expected: [...bytes] as string | number[],
-      })),
+    fc.uint8Array({ maxLength: 70_000 }).map((bytes) => ({
+      opcode: OPCODES.binary as number,
+      payload: bytes,
+      expected: [...bytes] as string | number[],
+    })),
   );
   fc.assert(
     fc.property(

@@ -42,6 +42,7 @@ export const command = defineCommand({
       terminal: vm.terminal,
       detachKeys: parseDetachKeys(options["detach-keys"] ?? DETACH_KEYS),
       timeoutMs: undefined,
+      removedWhenLeft: false,
     });
   },
 });

@@ -50,6 +50,7 @@ Signals are passed on to the command. After three SIGINT or SIGTERM the VM is le
       terminal: options.tty,
       detachKeys,
       timeoutMs: request.timeoutMs,
+      removedWhenLeft: options.rm,
     });
   },
 });
