@@ -33,9 +33,10 @@ static char *take_string_in_place(struct reader *r)
         r->bad = true;
         return NULL;
     }
-    memmove(bytes - 1, bytes, length);
-    bytes[length - 1] = 0; /* for an empty string, the byte before it */
-    return (char *)bytes - 1;
+    char *string = (char *)bytes - 1;
+    memmove(string, bytes, length);
+    string[length] = 0;
+    return string;
 }
 
 static int parse_exec(uint8_t *payload, size_t length, struct spawn *request)
