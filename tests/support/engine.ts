@@ -201,3 +201,10 @@ function ok({ exitCode, stdout, stderr }: Finished): string {
   if (exitCode !== 0) throw new Error(`the script ended with ${exitCode}: ${stdout}${stderr}`);
   return stdout.trim();
 }
+
+/** All of a file's contents as text. */
+export async function textOf(content: AsyncIterable<Uint8Array>): Promise<string> {
+  const parts: Uint8Array[] = [];
+  for await (const part of content) parts.push(part);
+  return Buffer.concat(parts).toString();
+}
