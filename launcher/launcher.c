@@ -17,7 +17,6 @@
 #include <unistd.h>
 
 #include "options.h"
-#include "tsc.h"
 
 #define SET_MEMORY_MERGE 67 /* PR_SET_MEMORY_MERGE, Linux 6.4 */
 
@@ -95,8 +94,6 @@ static void reset_signals(void)
 int main(int argc, char **argv)
 {
     struct plan plan = {.uid = -1, .gid = -1};
-    if (argc == 2 && !strcmp(argv[1], "--tsc-khz"))
-        return printf("%lu\n", tsc_khz()) < 0;
     options_parse(&plan, argc, argv);
     join_cgroups(&plan);
     set_limits(&plan);

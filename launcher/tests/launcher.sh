@@ -27,7 +27,6 @@ skip() {
 
 check 'runs the program' 3 '^a b c$' "$launcher" -- sh -c 'echo a b "$1"; exit 3' sh c
 check 'keeps the pid' 0 '^same$' sh -c 'exec "$0" -- sh -c "test \$\$ = $$ && echo same"' "$launcher"
-check 'frequency of the time stamp counter' 0 '^[1-9][0-9]{5,6}$' "$launcher" --tsc-khz
 check 'program not found' 127 'cannot run /nowhere/program: No such file or directory' "$launcher" -- /nowhere/program
 check 'program not executable' 126 'cannot run /etc/passwd: Permission denied' "$launcher" -- /etc/passwd
 check 'no program' 126 'no program given' "$launcher" --merge-memory

@@ -49,8 +49,6 @@ import launcher0 from "../../launcher/Makefile" with { type: "text" };
 import launcher1 from "../../launcher/launcher.c" with { type: "text" };
 import launcher2 from "../../launcher/options.c" with { type: "text" };
 import launcher3 from "../../launcher/options.h" with { type: "text" };
-import launcher4 from "../../launcher/tsc.c" with { type: "text" };
-import launcher5 from "../../launcher/tsc.h" with { type: "text" };
 
 export const AGENT: Readonly<Record<string, string>> = {
   "Makefile": agent0,
@@ -106,6 +104,4 @@ export const LAUNCHER: Readonly<Record<string, string>> = {
   "launcher.c": launcher1,
   "options.c": launcher2,
   "options.h": launcher3,
-  "tsc.c": launcher4,
-  "tsc.h": launcher5,
 };
