@@ -1,9 +1,7 @@
-/** The command line as a process of its own, with directories of its own, over a daemon with a fake engine. */
+/** The command line as a process of its own, with directories of its own, over a daemon that it starts. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-
-const SCRIPT = join(import.meta.dir, "mayfly-on-fake.ts");
 
 /** How a command is started. */
 export interface CommandOptions {
@@ -18,9 +16,16 @@ export interface CommandResult {
   exitCode: number;
 }
 
-/** A place with a daemon that the first command starts. Dispose it at the end. */
-export class FakeInstallation implements AsyncDisposable {
-  readonly directory = mkdtempSync(join(tmpdir(), "mayfly-cli-"));
+/** A place with directories of its own, where the first command starts a daemon. */
+export class Installation {
+  /**
+   * @param script the command line's entry.
+   * @param directory holds `run` and `state`.
+   */
+  constructor(
+    readonly script: string,
+    readonly directory: string,
+  ) {}
 
   get socketPath(): string {
     return join(this.directory, "run/mayfly.sock");
@@ -31,13 +36,12 @@ export class FakeInstallation implements AsyncDisposable {
       ...(Bun.env as Record<string, string>),
       MAYFLY_RUN_DIR: join(this.directory, "run"),
       MAYFLY_STATE_DIR: join(this.directory, "state"),
-      FAKE_PID_FILE: join(this.directory, "daemons"),
     };
   }
 
   /** The words that start a command, for other programs to start. */
   command(...args: string[]): string[] {
-    return [process.execPath, "--no-env-file", "--config=/dev/null", SCRIPT, ...args];
+    return [process.execPath, "--no-env-file", "--config=/dev/null", this.script, ...args];
   }
 
   spawn(args: readonly string[], options: CommandOptions = {}) {
@@ -77,6 +81,17 @@ export class FakeInstallation implements AsyncDisposable {
       child.exited,
     ]);
     return { stdout, stderr, exitCode };
+  }
+}
+
+/** A place with a daemon over the fake engine. Dispose it at the end. */
+export class FakeInstallation extends Installation implements AsyncDisposable {
+  constructor() {
+    super(join(import.meta.dir, "mayfly-on-fake.ts"), mkdtempSync(join(tmpdir(), "mayfly-cli-")));
+  }
+
+  override get environment(): Record<string, string> {
+    return { ...super.environment, FAKE_PID_FILE: join(this.directory, "daemons") };
   }
 
   /** Process ids of the daemons that were started here, ended ones too. */
