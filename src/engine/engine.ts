@@ -100,7 +100,7 @@ export class LocalEngine implements Engine {
   stopVm = (ref: string, graceMs: number, deadline: Deadline) => this.parts.vms.stop(ref, graceMs, deadline);
   removeVm = (ref: string, options: { force: boolean; deadline: Deadline }) =>
     this.parts.vms.remove(ref, options.force);
-  waitVm = (ref: string, signal: AbortSignal): Promise<Vm> => this.parts.vms.wait(ref, signal);
+  waitVm = async (ref: string, signal: AbortSignal): Promise<Vm> => this.parts.vms.wait(ref, signal);
 
   async statsVm(ref: string, deadline: Deadline): Promise<VmStats> {
     const { vms } = this.parts;
@@ -132,9 +132,9 @@ export class LocalEngine implements Engine {
     return typeof text === "string" ? text : "";
   }
 
-  readFile = (ref: string, path: string, deadline: Deadline) => readContents(this.#agent(ref), path, deadline);
+  readFile = async (ref: string, path: string, deadline: Deadline) => readContents(this.#agent(ref), path, deadline);
 
-  writeFile = (
+  writeFile = async (
     ref: string,
     path: string,
     content: AsyncIterable<Uint8Array>,
@@ -146,12 +146,12 @@ export class LocalEngine implements Engine {
     return describeFile(path.slice(path.lastIndexOf("/") + 1), stat);
   }
 
-  listFiles = (ref: string, path: string, deadline: Deadline) => listDirectory(this.#agent(ref), path, deadline);
+  listFiles = async (ref: string, path: string, deadline: Deadline) => listDirectory(this.#agent(ref), path, deadline);
 
-  makeDirectory = (ref: string, path: string, { deadline, ...options }: Parameters<Engine["makeDirectory"]>[2]) =>
+  makeDirectory = async (ref: string, path: string, { deadline, ...options }: Parameters<Engine["makeDirectory"]>[2]) =>
     this.#agent(ref).mkdir(path, deadline, options);
 
-  removeFile = (ref: string, path: string, { deadline, ...options }: Parameters<Engine["removeFile"]>[2]) =>
+  removeFile = async (ref: string, path: string, { deadline, ...options }: Parameters<Engine["removeFile"]>[2]) =>
     this.#agent(ref).remove(path, deadline, options);
 
   listTemplates = () => this.parts.templates.list();

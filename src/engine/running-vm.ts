@@ -103,7 +103,8 @@ export class RunningVm {
   }
 }
 
-function asMayflyError(error: unknown): MayflyError {
+/** Any failure as a typed one. */
+export function asMayflyError(error: unknown): MayflyError {
   if (error instanceof MayflyError) return error;
   return new MayflyError("internal", `The VM failed: ${error instanceof Error ? error.message : error}`, {
     cause: error,

@@ -14,7 +14,7 @@ import type { Metrics } from "./metrics.ts";
 import { freeName } from "./names.ts";
 import type { VmRecord } from "./records.ts";
 import { resolveRef } from "./refs.ts";
-import { closeLogs, openLogs, RunningVm, type VmEnd, withEnd } from "./running-vm.ts";
+import { asMayflyError, closeLogs, openLogs, RunningVm, type VmEnd, withEnd } from "./running-vm.ts";
 import type { Started } from "./start.ts";
 import { Workload } from "./workload.ts";
 
@@ -116,7 +116,9 @@ export class Vms {
       return await this.#launch(vm, request, started, sink, deadline);
     } catch (error) {
       this.#forget(vm.id);
-      if (error instanceof MayflyError) this.metrics.failed(error.code);
+      const typed = asMayflyError(error);
+      this.metrics.failed(typed.code);
+      this.#wake(withEnd(vm, { by: "failure", error: typed }));
       throw error;
     }
   }
@@ -198,9 +200,14 @@ export class Vms {
     this.#put(record);
     const { exitCode, error } = vm;
     this.events.emit(`vm.${vm.state}`, vm.id, vm.name, { exitCode, ...(error === null ? {} : { code: error.code }) });
+    this.#wake(vm);
+    if (vm.autoRemove) this.#remove(vm);
+  }
+
+  /** Tells who waits for a VM how it ended. */
+  #wake(vm: Vm): void {
     for (const waiter of this.#waiters.get(vm.id) ?? []) waiter(vm);
     this.#waiters.delete(vm.id);
-    if (vm.autoRemove) this.#remove(vm);
   }
 
   async exec(ref: string, request: ExecRequest, sink: OutputSink, deadline: Deadline): Promise<ProcessSession> {

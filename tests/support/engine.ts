@@ -102,6 +102,8 @@ export class TestEngine implements AsyncDisposable {
     const whole = { autoRemove: true, ...request, command };
     const { vm, process } = await this.engine.createVm(whole, { deadline: soon(limitMs), sink: output });
     const status = await finish(process);
+    // The VM ends with its main process, but a moment later.
+    await this.engine.waitVm(vm.id, AbortSignal.timeout(limitMs)).catch(() => undefined);
     return { vm, ...status, stdout: output.stdout, stderr: output.stderr };
   }
 
