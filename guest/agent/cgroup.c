@@ -65,6 +65,7 @@ static int renew_group(int group)
         return -errno;
     close(groups[group].directory);
     close(groups[group].events);
+    groups[group].directory = groups[group].events = -1; /* never empty, so never taken, if it cannot be made */
     return open_group(group);
 }
 
@@ -124,7 +125,10 @@ int cgroup_acquire(void)
     int group = find_free(false);
     if (group < 0) {
         group = find_free(true);
-        group = group < 0 ? make_group() : renew_group(group);
+        group = group < 0 ? group : renew_group(group);
+    }
+    if (group < 0) {
+        group = make_group();
     }
     if (group >= 0) {
         groups[group].used = true;

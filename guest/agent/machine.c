@@ -8,14 +8,6 @@
 #include "cgroup.h"
 #include "text.h"
 
-static uint64_t meminfo(const char *key)
-{
-    char text[2048];
-    if (text_read_at(AT_FDCWD, "/proc/meminfo", text, sizeof text) < 0)
-        return 0;
-    return text_number(text, key, 0) * 1024;
-}
-
 /* A number with two decimals, times 100; *text moves behind it. */
 static uint64_t take_hundredths(const char **text)
 {
@@ -30,17 +22,20 @@ static uint64_t take_hundredths(const char **text)
 
 void machine_stats(struct writer *result)
 {
-    char text[128] = "";
+    static const char *const memory[] = {"MemTotal:", "MemFree:", "MemAvailable:"};
+    char text[2048];
     const char *at = text;
     struct cgroup_usage usage;
     struct timespec uptime;
     cgroup_read_usage(&usage);
-    put_u64(result, meminfo("MemTotal:"));
-    put_u64(result, meminfo("MemFree:"));
-    put_u64(result, meminfo("MemAvailable:"));
+    text[0] = 0;
+    text_read_at(AT_FDCWD, "/proc/meminfo", text, sizeof text);
+    for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
+        put_u64(result, text_number(text, memory[i], 0) * 1024);
     put_u64(result, usage.memory_bytes);
     put_u64(result, usage.cpu_us);
     put_u32(result, usage.pids);
+    text[0] = 0;
     text_read_at(AT_FDCWD, "/proc/loadavg", text, sizeof text);
     put_u32(result, (uint32_t)take_hundredths(&at) * 10);
     clock_gettime(CLOCK_BOOTTIME, &uptime);
