@@ -11,6 +11,7 @@ import type { Engine } from "../src/engine/interface.ts";
 import { openEngine } from "../src/engine/open.ts";
 import { loadArtifacts } from "../src/setup/artifacts.ts";
 import { Deadline } from "../src/sys/deadline.ts";
+import { removePath } from "../src/sys/paths.ts";
 import { standardInput } from "../src/sys/standard-io.ts";
 
 const REMOVE_LIMIT_MS = 20_000;
@@ -31,7 +32,8 @@ export function directoriesOf(directory: string): { stateDir: string; runDir: st
 /** Serves until standard input ends or SIGTERM comes. Descriptor 3 takes the line that it is ready. @returns the exit code. */
 export async function serve(argv: readonly string[]): Promise<number> {
   const { options } = readOptions(OPTIONS, argv, "mayfly bench serve", false);
-  const { stateDir, runDir } = directoriesOf(text(options, "directory"));
+  const directory = text(options, "directory");
+  const { stateDir, runDir } = directoriesOf(directory);
   const pool = { blocked: Number(text(options, "blocked")), warm: Number(text(options, "warm")) };
   const accelerator = options["accelerator"];
   const artifacts = await loadArtifacts(text(options, "artifacts"));
@@ -42,6 +44,8 @@ export async function serve(argv: readonly string[]): Promise<number> {
     void endWithInput(engine);
     return engine;
   });
+  // Whoever started it removes what lies around this directory, unless it was killed.
+  await removePath(directory);
   return 0;
 }
 

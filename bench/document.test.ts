@@ -1,0 +1,42 @@
+import { expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import type { BenchReport } from "./clone.ts";
+import { fill, tablesOf } from "./document.ts";
+import { Samples } from "./samples.ts";
+
+function reportOf(samples: Samples): BenchReport {
+  const host = {
+    ...{ cpu: "a CPU", cpus: 2, memoryBytes: 4e9, os: "an OS", kernel: "6.1", loadAverage: [0, 0, 0] },
+    ...{ mayfly: "0.1.0", bun: "1.4", qemu: "10.0.2 (full)", accelerator: "tcg", guestKernel: "6.1" },
+    ...{ peers: { runc: { version: "1.1", note: null } }, warmRequestsPerSecond: 4 },
+  };
+  return { scenario: "clone", host, commit: "abc", rows: samples.rows() };
+}
+
+test("the document has a place for every table", () => {
+  const document = readFileSync(join(import.meta.dir, "../docs/PERFORMANCE.md"), "utf8");
+  const once = fill(document, tablesOf(undefined));
+  expect(fill(once, tablesOf(undefined))).toBe(once);
+  expect(() => fill(document.replace("<!-- stages -->", ""), tablesOf(undefined))).toThrow("no place for stages");
+});
+
+test("figures stand where they belong", () => {
+  const samples = new Samples();
+  for (let index = 0; index < 20; index += 1) {
+    samples.add("clone", "ready", "ms", 50);
+    samples.add("clone", "stage-agent", "ms", 44);
+    samples.add("runc", "first-output", "ms", 20);
+    samples.add("clone", "unique-memory", "bytes", 14e6);
+  }
+  const { promises, times, stages, memory } = tablesOf(reportOf(samples));
+  expect(promises).toContain(
+    "| A clone with nothing prepared is ready within 65 ms (median) | `clone` ready p50 | at most 65.0 ms | 50.0 ms | 20 | met |",
+  );
+  expect(promises).toContain("| below 3.5 x `runc` first-output = 70.0 ms | 50.0 ms | 20 | met |");
+  expect(promises).toContain("| at most 15.00 MB | 14.00 MB | 20 | met |");
+  expect(promises).toContain("| below 0.5 x `podman` cli | pending |  |  |");
+  expect(times).toContain("| `runc` | first-output | 20 | 20.0 ms | 20.0 ms | 20.0 ms | 20.0 ms |");
+  expect(stages).toContain("| agent | 44.0 ms | - | - |");
+  expect(memory.split("\n")).toHaveLength(3);
+});

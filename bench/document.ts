@@ -1,0 +1,120 @@
+/**
+ * Writes the figures of a run into docs/PERFORMANCE.md: `bun bench/document.ts RESULT.json`, where RESULT.json is what
+ * `mayfly bench clone --json` printed. Without a file the tables say that there is no such run.
+ */
+import { join } from "node:path";
+import { CLONE_STAGES } from "../src/engine/stages.ts";
+import { readOptional, writeText } from "../src/sys/paths.ts";
+import type { BenchReport } from "./clone.ts";
+import { judge, type Verdict } from "./promises.ts";
+import { formatValue } from "./report.ts";
+import type { Row, Subject } from "./samples.ts";
+
+/** Tables of the document by the name that stands in their markers. */
+export type Tables = Readonly<Record<"machine" | "promises" | "times" | "stages" | "memory", string>>;
+
+const TIME_METRICS = ["ready", "first-output", "cli"];
+const MEMORY_METRICS = [
+  ...["unique-memory", "unique-memory-guest", "unique-memory-used", "unique-memory-guest-used", "host-memory"],
+  "rss-50-vms",
+];
+const CLONES: readonly Subject[] = ["clone", "clone-pool", "clone-warm"];
+const NO_RUN = "*To be measured on a quiet machine.*";
+
+/** The tables of a run, as Markdown. */
+export function tablesOf(report: BenchReport | undefined): Tables {
+  const rows = report?.rows ?? [];
+  return {
+    machine: report === undefined ? NO_RUN : machine(report),
+    promises: table(["promise", "decided by", "bound", "measured", "n", ""], judge(rows).map(promiseCells)),
+    times: rows.length === 0 ? NO_RUN : summaries(rows.filter(({ metric }) => TIME_METRICS.includes(metric))),
+    stages: rows.length === 0 ? NO_RUN : stages(rows),
+    memory: rows.length === 0 ? NO_RUN : summaries(rows.filter(({ metric }) => MEMORY_METRICS.includes(metric))),
+  };
+}
+
+/** The document with what stands between each table's markers replaced. @throws Error when a marker is missing. */
+export function fill(document: string, tables: Tables): string {
+  return Object.entries(tables).reduce((text, [name, content]) => {
+    const [begin, end] = [`<!-- ${name} -->\n`, `<!-- end of ${name} -->`];
+    const [from, to] = [text.indexOf(begin), text.indexOf(end)];
+    if (from < 0 || to < from) throw new Error(`The document has no place for ${name}: ${begin.trim()} ... ${end}`);
+    return `${text.slice(0, from + begin.length)}\n${content}\n\n${text.slice(to)}`;
+  }, document);
+}
+
+function machine({ host, commit, rows }: BenchReport): string {
+  const single = (metric: string) => {
+    const row = rows.find((candidate) => candidate.metric === metric);
+    return row === undefined ? "?" : formatValue(row.max, row.unit);
+  };
+  const peers = Object.entries(host.peers).map(([name, { version, note }]) =>
+    note === null ? `${name} ${version}` : `${name} ${version} (${note})`,
+  );
+  const facts = [
+    `${host.cpus} x ${host.cpu}, ${(host.memoryBytes / 1e9).toFixed(1)} GB, ${host.os}, Linux ${host.kernel}`,
+    `load average as the run began: ${host.loadAverage.join(", ")}`,
+    `QEMU ${host.qemu}, ${host.accelerator}, guest kernel ${host.guestKernel}, Bun ${host.bun}`,
+    `Mayfly ${host.mayfly}, commit ${commit ?? "unknown"}`,
+    `warm requests: ${host.warmRequestsPerSecond ?? "none"} a second, of ${single("refill-rate")} that the pool can refill; ${single("misses")} found it empty`,
+    `clones one after another: ${single("sequential-rate")}; the slowest of those asked for at once ready after ${single("burst-slowest")}`,
+    `peers: ${peers.join("; ") || "none"}`,
+  ];
+  return facts.map((fact) => `- ${fact}`).join("\n");
+}
+
+function promiseCells({ promise, outcome, measured, limit, unit = "ms", n }: Verdict): string[] {
+  const { text, figure, bound } = promise;
+  const words = "atMost" in bound ? "at most" : "below";
+  const times = "timesOf" in bound ? `${bound.below} x \`${bound.timesOf.subject}\` ${bound.timesOf.metric}` : "";
+  const value = (number: number) => formatValue(number, unitOf(figure.metric) ?? unit);
+  const number = "timesOf" in bound ? "" : value("atMost" in bound ? bound.atMost : bound.below);
+  const reached = times === "" || limit === undefined ? "" : ` = ${value(limit)}`;
+  return [
+    text,
+    `\`${figure.subject}\` ${figure.metric} ${figure.statistic}`,
+    `${words} ${times || number}${reached}`,
+    measured === undefined ? "pending" : value(measured),
+    n === 0 ? "" : String(n),
+    outcome === "not measured" ? "" : outcome,
+  ];
+}
+
+/** Units of metrics whose promise is shown before anything was measured. */
+function unitOf(metric: string): Row["unit"] | undefined {
+  if (metric.startsWith("unique-memory") || metric.startsWith("rss-")) return "bytes";
+  if (metric === "burst-ratio") return "ratio";
+  return metric === "burst-failed" ? "count" : undefined;
+}
+
+function summaries(rows: readonly Row[]): string {
+  const cells = rows.map(({ subject, metric, unit, n, p50, p95, p99, max }) => [
+    ...[`\`${subject}\``, metric, String(n)],
+    ...[p50, p95, p99, max].map((value) => formatValue(value, unit)),
+  ]);
+  return table(["subject", "metric", "n", "p50", "p95", "p99", "max"], cells);
+}
+
+function stages(rows: readonly Row[]): string {
+  const cells = [...CLONE_STAGES.map((stage) => `stage-${stage}`), "ready"].map((metric) => [
+    metric.replace("stage-", ""),
+    ...CLONES.map((subject) => {
+      const row = rows.find((candidate) => candidate.subject === subject && candidate.metric === metric);
+      return row === undefined ? "-" : formatValue(row.p50, row.unit);
+    }),
+  ]);
+  return table(["stage, p50", ...CLONES.map((subject) => `\`${subject}\``)], cells);
+}
+
+function table(heading: readonly string[], rows: readonly (readonly string[])[]): string {
+  const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
+  return [line(heading), line(heading.map(() => "---")), ...rows.map(line)].join("\n");
+}
+
+if (import.meta.main) {
+  const [resultPath] = process.argv.slice(2);
+  const path = join(import.meta.dir, "../docs/PERFORMANCE.md");
+  const report: BenchReport | undefined =
+    resultPath === undefined ? undefined : JSON.parse((await readOptional(resultPath)) ?? "");
+  await writeText(path, fill((await readOptional(path)) ?? "", tablesOf(report)));
+}
