@@ -2,7 +2,7 @@
 import type { OutputName, Session, SessionEvents } from "../client/session.ts";
 import { MayflyError } from "../contract/errors.ts";
 import { BrokenPipe, printError, standardInput, standardOutput } from "../sys/standard-io.ts";
-import { enterRawMode, isTerminal, terminalSize } from "../sys/terminal.ts";
+import { enterRawMode, isSignalIgnored, isTerminal, terminalSize } from "../sys/terminal.ts";
 import { detachFilter } from "./detach-keys.ts";
 import type { ProgressLine } from "./progress.ts";
 import { EXIT } from "./report.ts";
@@ -79,7 +79,9 @@ class AttachedSession {
   }
 
   async run(open: (events: SessionEvents) => Promise<Session>): Promise<number> {
-    for (const name of FORWARDED) process.on(name, () => this.#forward(name));
+    for (const name of FORWARDED) {
+      if (!isSignalIgnored(signalNumber(name))) process.on(name, () => this.#forward(name));
+    }
     const opening = open({
       output: (name, bytes) => this.#output(name, bytes),
       progress: (step) => void this.#showProgress(step),

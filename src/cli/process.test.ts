@@ -163,6 +163,20 @@ describe("broken pipes and signals", () => {
     expect(await child.exited).toBe(9);
   });
 
+  test("signals that were ignored from the start stay ignored, as under nohup", async () => {
+    const command = fake.command("run", "sh", "-c", "trap 'echo told' HUP; echo ready; sleep 0.4; echo end");
+    const child = Bun.spawn(["bash", "-c", "trap '' HUP; exec \"$@\"", "bash", ...command], {
+      env: fake.environment,
+      stdout: "pipe",
+    });
+    let output = "";
+    for await (const chunk of child.stdout) {
+      output += new TextDecoder().decode(chunk);
+      if (output === "ready\n") child.kill("SIGHUP");
+    }
+    expect({ output, exitCode: await child.exited }).toEqual({ output: "ready\nend\n", exitCode: 0 });
+  });
+
   test("a process that ignores SIGINT is left after the third", async () => {
     const child = fake.spawn(["run", "sh", "-c", "trap 'echo no' INT; echo $$; while :; do sleep 0.05; done"]);
     let output = "";

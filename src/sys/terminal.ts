@@ -1,4 +1,4 @@
-/** The terminal that a command was started in: what it is, its size, raw mode, and the flags of inherited descriptors. */
+/** What a command was started in: its terminal, raw mode, the flags of inherited descriptors, ignored signals. */
 import { dlopen, FFIType, ptr } from "bun:ffi";
 
 const { i32, u64, pointer } = FFIType;
@@ -9,6 +9,7 @@ const libc = dlopen("libc.so.6", {
   tcgetattr: { args: [i32, pointer], returns: i32 },
   tcsetattr: { args: [i32, i32, pointer], returns: i32 },
   cfmakeraw: { args: [pointer], returns: FFIType.void },
+  sigaction: { args: [i32, pointer, pointer], returns: i32 },
 });
 const c = libc.symbols;
 
@@ -18,6 +19,9 @@ const F_SETFL = 4;
 const TCSADRAIN = 1;
 /** More than glibc's `struct termios` (60 bytes). */
 const TERMIOS_BYTES = 128;
+/** More than glibc's `struct sigaction` (152 bytes); it begins with the handler. */
+const SIGACTION_BYTES = 256;
+const SIG_IGN = 1n;
 
 /** Whether a descriptor is a terminal. */
 export function isTerminal(fd: number): boolean {
@@ -60,4 +64,10 @@ export function keepDescriptorFlags(fd: number): () => void {
   return () => {
     if (flags >= 0) c.fcntl(fd, F_SETFL, flags);
   };
+}
+
+/** Whether a signal was set to be ignored by whoever started this process, as nohup does. Ask before handling it. */
+export function isSignalIgnored(signal: number): boolean {
+  const action = new BigUint64Array(SIGACTION_BYTES / 8);
+  return c.sigaction(signal, null, ptr(action)) === 0 && action[0] === SIG_IGN;
 }
