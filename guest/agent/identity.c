@@ -101,15 +101,16 @@ int identity_write_files(void)
     if (!machine_id[0])
         return 0;
     error = write_kept(&kept_machine_id, "/etc/machine-id", machine_id, 0444);
-    if (!error && (wrote_hostname || is_missing("/etc/hostname"))) {
+    bool own_root = root_namespace_fd() < 0; /* an image's own files stay as they are */
+    if (!error && (own_root || wrote_hostname || is_missing("/etc/hostname"))) {
         strcat(strcpy(text, hostname), "\n");
         error = write_kept(&kept_hostname, "/etc/hostname", text, 0644);
-        wrote_hostname = true;
+        wrote_hostname = !own_root;
     }
-    if (!error && (wrote_hosts || is_missing("/etc/hosts"))) {
+    if (!error && (own_root || wrote_hosts || is_missing("/etc/hosts"))) {
         strcat(strcat(strcpy(text, "127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.1.1\t"), hostname), "\n");
         error = write_kept(&kept_hosts, "/etc/hosts", text, 0644);
-        wrote_hosts = true;
+        wrote_hosts = !own_root;
     }
     return error;
 }

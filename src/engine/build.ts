@@ -53,10 +53,12 @@ export async function buildBaseTemplate(
     onStep("booting the guest");
     await using parent = await bootParent(host, shape, workspace, deadline);
     onStep("warming the guest");
-    await warm(parent.agent, deadline);
+    await warm(parent.agent, WARM_ROUNDS, deadline);
     onStep("trimming the guest's memory");
     await parent.agent.sync(deadline);
     await parent.agent.trim(TRIM_BYTES, deadline);
+    // Trimming forks the agent, which leaves its pages copy-on-write: once more, so that no clone has to break that.
+    await warm(parent.agent, 1, deadline);
     await parent.agent.freeze(deadline);
     onStep("letting the guest settle");
     await settle();
@@ -119,9 +121,9 @@ function bootFailed(error: unknown, consoleTail: string): unknown {
 }
 
 /** Runs what each clone will run, so that caches and lazily made kernel state are in the template. */
-async function warm(agent: AgentClient, deadline: Deadline): Promise<void> {
-  await agent.identity(identityRequest(newIdentity(WARM_HOSTNAME)), deadline);
-  for (let round = 0; round < WARM_ROUNDS; round++) {
+async function warm(agent: AgentClient, rounds: number, deadline: Deadline): Promise<void> {
+  for (let round = 0; round < rounds; round++) {
+    await agent.identity(identityRequest(newIdentity(WARM_HOSTNAME)), deadline);
     await agent.ping(deadline);
     await runToEnd(agent, WARM_COMMAND, deadline);
   }
