@@ -3,7 +3,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -31,7 +33,7 @@ struct world_process world_processes[WORLD_PROCESSES];
 static uint8_t *inbox, *outbox;
 static size_t inbox_at, inbox_end, outbox_at, outbox_end, accept_total, accept_at_once;
 static pid_t next_pid = 100, child_pid; /* child_pid: the one of deferred_start */
-static char directory[] = "/tmp/mayfly-world-XXXXXX";
+static char directory[PATH_MAX];
 
 pid_t __wrap_fork(void);
 int __wrap_kill(pid_t pid, int signal);
@@ -235,6 +237,8 @@ void world_init(void)
     signal(SIGPIPE, SIG_IGN);
     inbox = malloc(INBOX_BYTES);
     outbox = malloc(OUTBOX_BYTES);
+    const char *scratch = getenv("TMPDIR");
+    snprintf(directory, sizeof directory, "%s/mayfly-world-XXXXXX", scratch ? scratch : "/tmp");
     if (!inbox || !outbox || !mkdtemp(directory) || streams_init() || deferred_init())
         abort();
 }
