@@ -4,8 +4,8 @@
  */
 import type { AgentClient } from "../agent/client.ts";
 import { MayflyError } from "../contract/errors.ts";
+import type { TemplateId } from "../contract/ids.ts";
 import { Deadline } from "../sys/deadline.ts";
-import type { TemplateStore } from "../template/store.ts";
 import { openAgent } from "./clone.ts";
 import { LIMITS_MS } from "./config.ts";
 import type { Events } from "./events.ts";
@@ -19,7 +19,6 @@ import { Workload } from "./workload.ts";
 /** What recovery works on. */
 export interface RecoveryContext {
   host: Host;
-  store: TemplateStore;
   vms: Vms;
   events: Events;
 }
@@ -66,12 +65,13 @@ async function adopt(context: RecoveryContext, record: VmRecord): Promise<void> 
 
 /** Connects to the agent again: the main process goes on where its logs end, everything else drops its output. */
 async function reconnect(
-  { host, store, vms }: RecoveryContext,
+  { host, vms }: RecoveryContext,
   record: VmRecord,
   qemu: QemuProcess,
   deadline: Deadline,
 ): Promise<RunningVm> {
-  const template = await store.load(record.vm.templateId);
+  // Its template may have been removed or damaged since: it runs on what it has mapped.
+  const template = { id: record.vm.templateId as TemplateId, memoryPath: record.memoryPath };
   const others = await otherProcesses(record, qemu, deadline);
   const { agent, agentClosed } = openAgent(qemu, deadline);
   const logs = record.vm.autoRemove ? undefined : openLogs(vms.directory(record.vm.id), host.config.logLimitBytes);

@@ -25,13 +25,15 @@ export interface CloneRequest {
 export interface Clone {
   qemu: QemuProcess;
   agent: AgentClient;
-  template: LoadedTemplate;
+  /** Where it came from: gone perhaps, while it runs on. */
+  template: Pick<LoadedTemplate, "id" | "memoryPath">;
   /** Resolves with the cause when the agent's connection ends by anything but our own closing. */
   agentClosed: Promise<MayflyError>;
 }
 
 /** A clone that was resumed, warmed and paused again before it was asked for. */
 export interface WarmClone extends Clone {
+  template: LoadedTemplate;
   /** Lets its vCPUs run. */
   resume(deadline: Deadline): Promise<void>;
 }

@@ -47,6 +47,8 @@ export const LIMITS_MS = {
   request: 10_000,
   /** QEMU's end after it was told to quit or was killed. */
   exit: 10_000,
+  /** The kernel's teardown of a killed QEMU that is not our child: 10-30 ms, during which nothing else is done. */
+  teardown: 1_000,
   /** Adoption of one VM at start. */
   adopt: 5_000,
 } as const;

@@ -51,7 +51,7 @@ export async function openEngine(options: OpenOptions): Promise<Engine> {
   const vms = new Vms(host, events, metrics);
   await templates.load();
   await images.load();
-  await recover({ host, store, vms, events });
+  await recover({ host, vms, events });
   const pools = new Pools(host, templates, events);
   templates.inUse = (id) => vms.runsOn(id);
   templates.onRemove = (id) => pools.close(id);

@@ -153,7 +153,7 @@ export class Pool {
     const resume = async (until: Deadline) => {
       await qmp.execute("cont", undefined, until);
     };
-    return { ...clone, resume };
+    return { ...clone, template: this.template, resume };
   }
 }
 

@@ -132,11 +132,14 @@ export class QemuProcess {
       (qmp) =>
         qmp.closed.then(() => {
           if (qemu.#letGo) return;
+          // Its sockets close a moment before it is gone and its slot is free.
           foreign.signal(SIGKILL);
+          foreign.waitForEnd(LIMITS_MS.teardown);
           resolve({ exitCode: null, signal: null });
         }),
       () => {
         foreign.signal(SIGKILL);
+        foreign.waitForEnd(LIMITS_MS.teardown);
         resolve({ exitCode: null, signal: "SIGKILL" });
       },
     );

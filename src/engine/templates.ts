@@ -155,10 +155,14 @@ export class Templates {
   /** @throws `resource_in_use` while clones run on it, unless forced (they keep their memory mapped). */
   async remove(ref: string, force: boolean): Promise<void> {
     const id = await this.#idOnDisk(ref);
-    await this.onRemove(id);
-    if (!force && this.inUse(id)) {
+    const refuseIfUsed = () => {
+      if (force || !this.inUse(id)) return;
       throw new MayflyError("resource_in_use", `Cannot remove template ${id}: VMs are running on it`);
-    }
+    };
+    refuseIfUsed();
+    await this.onRemove(id);
+    // One may have been started from it meanwhile.
+    refuseIfUsed();
     this.#known.delete(id);
     this.host.records.removeTemplate(id);
     await this.store.remove(id);

@@ -1,5 +1,6 @@
 /** SQLite behind the few calls that the records need. */
 import { Database as Sqlite, type Statement } from "bun:sqlite";
+import { closeSync, openSync } from "node:fs";
 
 /** Values that a statement takes. */
 export type SqlValue = string | number | null;
@@ -9,8 +10,9 @@ export class Database implements Disposable {
   readonly #sqlite: Sqlite;
   readonly #statements = new Map<string, Statement>();
 
-  /** Opens or makes the file and applies the migrations it has not seen, in order, each in a transaction. */
+  /** Opens or makes the file, which only its owner may read, and applies the migrations it has not seen, in order, each in a transaction. */
   constructor(path: string, migrations: readonly string[]) {
+    closeSync(openSync(path, "a", 0o600));
     this.#sqlite = new Sqlite(path, { create: true, strict: true });
     this.#sqlite.run("PRAGMA journal_mode = WAL");
     this.#sqlite.run("PRAGMA synchronous = NORMAL");

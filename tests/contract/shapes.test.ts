@@ -84,8 +84,8 @@ describeVms("a VM's size", () => {
 
   test("survives a guest that wants more memory than there is", async () => {
     const vm = await vms.start();
-    const { exitCode } = await vms.exec(vm.id, ["sh", "-c", "tail -c 1000M /dev/zero | wc -c"]);
-    expect(exitCode).toBe(0);
+    const { exitCode } = await vms.exec(vm.id, ["tail", "/dev/zero"]);
+    expect(exitCode).toBe(137);
     const { vm: after, stdout } = await vms.exec(vm.id, ["echo", "still here"]);
     expect(stdout).toBe("still here\n");
     expect(after.state).toBe("running");
