@@ -24,6 +24,8 @@ export interface Attachment {
 
 /** How long a process has to end after its output's reader or its terminal has gone, before it is killed and after that. */
 const END_GRACE_MS = 2000;
+/** Most of a start's delay that can have been news on its way; a longer one was a template being built. */
+const START_DELAY_LIMIT_MS = 1000;
 /** Termination signals after which the process is left alone, as docker does. */
 const FORCE_SIGNALS = 3;
 const FORWARDED = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"] as const;
@@ -70,6 +72,7 @@ class AttachedSession {
   #restoreTerminal: () => void = () => {};
   #progress: ProgressLine | undefined;
   #progressOver = false;
+  readonly #askedMs = performance.now();
   #startedMs: number | undefined;
   #outputGone: unknown;
   #terminations = 0;
@@ -90,15 +93,21 @@ class AttachedSession {
     const session = await Promise.race([opening, this.#left.promise]);
     if (typeof session === "number") return session;
     this.#session = session;
-    const { stdin, terminal, timeoutMs } = this.#attachment;
+    const { stdin, terminal } = this.#attachment;
     if (stdin && !terminal) void this.#pumpInput(session);
     const exit = await Promise.race([session.exited, this.#left.promise]);
     if (typeof exit === "number") return exit;
     if (this.#outputGone instanceof BrokenPipe) return EXIT.brokenPipe;
     if (this.#outputGone !== undefined) throw this.#outputGone;
-    const elapsedMs = performance.now() - (this.#startedMs ?? 0);
-    if (timeoutMs !== undefined && exit.signal === SIGKILL && elapsedMs >= timeoutMs) return EXIT.timeout;
-    return exit.exitCode;
+    return exit.signal === SIGKILL && this.#isTimeOver() ? EXIT.timeout : exit.exitCode;
+  }
+
+  /** Whether the daemon has killed it for its time limit. Its clock began before we heard of the start, so that delay counts as well. */
+  #isTimeOver(): boolean {
+    const { timeoutMs } = this.#attachment;
+    if (timeoutMs === undefined || this.#startedMs === undefined) return false;
+    const delayMs = Math.min(this.#startedMs - this.#askedMs, START_DELAY_LIMIT_MS);
+    return performance.now() - this.#startedMs + delayMs >= timeoutMs;
   }
 
   /** The process runs: from now on keys are its own. */

@@ -84,9 +84,13 @@ async function converse(command: readonly string[]) {
 describe("the library", () => {
   test("on Bun, from its source", async () => {
     expect(await converse([process.execPath, program, join(root, "src/client/index.ts")])).toMatchObject(expected);
-  });
+  }, 60_000);
 
-  test.skipIf(node === null)("on Node, as it is built", async () => {
-    expect(await converse([node ?? "", program, join(built, "index.js")])).toMatchObject(expected);
-  });
+  test.skipIf(node === null)(
+    "on Node, as it is built",
+    async () => {
+      expect(await converse([node ?? "", program, join(built, "index.js")])).toMatchObject(expected);
+    },
+    60_000,
+  );
 });
