@@ -90,6 +90,12 @@ export class TestEngine implements AsyncDisposable {
     return opened;
   }
 
+  /** Opens one that chooses the accelerator by its probe, without a template. */
+  static async openProbing({ stateDir, runDir }: { stateDir: string; runDir: string }): Promise<TestEngine> {
+    const engine = await openEngine({ stateDir, runDir, artifacts: hostArtifacts(), pool: NO_POOL });
+    return new TestEngine(engine, stateDir, runDir, noteGroup(stateDir));
+  }
+
   /** Closes it and opens another on the same directories; VMs go on meanwhile. */
   async reopen(options: TestEngineOptions = {}): Promise<TestEngine> {
     await this.close();
