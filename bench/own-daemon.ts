@@ -48,7 +48,7 @@ export async function startOwnDaemon(options: OwnDaemonOptions): Promise<OwnDaem
   for (const path of [directory, stateDir, runDir]) await makeDirectory(path, 0o711);
   const logPath = `${directory}/mayflyd.log`;
   const command = [
-    ...ownCommandLine(),
+    ...ownCommandLine({ small: true }),
     ...["bench", "serve", `--directory=${directory}`, `--artifacts=${options.artifactsOf}`],
     ...[`--blocked=${pool.blocked}`, `--warm=${pool.warm}`],
     ...(options.accelerator === undefined ? [] : [`--accelerator=${options.accelerator}`]),

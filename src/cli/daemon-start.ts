@@ -29,7 +29,10 @@ export async function startDaemon<T>(
     if (!isNobodyListening(error)) throw error;
   }
   const logPath = `${await logDirectory(runDir)}/mayflyd.log`;
-  const child = await spawnAnnounced([...ownCommandLine(), "--json", "daemon", "--ready-fd", "3"], logPath);
+  const child = await spawnAnnounced(
+    [...ownCommandLine({ small: true }), "--json", "daemon", "--ready-fd", "3"],
+    logPath,
+  );
   const outcome = await Deadline.after(START_LIMIT_MS).race(child.outcome, "the daemon's start");
   const failure = failureOf(outcome, logPath);
   if (failure === undefined) return attempt();

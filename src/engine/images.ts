@@ -15,6 +15,8 @@ import type { RootFile } from "./start.ts";
 /** The images of a state directory. */
 export class Images {
   #images: Image[] = [];
+  /** Names of VMs that run on the image of a name. */
+  usedBy: (name: string) => string[] = () => [];
 
   constructor(
     private readonly host: Host,
@@ -62,9 +64,13 @@ export class Images {
     return image;
   }
 
-  /** VMs that run on it keep their file open. */
+  /** @throws `resource_in_use` while VMs run on it. */
   async remove(ref: string): Promise<void> {
     const image = this.get(ref);
+    const users = this.usedBy(image.name);
+    if (users.length > 0) {
+      throw new MayflyError("resource_in_use", `Cannot remove image ${image.name}: ${users.join(", ")} runs on it`);
+    }
     await this.#drop(image, undefined);
     this.events.emit("image.removed", image.id, image.name);
   }

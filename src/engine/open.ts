@@ -53,6 +53,7 @@ export async function openEngine(options: OpenOptions): Promise<Engine> {
   await images.load();
   await recover({ host, vms, events });
   const pools = new Pools(host, templates, events);
+  images.usedBy = (name) => vms.runningOnImage(name);
   templates.inUse = (id) => vms.runsOn(id);
   templates.onRemove = (id) => pools.close(id);
   opening.move();

@@ -62,6 +62,12 @@ export class Vms {
     return [...this.#running.values()].some((vm) => vm.clone.template.id === templateId);
   }
 
+  /** Names of the VMs that run on an image. */
+  runningOnImage(name: string): string[] {
+    const running = this.list().filter((vm) => vm.rootfs === name && vm.finishedAt === null);
+    return running.map((vm) => vm.name);
+  }
+
   memoryPath(id: string): string {
     return this.#records.get(id)?.memoryPath ?? "";
   }

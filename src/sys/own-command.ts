@@ -10,8 +10,12 @@ export function ownCommand(): string {
   return existsSync(entry) ? entry : "mayfly";
 }
 
-/** The beginning of a command line that starts this program again: Bun with its script, or the single-file executable. */
-export function ownCommandLine(): string[] {
+/**
+ * The beginning of a command line that starts this program again: Bun with its script, or the single-file executable.
+ * `small`: with a smaller heap, for what runs for long.
+ */
+export function ownCommandLine(options: { small: boolean }): string[] {
   if (Bun.main.startsWith("/$bunfs/")) return [process.execPath];
-  return [process.execPath, "--no-env-file", "--config=/dev/null", Bun.main];
+  const small = options.small ? ["--smol"] : [];
+  return [process.execPath, ...small, "--no-env-file", "--config=/dev/null", Bun.main];
 }
