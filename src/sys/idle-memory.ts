@@ -15,7 +15,7 @@ export class IdleCollector implements Disposable {
     }
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
-      Bun.gc(true);
+      Bun.shrink();
     }, IDLE_MS);
     this.#timer.unref();
   };
