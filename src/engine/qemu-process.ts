@@ -194,10 +194,12 @@ export class QemuProcess {
 
   /** The error for QEMU's end during `stage`. */
   exitError(exit: ChildExit, stage: string): MayflyError {
-    const how = exit.signal === null ? `with code ${exit.exitCode}` : `by ${exit.signal}`;
+    // How one ended that is not our child, nobody tells us.
+    const known = exit.exitCode === null ? "" : ` with code ${exit.exitCode}`;
+    const how = exit.signal === null ? known : ` by ${exit.signal}`;
     const tail = this.#lastTail;
     const last = tail.trimEnd().split("\n").at(-1) ?? "";
-    return new MayflyError("qemu_exited", `QEMU ended ${how} while ${stage}${last === "" ? "" : `: ${last}`}`, {
+    return new MayflyError("qemu_exited", `QEMU ended${how} while ${stage}${last === "" ? "" : `: ${last}`}`, {
       stage,
       details: {
         stderrTail: tail,

@@ -92,14 +92,16 @@ export class RunningVm {
     const { qemu, agentClosed } = this.clone;
     this.main?.exited.then(
       (status) => this.end({ by: "exit", status }),
-      (error: unknown) => this.end({ by: "failure", error: asMayflyError(error) }),
+      (cause: unknown) => this.#fail(cause),
     );
     qemu.exited.then((exit) => this.end({ by: "failure", error: qemu.exitError(exit, "running") }));
-    agentClosed.then(async (cause) => {
-      // QEMU's end shows first as the end of the agent's channel: its exit says more.
-      const error = await qemu.untilExit(Promise.reject(cause), "running").catch((reason: unknown) => reason);
-      await this.end({ by: "failure", error: asMayflyError(error) });
-    });
+    agentClosed.then((cause) => this.#fail(cause));
+  }
+
+  /** Ends the VM for a cause. QEMU's end shows first as the end of the agent's channel: its exit says more. */
+  async #fail(cause: unknown): Promise<void> {
+    const error = await this.clone.qemu.untilExit(Promise.reject(cause), "running").catch((reason: unknown) => reason);
+    await this.end({ by: "failure", error: asMayflyError(error) });
   }
 }
 
