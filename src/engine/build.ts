@@ -7,6 +7,7 @@ import { fingerprintHash } from "../machine/fingerprint.ts";
 import { type Deadline, pause } from "../sys/deadline.ts";
 import { newId } from "../sys/ids.ts";
 import { tailOfFile } from "../sys/process.ts";
+import { exists } from "../sys/publish.ts";
 import type { LoadedTemplate, TemplateStore, TemplateWorkspace } from "../template/store.ts";
 import { LIMITS_MS } from "./config.ts";
 import { fingerprintFor, type Host, planFor, tenantGid } from "./host.ts";
@@ -99,8 +100,24 @@ export async function bootParent(
   } catch (error) {
     const consoleTail = tailOfFile(workspace.consolePath, CONSOLE_TAIL_BYTES);
     await qemu.kill();
-    throw bootFailed(error, consoleTail);
+    throw (await missingProgram(host)) ?? bootFailed(error, consoleTail);
   }
+}
+
+/** What set-up has made and somebody has removed since, if that is why. */
+async function missingProgram({ qemu, config }: Host): Promise<MayflyError | undefined> {
+  const { kernel, initramfs } = config.artifacts;
+  const needed = [
+    { path: qemu.path, code: "qemu_not_found" },
+    { path: kernel.path, code: "kernel_not_found" },
+    { path: initramfs.path, code: "artifact_missing" },
+  ] as const;
+  for (const { path, code } of needed) {
+    if (await exists(path)) continue;
+    const details = { path, remedy: "mayfly setup" };
+    return new MayflyError(code, `Cannot boot the guest: ${path} is gone. Run: ${details.remedy}`, { details });
+  }
+  return undefined;
 }
 
 function bootFailed(error: unknown, consoleTail: string): unknown {

@@ -13,7 +13,7 @@ import { identityRequest, newIdentity } from "./identity.ts";
 import type { QemuProcess } from "./qemu-process.ts";
 import { runToEnd, WARM_COMMAND, WARM_HOSTNAME } from "./warm-up.ts";
 
-/** Refills that may fail one after the other before the pool waits for the next request. */
+/** Members that may fail or die one after the other before the pool waits for the next request. */
 const MAX_FAILURES = 3;
 
 /** What a pool gives out. */
@@ -25,7 +25,7 @@ export class Pool {
   readonly #warm: WarmClone[] = [];
   #refilling: Promise<void> | undefined;
   #failures = 0;
-  #closed = false;
+  readonly #closing = new AbortController();
   /** Called when a refill failed or the pool became full again. */
   onChange: ((change: { type: "refilled" } | { type: "refill_failed"; error: unknown }) => void) | undefined;
 
@@ -72,8 +72,12 @@ export class Pool {
 
   /** Starts refilling if anything is missing. Returns at once; a request is a reason to try again after failures. */
   refill(): void {
-    if (this.#closed || this.#refilling !== undefined) return;
     this.#failures = 0;
+    this.#startFilling();
+  }
+
+  #startFilling(): void {
+    if (this.#closed || this.#refilling !== undefined) return;
     this.#refilling = this.#fill().finally(() => {
       this.#refilling = undefined;
     });
@@ -92,21 +96,27 @@ export class Pool {
 
   /** Ends all of it for good. */
   async close(): Promise<void> {
-    this.#closed = true;
+    this.#closing.abort();
     await this.drain();
     await this.#refilling;
     await this.drain();
+  }
+
+  get #closed(): boolean {
+    return this.#closing.signal.aborted;
   }
 
   async #fill(): Promise<void> {
     while (!this.#closed && this.#failures < MAX_FAILURES) {
       if (availableMemoryBytes() < this.host.config.memoryReserveBytes) return;
       try {
-        if (this.#warm.length < this.target.warm) this.#keep(this.#warm, await this.#makeWarm(), (clone) => clone.qemu);
-        else if (this.#blocked.length < this.target.blocked)
+        if (this.#warm.length < this.target.warm) {
+          this.#keep(this.#warm, await this.#makeWarm(), (clone) => clone.qemu);
+          this.#failures = 0;
+        } else if (this.#blocked.length < this.target.blocked) {
+          // Whether it lives is not known yet: that it was spawned makes up for no failure.
           this.#keep(this.#blocked, this.#makeBlocked(), (qemu) => qemu);
-        else break;
-        this.#failures = 0;
+        } else break;
       } catch (error) {
         this.#failures += 1;
         this.onChange?.({ type: "refill_failed", error });
@@ -122,7 +132,8 @@ export class Pool {
       const index = members.indexOf(member);
       if (index < 0) return;
       members.splice(index, 1);
-      this.refill();
+      this.#failures += 1;
+      this.#startFilling();
     });
   }
 
@@ -134,7 +145,7 @@ export class Pool {
 
   /** A clone that has run what every first request runs, and is paused again: it costs no CPU. */
   async #makeWarm(): Promise<WarmClone> {
-    const deadline = Deadline.after(LIMITS_MS.clone);
+    const deadline = Deadline.after(LIMITS_MS.clone, this.#closing.signal);
     await using cleanup = new AsyncDisposableStack();
     this.template.check();
     const qemu = this.#makeBlocked();

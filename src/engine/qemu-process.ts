@@ -5,6 +5,7 @@ import type { Deadline } from "../sys/deadline.ts";
 import { closeFd, listenUnix, socketPair, writeAll } from "../sys/libc.ts";
 import {
   type ChildExit,
+  type DetachedChild,
   ForeignProcess,
   identifyProcess,
   killChild,
@@ -65,6 +66,7 @@ export class QemuProcess {
   static spawn(slots: Slots, records: Records, planFor: (slot: Slot) => QemuPlan): QemuProcess {
     const slot = slots.take();
     const opened: number[] = [];
+    let child: DetachedChild | undefined;
     try {
       const [ours, theirs] = socketPair();
       opened.push(theirs, ours);
@@ -79,7 +81,7 @@ export class QemuProcess {
         opened.push(kvm);
         descriptors.push(kvm);
       }
-      const child = spawnDetached({ ...plan, descriptors, logPath: slot.logPath });
+      child = spawnDetached({ ...plan, descriptors, logPath: slot.logPath });
       const identity = identifyProcess(child.pid);
       if (identity === undefined) throw new Error("it ended at once");
       records.addQemu({ identity, slot: slot.number });
@@ -87,7 +89,11 @@ export class QemuProcess {
       return new QemuProcess(slot, identity, child.exited, ours, slots, records, undefined);
     } catch (error) {
       const tail = tailOfFile(slot.logPath, TAIL_BYTES);
-      slots.release(slot);
+      if (child === undefined) slots.release(slot);
+      else {
+        killChild(child.pid);
+        child.exited.then(() => slots.release(slot));
+      }
       if (error instanceof MayflyError) throw error;
       const why = error instanceof Error ? error.message : String(error);
       throw new MayflyError("qemu_spawn_failed", `Cannot start QEMU: ${why}`, {
@@ -160,6 +166,9 @@ export class QemuProcess {
     this.#stateFd = undefined;
     try {
       writeAll(fd, deviceState, `the state socket of QEMU ${this.pid}`);
+    } catch (cause) {
+      // It has ended, which is known a moment later, and then says why.
+      throw new MayflyError("connection_failed", `QEMU ${this.pid} does not take its device state`, { cause });
     } finally {
       closeFd(fd);
     }

@@ -57,6 +57,8 @@ export class Output implements OutputSink {
 export interface TestEngineOptions extends Partial<OpenOptions> {
   /** Templates to start with; the default shape's unless told. */
   templates?: readonly Shape[];
+  /** Whether to wait until pools are full, which they never are of something broken; true unless told. */
+  waitForPools?: boolean;
   /** Directory that holds both of its directories; a new one unless told. */
   root?: string;
 }
@@ -77,7 +79,7 @@ export class TestEngine implements AsyncDisposable {
 
   /** Opens one under TCG without a pool, unless told otherwise, with the default shape's template in place. */
   static async open(options: TestEngineOptions = {}): Promise<TestEngine> {
-    const { templates = [SMALL], root = newDirectory("vms"), ...given } = options;
+    const { templates = [SMALL], root = newDirectory("vms"), waitForPools = true, ...given } = options;
     const stateDir = given.stateDir ?? `${root}/state`;
     const runDir = given.runDir ?? `${root}/run`;
     mkdirSync(stateDir, { recursive: true, mode: 0o711 });
@@ -86,7 +88,7 @@ export class TestEngine implements AsyncDisposable {
     const defaults = { artifacts: hostArtifacts(), pool: NO_POOL, accelerator: "tcg" } as const;
     const engine = await openEngine({ ...defaults, ...given, stateDir, runDir });
     const opened = new TestEngine(engine, stateDir, runDir, group);
-    await opened.poolsFull();
+    if (waitForPools) await opened.poolsFull();
     return opened;
   }
 
