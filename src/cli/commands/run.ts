@@ -1,6 +1,8 @@
 /** `mayfly run`: a new VM with a command in it. */
+import { resolve } from "node:path";
 import { openSession } from "../../client/session.ts";
 import type { CreateVmRequest } from "../../contract/api.ts";
+import { usageError } from "../arguments.ts";
 import { checkTerminal, runAttached } from "../attached.ts";
 import { openTransport } from "../connection.ts";
 import { DETACH_KEYS, parseDetachKeys } from "../detach-keys.ts";
@@ -27,8 +29,9 @@ const OPTIONS = {
 
 export const command = defineCommand({
   description: `Start a VM and run a command in it. Options end at the command: what follows belongs to it.
-Signals are passed on to the command. After three SIGINT or SIGTERM the VM is left alone and goes on.`,
-  operands: [{ name: "COMMAND", kind: "command" }],
+With -d
+the command may be missing: then the VM runs until it is stopped, for exec. Signals are passed on to the command. After three SIGINT or SIGTERM the VM is left alone and goes on.`,
+  operands: [{ name: "COMMAND", kind: "command", optional: true }],
   options: OPTIONS,
   examples: [
     ["mayfly run --rm -- sh -c 'uname -r; exit 7'", "run a command and take its exit code"],
@@ -37,6 +40,9 @@ Signals are passed on to the command. After three SIGINT or SIGTERM the VM is le
     ["mayfly run -d --name web -m 256m --rootfs site httpd -f", "leave a VM running"],
   ],
   async run({ options, operands, global }) {
+    if (operands.length === 0 && !options.detach) {
+      throw usageError("mayfly run", "COMMAND is missing (only with -d a VM can do without)");
+    }
     checkTerminal(options.interactive && !options.detach, options.tty);
     const request = await createRequest(options, operands);
     if (options.detach) {
@@ -59,16 +65,22 @@ async function createRequest(
   options: OptionValues<typeof OPTIONS>,
   operands: readonly string[],
 ): Promise<CreateVmRequest> {
-  const request: CreateVmRequest = { ...(await processRequest(options)), command: [...operands] };
+  const request: CreateVmRequest = { ...(await processRequest(options)) };
+  if (operands.length > 0) request.command = [...operands];
   if (options.rm) request.autoRemove = true;
   if (options.name !== undefined) request.name = options.name;
   if (options.hostname !== undefined) request.hostname = options.hostname;
   if (options.label.length > 0) request.labels = Object.fromEntries(options.label.map(splitLabel));
   if (options.memory !== undefined) request.memoryBytes = parseBytes("--memory", options.memory);
   if (options.cpus !== undefined) request.cpus = parsePositive("--cpus", options.cpus);
-  if (options.rootfs !== undefined) request.rootfs = options.rootfs;
+  if (options.rootfs !== undefined) request.rootfs = rootfsOf(options.rootfs);
   if (options["no-pool"]) request.pool = false;
   return request;
+}
+
+/** A name as it is; what has a slash is a file of this host, whose path the daemon needs whole. */
+function rootfsOf(rootfs: string): string {
+  return rootfs.includes("/") ? resolve(rootfs) : rootfs;
 }
 
 function splitLabel(label: string): [key: string, value: string] {
