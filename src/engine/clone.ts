@@ -65,12 +65,14 @@ export async function cloneFromTemplate(
   deadline: Deadline,
 ): Promise<Clone> {
   await using cleanup = new AsyncDisposableStack();
-  template.check();
+  let qemu = prepared;
+  cleanup.defer(() => qemu?.kill());
+  named("plan", () => template.check());
   clock.end("plan");
-  const qemu = prepared ?? spawnBlocked(host, template, request.disks);
-  cleanup.defer(() => qemu.kill());
+  qemu ??= named("spawn", () => spawnBlocked(host, template, request.disks));
   clock.end("spawn");
-  const clone = await inStage("load", qemu, async () => resumeInto(qemu, template, deadline));
+  const spawned = qemu;
+  const clone = await inStage("load", qemu, async () => resumeInto(spawned, template, deadline));
   const identified = applyIdentity(clone.agent, request, deadline);
   identified.catch(() => undefined);
   clock.end("load");
@@ -92,7 +94,7 @@ export async function cloneFromWarm(
   await using cleanup = new AsyncDisposableStack();
   const { qemu, agent, template, agentClosed } = warm;
   cleanup.defer(() => qemu.kill());
-  template.check();
+  named("plan", () => template.check());
   clock.end("plan");
   const resumed = warm.resume(deadline);
   const identified = applyIdentity(agent, request, deadline);
@@ -123,8 +125,21 @@ async function inStage<T>(stage: CloneStage, qemu: QemuProcess, step: () => T | 
   try {
     return await qemu.untilExit(Promise.resolve(step()), stage);
   } catch (error) {
-    if (!(error instanceof MayflyError) || error.stage !== undefined) throw error;
-    const { code, message, details, vmId } = error;
-    throw new MayflyError(code, message, { stage, details, cause: error, ...(vmId === undefined ? {} : { vmId }) });
+    throw withStage(stage, error);
   }
+}
+
+/** Runs a step that needs no QEMU, and names the stage in whatever it throws. */
+function named<T>(stage: CloneStage, step: () => T): T {
+  try {
+    return step();
+  } catch (error) {
+    throw withStage(stage, error);
+  }
+}
+
+function withStage(stage: CloneStage, error: unknown): unknown {
+  if (!(error instanceof MayflyError) || error.stage !== undefined) return error;
+  const { code, message, details, vmId } = error;
+  return new MayflyError(code, message, { stage, details, cause: error, ...(vmId === undefined ? {} : { vmId }) });
 }

@@ -72,7 +72,10 @@ export class LocalEngine implements Engine {
         pool = pools.of(template);
         const context = { host, gate: this.#gate, pool: request.pool === false ? undefined : pool };
         const identity = { hostname: vm.hostname, root, sizes };
-        return startClone(context, template, identity, deadline, startedMs);
+        return startClone(context, template, identity, deadline, startedMs).catch(async (error: unknown) => {
+          await templates.discardIfCorrupt(template, error);
+          throw error;
+        });
       },
       options.sink,
       deadline,

@@ -127,6 +127,14 @@ export class Templates {
     return loaded;
   }
 
+  /** Uses a template no more that a clone has found damaged; like those found at the start, it is left for `verify` and `rm`. */
+  async discardIfCorrupt(template: LoadedTemplate, error: unknown): Promise<void> {
+    if (!(error instanceof MayflyError) || error.code !== "template_corrupt" || !this.#known.delete(template.id))
+      return;
+    this.events.emit("template.damaged", template.id, undefined, { reason: error.message });
+    await this.onRemove(template.id);
+  }
+
   /** Ends builds under way: their QEMUs would outlive this process. */
   async close(): Promise<void> {
     this.#closing.abort();
