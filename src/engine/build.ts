@@ -6,6 +6,7 @@ import { kernelCommandLine } from "../machine/arguments.ts";
 import { fingerprintHash } from "../machine/fingerprint.ts";
 import { type Deadline, pause } from "../sys/deadline.ts";
 import { newId } from "../sys/ids.ts";
+import { freeBytes } from "../sys/paths.ts";
 import { tailOfFile } from "../sys/process.ts";
 import { exists } from "../sys/publish.ts";
 import type { LoadedTemplate, TemplateStore, TemplateWorkspace } from "../template/store.ts";
@@ -18,6 +19,9 @@ import { runToEnd, WARM_COMMAND, WARM_HOSTNAME } from "./warm-up.ts";
 const CONSOLE_TAIL_BYTES = 4096;
 /** Most bytes of free guest memory that are zeroed before a template is saved: what a boot can have touched and freed. */
 const TRIM_BYTES = 512 * 2 ** 20;
+
+/** A disk with less than this free is full: file systems keep a little for themselves. */
+const FULL_BYTES = 2 ** 20;
 
 /** Runs of the warm-up command: the second one finds what the first has made. */
 const WARM_ROUNDS = 3;
@@ -51,22 +55,47 @@ export async function buildBaseTemplate(
     ownerUid: builderUid(host),
   };
   await store.publish(parts, async (workspace) => {
-    onStep("booting the guest");
-    await using parent = await bootParent(host, shape, workspace, deadline);
-    onStep("warming the guest");
-    await warm(parent.agent, WARM_ROUNDS, deadline);
-    onStep("trimming the guest's memory");
-    await parent.agent.sync(deadline);
-    await parent.agent.trim(TRIM_BYTES, deadline);
-    // Trimming forks the agent, which leaves its pages copy-on-write: once more, so that no clone has to break that.
-    await warm(parent.agent, 1, deadline);
-    await parent.agent.freeze(deadline);
-    onStep("letting the guest settle");
-    await settle();
-    onStep("saving the template");
-    await saveAndQuit(parent, workspace, deadline);
+    try {
+      await makeParent(host, shape, workspace, onStep, deadline);
+    } catch (error) {
+      throw (await fullDisk(workspace, error)) ?? error;
+    }
   });
   return store.load(id);
+}
+
+/** Boots a parent on the workspace's memory file, prepares it, saves it and lets it quit. */
+async function makeParent(
+  host: Host,
+  shape: Shape,
+  workspace: TemplateWorkspace,
+  onStep: (step: string) => void,
+  deadline: Deadline,
+): Promise<void> {
+  onStep("booting the guest");
+  await using parent = await bootParent(host, shape, workspace, deadline);
+  onStep("warming the guest");
+  await warm(parent.agent, WARM_ROUNDS, deadline);
+  onStep("trimming the guest's memory");
+  await parent.agent.sync(deadline);
+  await parent.agent.trim(TRIM_BYTES, deadline);
+  // Trimming forks the agent, which leaves its pages copy-on-write: once more, so that no clone has to break that.
+  await warm(parent.agent, 1, deadline);
+  await parent.agent.freeze(deadline);
+  onStep("letting the guest settle");
+  await settle();
+  onStep("saving the template");
+  await saveAndQuit(parent, workspace, deadline);
+}
+
+/** A parent whose memory file finds no space gets SIGBUS, which says nothing of the disk. */
+async function fullDisk({ memoryPath }: TemplateWorkspace, cause: unknown): Promise<MayflyError | undefined> {
+  if ((await freeBytes(memoryPath)) >= FULL_BYTES) return undefined;
+  const why = cause instanceof Error ? cause.message : String(cause);
+  return new MayflyError("disk_full", `Cannot build a template: no space left for ${memoryPath} (${why})`, {
+    details: { path: memoryPath },
+    cause,
+  });
 }
 
 /** Uid of the QEMU that builds templates: it alone may write a memory file. */

@@ -57,9 +57,15 @@ export class Images {
     const createdAt = new Date().toISOString();
     const image: Image = { id: newId("img"), name: request.name, digest, fstype, sizeBytes, createdAt };
     const replaced = this.#images.find((other) => other.name === request.name);
+    try {
+      // A name is there once: its row takes the place of the other's.
+      this.host.records.putImage(image);
+    } catch (error) {
+      if (!this.#images.some((other) => other.digest === digest)) await removeImage(this.host.config.stateDir, digest);
+      throw error;
+    }
     if (replaced !== undefined) await this.#drop(replaced, digest);
     this.#images = [...this.#images, image];
-    this.host.records.putImage(image);
     this.events.emit("image.imported", image.id, image.name, { digest });
     return image;
   }

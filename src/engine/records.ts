@@ -1,5 +1,6 @@
 /** What exists and who owns it, in SQLite: VMs, QEMU processes, templates, images. */
 import type { Image, Vm } from "../contract/api.ts";
+import { MayflyError } from "../contract/errors.ts";
 import { Database } from "../sys/database.ts";
 import type { ProcessIdentity } from "../sys/process.ts";
 
@@ -11,6 +12,9 @@ const MIGRATIONS = [
    CREATE TABLE images (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, document TEXT NOT NULL);
    CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);`,
 ];
+
+/** How long what found no space waits for the next try, if nothing else is written. */
+const RETRY_MS = 1_000;
 
 /** A VM as recorded: what is shown of it, and what its next daemon needs. */
 export interface VmRecord {
@@ -38,9 +42,16 @@ export interface TemplateEntry {
   lastUsedAt: string | null;
 }
 
-/** The database of one state directory. */
+/**
+ * The database of one state directory. What begins is written at once or fails; what ends has ended, whether there is
+ * space to write it or not: then it is written before the next write. A daemon that is killed meanwhile finds out at its
+ * next start, since the process is gone.
+ */
 export class Records implements Disposable {
   readonly #database: Database;
+  /** Writes that found no space, in order. */
+  #owed: (() => void)[] = [];
+  #retry: ReturnType<typeof setTimeout> | undefined;
 
   constructor(path: string) {
     this.#database = new Database(path, MIGRATIONS);
@@ -50,7 +61,17 @@ export class Records implements Disposable {
     return this.#database.all("SELECT document FROM vms ORDER BY id").map((row) => JSON.parse(String(row["document"])));
   }
 
+  /** Records a VM that begins. @throws `disk_full`. */
   putVm(record: VmRecord): void {
+    this.#now(() => this.#writeVm(record));
+  }
+
+  /** Records what has become of a VM. */
+  updateVm(record: VmRecord): void {
+    this.#soon(() => this.#writeVm(record));
+  }
+
+  #writeVm(record: VmRecord): void {
     this.#database.run(
       "INSERT INTO vms (id, document) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET document = excluded.document",
       record.vm.id,
@@ -59,7 +80,7 @@ export class Records implements Disposable {
   }
 
   removeVm(id: string): void {
-    this.#database.run("DELETE FROM vms WHERE id = ?", id);
+    this.#soon(() => this.#database.run("DELETE FROM vms WHERE id = ?", id));
   }
 
   qemus(): RecordedQemu[] {
@@ -69,13 +90,17 @@ export class Records implements Disposable {
     }));
   }
 
+  /** @throws `disk_full`. */
   addQemu({ identity, slot }: RecordedQemu): void {
     const { pid, startTicks, bootId } = identity;
-    this.#database.run("INSERT OR REPLACE INTO qemus VALUES (?, ?, ?, ?)", pid, startTicks, bootId, slot);
+    this.#now(() =>
+      this.#database.run("INSERT OR REPLACE INTO qemus VALUES (?, ?, ?, ?)", pid, startTicks, bootId, slot),
+    );
   }
 
   removeQemu({ pid, startTicks, bootId }: ProcessIdentity): void {
-    this.#database.run("DELETE FROM qemus WHERE pid = ? AND start_ticks = ? AND boot_id = ?", pid, startTicks, bootId);
+    const sql = "DELETE FROM qemus WHERE pid = ? AND start_ticks = ? AND boot_id = ?";
+    this.#soon(() => this.#database.run(sql, pid, startTicks, bootId));
   }
 
   templates(): TemplateEntry[] {
@@ -87,11 +112,12 @@ export class Records implements Disposable {
   }
 
   putTemplate({ id, name, lastUsedAt }: TemplateEntry): void {
-    this.#database.run("INSERT OR REPLACE INTO templates VALUES (?, ?, ?)", id, name ?? null, lastUsedAt ?? null);
+    const sql = "INSERT OR REPLACE INTO templates VALUES (?, ?, ?)";
+    this.#soon(() => this.#database.run(sql, id, name ?? null, lastUsedAt ?? null));
   }
 
   removeTemplate(id: string): void {
-    this.#database.run("DELETE FROM templates WHERE id = ?", id);
+    this.#soon(() => this.#database.run("DELETE FROM templates WHERE id = ?", id));
   }
 
   images(): Image[] {
@@ -100,12 +126,14 @@ export class Records implements Disposable {
       .map((row) => JSON.parse(String(row["document"])));
   }
 
+  /** @throws `disk_full`. */
   putImage(image: Image): void {
-    this.#database.run("INSERT OR REPLACE INTO images VALUES (?, ?, ?)", image.id, image.name, JSON.stringify(image));
+    const sql = "INSERT OR REPLACE INTO images VALUES (?, ?, ?)";
+    this.#now(() => this.#database.run(sql, image.id, image.name, JSON.stringify(image)));
   }
 
   removeImage(id: string): void {
-    this.#database.run("DELETE FROM images WHERE id = ?", id);
+    this.#soon(() => this.#database.run("DELETE FROM images WHERE id = ?", id));
   }
 
   setting(name: string): string | undefined {
@@ -114,10 +142,39 @@ export class Records implements Disposable {
   }
 
   putSetting(name: string, value: string): void {
-    this.#database.run("INSERT OR REPLACE INTO settings VALUES (?, ?)", name, value);
+    this.#soon(() => this.#database.run("INSERT OR REPLACE INTO settings VALUES (?, ?)", name, value));
+  }
+
+  #now(write: () => void): void {
+    this.#pay();
+    write();
+  }
+
+  #soon(write: () => void): void {
+    this.#owed.push(write);
+    try {
+      this.#pay();
+    } catch (error) {
+      if (!(error instanceof MayflyError) || error.code !== "disk_full") throw error;
+      this.#retry ??= setTimeout(() => this.#tryAgain(), RETRY_MS).unref();
+    }
+  }
+
+  #tryAgain(): void {
+    this.#retry = undefined;
+    this.#soon(() => undefined);
+  }
+
+  /** Makes the owed writes, in order. @throws `disk_full` at the first that finds no space. */
+  #pay(): void {
+    for (let write = this.#owed[0]; write !== undefined; write = this.#owed[0]) {
+      write();
+      this.#owed.shift();
+    }
   }
 
   [Symbol.dispose](): void {
+    clearTimeout(this.#retry);
     this.#database[Symbol.dispose]();
   }
 }

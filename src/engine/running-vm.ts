@@ -10,7 +10,10 @@ import type { ExitStatus, OutputSink } from "./interface.ts";
 import { type OutputLogs, Workload } from "./workload.ts";
 
 /** How a VM ended: by its main process, on request, or for a reason. */
-export type VmEnd = { by: "exit"; status: ExitStatus } | { by: "request" } | { by: "failure"; error: MayflyError };
+export type VmEnd =
+  | { by: "exit"; status: ExitStatus; logFailure?: MayflyError }
+  | { by: "request" }
+  | { by: "failure"; error: MayflyError };
 
 /** The names of a VM's log files. */
 export const LOG_NAMES = { 1: "stdout.log", 2: "stderr.log" } as const;
@@ -91,11 +94,17 @@ export class RunningVm {
   #watch(): void {
     const { qemu, agentClosed } = this.clone;
     this.main?.exited.then(
-      (status) => this.end({ by: "exit", status }),
+      (status) => this.end(this.#exit(status)),
       (cause: unknown) => this.#fail(cause),
     );
     qemu.exited.then((exit) => this.end({ by: "failure", error: qemu.exitError(exit, "running") }));
     agentClosed.then((cause) => this.#fail(cause));
+  }
+
+  /** The main process' end. What could not be logged is told with it: the command did not suffer from it. */
+  #exit(status: ExitStatus): VmEnd {
+    const failure = this.main?.logFailure;
+    return { by: "exit", status, ...(failure === undefined ? {} : { logFailure: asMayflyError(failure) }) };
   }
 
   /** Ends the VM for a cause. QEMU's end shows first as the end of the agent's channel: its exit says more. */
@@ -118,7 +127,9 @@ export function withEnd(vm: Vm, end: VmEnd): Vm {
   const finished = { ...vm, pid: null, finishedAt: new Date().toISOString() };
   if (end.by === "request") return { ...finished, state: "exited", exitCode: vm.exitCode ?? 137, exitSignal: 9 };
   if (end.by === "exit") {
-    return { ...finished, state: "exited", exitCode: end.status.exitCode, exitSignal: end.status.signal };
+    const { exitCode, signal } = end.status;
+    const error = end.logFailure === undefined ? null : toProblem(end.logFailure);
+    return { ...finished, state: "exited", exitCode, exitSignal: signal, error };
   }
   return { ...finished, state: "failed", exitCode: 255, exitSignal: 0, error: toProblem(end.error) };
 }

@@ -4,6 +4,7 @@ import type { CreateVmRequest, ExecRequest, Vm } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import { Deadline } from "../sys/deadline.ts";
 import { newId } from "../sys/ids.ts";
+import { diskFull } from "../sys/publish.ts";
 import { ensureDirectory, removeTree } from "../sys/store-files.ts";
 import { LIMITS_MS } from "./config.ts";
 import type { Events } from "./events.ts";
@@ -120,7 +121,8 @@ export class Vms {
     try {
       const started = await starter(vm);
       return await this.#launch(vm, request, started, sink, deadline);
-    } catch (error) {
+    } catch (thrown) {
+      const error = diskFull(thrown, this.directory(vm.id));
       this.#forget(vm.id);
       const typed = asMayflyError(error);
       this.metrics.failed(typed.code);
@@ -159,13 +161,15 @@ export class Vms {
       clone: { path, readyMs, stages: { ...clock.stages } },
     };
     const pid = process === undefined ? 0 : await clone.qemu.untilExit(process.pid, "starting the command");
-    this.#put({
+    const record: VmRecord = {
       vm: shown,
       qemu: { identity, slot: slot.number },
       main: process === undefined ? null : { object: process.object, pid },
       killAtMs,
       memoryPath: clone.template.memoryPath,
-    });
+    };
+    this.host.records.putVm(record);
+    this.#records.set(vm.id, record);
     cleanup.move();
     this.hold(new RunningVm(vm.id, clone, main, logs));
     this.events.emit("vm.running", vm.id, vm.name, { path, readyMs });
@@ -203,7 +207,7 @@ export class Vms {
 
   #settle(record: VmRecord): void {
     const { vm } = record;
-    this.#put(record);
+    this.#update(record);
     const { exitCode, error } = vm;
     this.events.emit(`vm.${vm.state}`, vm.id, vm.name, { exitCode, ...(error === null ? {} : { code: error.code }) });
     this.#wake(vm);
@@ -245,7 +249,7 @@ export class Vms {
     const running = this.#running.get(vm.id);
     if (running === undefined) return vm;
     const ended = this.wait(vm.id, undefined);
-    this.#put({ ...this.#resolve(vm.id), vm: { ...vm, state: "stopping" } });
+    this.#update({ ...this.#resolve(vm.id), vm: { ...vm, state: "stopping" } });
     const process = running.main?.process;
     if (process === undefined) {
       await running.end({ by: "request" });
@@ -306,9 +310,9 @@ export class Vms {
     removeTree(this.directory(id));
   }
 
-  #put(record: VmRecord): void {
+  #update(record: VmRecord): void {
     this.#records.set(record.vm.id, record);
-    this.host.records.putVm(record);
+    this.host.records.updateVm(record);
   }
 
   #resolve(ref: string): VmRecord {

@@ -2,6 +2,7 @@
 import type { AgentProcess } from "../agent/process.ts";
 import type { AppendLog } from "../sys/append-log.ts";
 import { Deadline } from "../sys/deadline.ts";
+import { diskFull } from "../sys/publish.ts";
 import { LIMITS_MS } from "./config.ts";
 import type { ExitStatus, OutputChannel, OutputSink, ProcessSession } from "./interface.ts";
 
@@ -123,7 +124,7 @@ export class Workload {
     try {
       (channel === 1 ? this.#logs.stdout : this.#logs.stderr).append(chunk);
     } catch (error) {
-      this.#logFailure = error;
+      this.#logFailure = diskFull(error, "the VM's log");
     }
   }
 }

@@ -1,19 +1,31 @@
 /** SQLite behind the few calls that the records need. */
-import { Database as Sqlite, type Statement } from "bun:sqlite";
+import { SQLiteError, Database as Sqlite, type Statement } from "bun:sqlite";
 import { closeSync, openSync } from "node:fs";
+import { MayflyError } from "../contract/errors.ts";
+import { diskFull } from "./publish.ts";
 
 /** Values that a statement takes. */
 export type SqlValue = string | number | null;
 
 /** An open database in WAL mode: a crash loses at most what was not yet acknowledged, never the file. */
 export class Database implements Disposable {
+  readonly #path: string;
   readonly #sqlite: Sqlite;
   readonly #statements = new Map<string, Statement>();
 
-  /** Opens or makes the file, which only its owner may read, and applies the migrations it has not seen, in order, each in a transaction. */
+  /** Opens or makes the file, which only its owner may read, and applies the migrations it has not seen, in order, each in a transaction. @throws `disk_full`. */
   constructor(path: string, migrations: readonly string[]) {
-    closeSync(openSync(path, "a", 0o600));
-    this.#sqlite = new Sqlite(path, { create: true, strict: true });
+    this.#path = path;
+    this.#sqlite = typed(path, () => open(path));
+    try {
+      typed(path, () => this.#migrate(migrations));
+    } catch (error) {
+      this.#sqlite.close();
+      throw error;
+    }
+  }
+
+  #migrate(migrations: readonly string[]): void {
     this.#sqlite.run("PRAGMA journal_mode = WAL");
     this.#sqlite.run("PRAGMA synchronous = NORMAL");
     const version = this.#version();
@@ -30,9 +42,9 @@ export class Database implements Disposable {
     return typeof row === "object" && row !== null && "user_version" in row ? Number(row.user_version) : 0;
   }
 
-  /** Runs a statement. */
+  /** Runs a statement. @throws `disk_full`. */
   run(sql: string, ...values: SqlValue[]): void {
-    this.#prepare(sql).run(...values);
+    typed(this.#path, () => this.#prepare(sql).run(...values));
   }
 
   /** All rows of a query, as objects by column. */
@@ -51,5 +63,23 @@ export class Database implements Disposable {
   [Symbol.dispose](): void {
     for (const statement of this.#statements.values()) statement.finalize();
     this.#sqlite.close();
+  }
+}
+
+function open(path: string): Sqlite {
+  closeSync(openSync(path, "a", 0o600));
+  return new Sqlite(path, { create: true, strict: true });
+}
+
+/** Turns what SQLite and the file system say of a full disk into `disk_full`. */
+function typed<T>(path: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (!(error instanceof SQLiteError) || error.code !== "SQLITE_FULL") throw diskFull(error, path);
+    throw new MayflyError("disk_full", `Cannot write ${path}: no space left on its file system`, {
+      details: { path },
+      cause: error,
+    });
   }
 }

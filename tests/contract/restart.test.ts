@@ -61,6 +61,25 @@ describeVms("an engine that is opened again", () => {
     expect(stderr).toBe("err\n");
   });
 
+  test("keeps VMs that have no logs, whatever they have printed", async () => {
+    vms = await TestEngine.open();
+    const output = new Output();
+    const request = {
+      command: ["sh", "-c", "seq 1 1000; read line; echo $line; exit 3"],
+      stdin: true,
+      autoRemove: true,
+    };
+    const { vm } = await vms.engine.createVm(request, { deadline: soon(), sink: output });
+    await output.has("1000\n");
+    vms = await vms.reopen();
+    expect(vms.engine.getVm(vm.id)).toMatchObject({ state: "running", error: null });
+    const after = new Output();
+    const session = vms.engine.attach(vm.id, after, { logs: true });
+    await session.write(Buffer.from("more\n"));
+    expect(await session.exited).toEqual({ exitCode: 3, signal: 0 });
+    expect(after.stdout).toBe("more\n");
+  });
+
   test("says what became of VMs that ended meanwhile", async () => {
     vms = await TestEngine.open();
     const vm = await vms.start();
