@@ -21,6 +21,8 @@ export interface OutputOffsets {
 /** Where an object that exists already is to go on. */
 export interface ResumePoint extends OutputOffsets {
   object: number;
+  /** Go on with what the agent still has when bytes from there on are gone: the consumer is then given a later offset. */
+  skipGone?: boolean;
 }
 
 /** The host's end of one object. The connection feeds it frames; {@link ended} and the streams are for its owner. */
@@ -105,6 +107,10 @@ export class AgentObject {
   #isGone(stream: IncomingStream, offset: number): boolean {
     const asked = stream === this.#output ? this.#resume?.output : this.#resume?.error;
     if (asked === undefined || stream.received !== asked || offset <= asked) return false;
+    if (this.#resume?.skipGone === true) {
+      stream.skipTo(offset);
+      return false;
+    }
     const message = `Cannot go on with object ${this.id} of the guest agent: its output from ${asked} to ${offset} is gone`;
     this.abandon(new MayflyError("agent_request_failed", message));
     return true;

@@ -215,6 +215,13 @@ export class IncomingStream {
     while (this.#busy !== undefined) await this.#busy;
   }
 
+  /** Leaves out bytes that nobody has any more; only before the first ones arrive. */
+  skipTo(offset: number): void {
+    this.#received = offset;
+    this.#kept = offset;
+    this.#acked = offset;
+  }
+
   /** Takes a DATA frame's bytes. @throws `agent_protocol_violation` for a gap, bytes after the end, or more than the window. */
   data(bytes: Uint8Array, offset: number): void {
     if (offset !== this.#received) {

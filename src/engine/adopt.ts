@@ -78,7 +78,7 @@ async function reconnect(
   const main = record.main === null ? undefined : new Workload(logs, undefined);
   if (main !== undefined && record.main !== null) {
     const offsets = { output: logs?.stdout.offset ?? 0, error: logs?.stderr.offset ?? 0 };
-    const process = agent.attachProcess({ ...record.main, ...offsets }, main.consume);
+    const process = agent.attachProcess({ ...record.main, ...offsets, skipGone: true }, main.consume);
     main.bind(process, record.killAtMs ?? undefined);
   }
   for (const other of others) dropOutput(agent, other);

@@ -34,9 +34,9 @@ export class Workload {
   }
 
   /** Takes output of the agent's process; to be given to `exec` or `attachProcess`. Resolves when it is kept. */
-  readonly consume = (agentChannel: 2 | 3, chunk: Uint8Array): void | Promise<void> => {
+  readonly consume = (agentChannel: 2 | 3, chunk: Uint8Array, offset: number): void | Promise<void> => {
     const channel: OutputChannel = agentChannel === 2 ? 1 : 2;
-    this.#log(channel, chunk);
+    this.#log(channel, chunk, offset);
     if (this.#sinks.size === 0) return;
     const waits = [...this.#sinks].map((sink) => this.#give(sink, channel, chunk)).filter((wait) => wait !== undefined);
     if (waits.length > 0) return Promise.all(waits).then(() => undefined);
@@ -119,10 +119,13 @@ export class Workload {
   }
 
   /** A full disk must not stop the workload: logging ends, and the VM's record says so. */
-  #log(channel: OutputChannel, chunk: Uint8Array): void {
+  #log(channel: OutputChannel, chunk: Uint8Array, offset: number): void {
     if (this.#logs === undefined || this.#logFailure !== undefined) return;
+    const log = channel === 1 ? this.#logs.stdout : this.#logs.stderr;
     try {
-      (channel === 1 ? this.#logs.stdout : this.#logs.stderr).append(chunk);
+      // An earlier daemon could not log everything that it took.
+      log.skipTo(offset);
+      log.append(chunk);
     } catch (error) {
       this.#logFailure = diskFull(error, "the VM's log");
     }

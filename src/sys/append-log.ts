@@ -44,6 +44,13 @@ export class AppendLog implements Disposable {
     for (const listener of this.#listeners) listener();
   }
 
+  /** Goes on at a later offset of the stream: the bytes between are not known. */
+  skipTo(offset: number): void {
+    if (offset <= this.offset) return;
+    this.#startNext(offset);
+    for (const listener of this.#listeners) listener();
+  }
+
   /** Calls `listener` after each append. @returns a function that ends it. */
   watch(listener: () => void): () => void {
     this.#listeners.add(listener);
@@ -51,16 +58,20 @@ export class AppendLog implements Disposable {
   }
 
   #rotate(): void {
-    const path = join(this.directory, this.name);
-    const end = this.offset;
     const old = previousEnds(this.directory, this.name);
-    renameSync(path, `${path}.${end}`);
+    this.#startNext(this.offset);
+    for (const previous of old) rmSync(join(this.directory, `${this.name}.${previous}`), { force: true });
+  }
+
+  /** Sets the current file aside as the one that ends at `offset`, and begins another. */
+  #startNext(offset: number): void {
+    const path = join(this.directory, this.name);
+    renameSync(path, `${path}.${offset}`);
     const next = openSync(path, "a", 0o640);
     closeSync(this.#fd);
     this.#fd = next;
-    this.#base = end;
+    this.#base = offset;
     this.#size = 0;
-    for (const previous of old) rmSync(`${path}.${previous}`, { force: true });
   }
 
   [Symbol.dispose](): void {

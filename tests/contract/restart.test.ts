@@ -71,6 +71,8 @@ describeVms("an engine that is opened again", () => {
     };
     const { vm } = await vms.engine.createVm(request, { deadline: soon(), sink: output });
     await output.has("1000\n");
+    // With this the agent learns that the output was taken.
+    await vms.exec(vm.id, ["sleep", "0.1"]);
     vms = await vms.reopen();
     expect(vms.engine.getVm(vm.id)).toMatchObject({ state: "running", error: null });
     const after = new Output();

@@ -12,7 +12,7 @@ const MIB = 1 << 20;
 
 /** Whether this process may mount. */
 const mayMount = Bun.spawnSync(["unshare", "--mount", "true"]).exitCode === 0;
-const testMounted: typeof test.skip = (name, body) =>
+const testMounted = (name: string, body: () => Promise<void>) =>
   mayMount ? test(name, body) : test.skip(`${name} (this process may not mount)`, body);
 
 describeVms("a full disk", () => {
@@ -100,6 +100,30 @@ describeVms("a full disk", () => {
     expect(ended).toMatchObject({ state: "exited", exitCode: 5, error: { code: "disk_full" } });
     giveBack();
     expect((await own.run(["echo", "fine"])).stdout).toBe("fine\n");
+  });
+
+  testMounted("that ended a log does not end the VM when the daemon is started again, and logs go on", async () => {
+    const own = await open(200);
+    const output = new Output();
+    const script = "while read count; do head -c $count /dev/zero | tr '\\0' x; done; echo end; exit 4";
+    const request = { command: ["sh", "-c", script], stdin: true };
+    const { vm, process } = await own.engine.createVm(request, { deadline: soon(), sink: output });
+    const giveBack = fill(64 * 1024);
+    await process?.write(Buffer.from("300000\n"));
+    await output.has("x".repeat(300_000));
+    await own.exec(vm.id, ["sleep", "0.1"]);
+    giveBack();
+    vms = await own.reopen();
+    const session = vms.engine.attach(vm.id, new Output(), { logs: false });
+    await session.write(Buffer.from("1000\n"));
+    session.closeInput();
+    expect(await session.exited).toEqual({ exitCode: 4, signal: 0 });
+    const logged = new Output();
+    const signal = new AbortController().signal;
+    for await (const { channel, chunk } of vms.engine.logs(vm.id, { follow: false, signal }))
+      logged.output(channel, chunk);
+    expect(logged.stdout.endsWith(`${"x".repeat(1000)}end\n`)).toBe(true);
+    expect(logged.stdout.length).toBeLessThan(300_000);
   });
 
   testMounted("does not keep VMs from being started, used, or ending, or says clearly that it does", async () => {
