@@ -7,11 +7,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "cgroup.h"
 #include "files.h"
 #include "root.h"
 
@@ -19,46 +21,47 @@
 #define RESEED_GENERATOR _IO('R', 0x07)     /* RNDRESEEDCRNG */
 #define NETWORK_DEVICE "eth0"
 #define ETHERNET_HARDWARE 1
+#define MACHINE_ID_MAPPING 4096
 
 static char machine_id[2 * IDENTITY_MACHINE_ID_BYTES + 2]; /* empty before the first identity */
 static char hostname[MAX_HOSTNAME_BYTES + 1];
 static bool wrote_hostname, wrote_hosts;
 
 /*
- * A file of the agent's own root that each identity writes, kept open from the first one on: that is in the template, so a
- * clone only writes. (Under emulation every kernel path that a clone is the first to take costs milliseconds.)
+ * The machine-id of the agent's own root as a page of memory, mapped before a template is saved: a clone then only copies bytes.
+ * (Under emulation every kernel path that a clone is the first to take costs milliseconds.)
  */
-struct kept_file {
-    int fd;
-    size_t length;
-};
-static struct kept_file kept_machine_id = {-1, 0}, kept_hostname = {-1, 0}, kept_hosts = {-1, 0};
+static char *machine_id_page;
+static int machine_id_fd = -1;
 static int random_fd = -1;
 
-/* Writes to the file that is kept open, if it still has its name there. */
-static int write_kept(struct kept_file *kept, const char *path, const char *text, mode_t mode)
+static bool own_root(void) { return root_namespace_fd() < 0; }
+
+void identity_prepare(void)
 {
     struct stat status;
-    size_t length = strlen(text);
-    if (root_namespace_fd() >= 0)
-        return files_replace(path, text, mode);
-    if (kept->fd >= 0 && (fstat(kept->fd, &status) || status.st_nlink != 1)) {
-        close(kept->fd);
-        kept->fd = -1;
+    if (!own_root() || !machine_id[0])
+        return;
+    if (machine_id_page && !fstat(machine_id_fd, &status) && status.st_nlink == 1 &&
+        status.st_size == (off_t)strlen(machine_id)) {
+        memcpy(machine_id_page, machine_id, strlen(machine_id));
+        return;
     }
-    if (kept->fd < 0) {
-        int error = files_replace(path, text, mode);
-        if (error)
-            return error;
-        kept->fd = files_open(path, O_RDWR, 0);
-        kept->length = length;
-        return kept->fd < 0 ? kept->fd : 0;
-    }
-    if (length < kept->length && ftruncate(kept->fd, (off_t)length))
-        return -errno;
-    kept->length = length;
-    ssize_t n = pwrite(kept->fd, text, length, 0);
-    return n == (ssize_t)length ? 0 : n < 0 ? -errno : -ENOSPC;
+    if (machine_id_page)
+        munmap(machine_id_page, MACHINE_ID_MAPPING);
+    if (machine_id_fd >= 0)
+        close(machine_id_fd);
+    machine_id_page = NULL; /* whatever fails now, the next identity writes the file */
+    if (files_replace("/etc/machine-id", machine_id, 0444))
+        return;
+    machine_id_fd = files_open("/etc/machine-id", O_RDWR, 0);
+    if (machine_id_fd < 0)
+        return;
+    void *page = mmap(NULL, MACHINE_ID_MAPPING, PROT_READ | PROT_WRITE, MAP_SHARED, machine_id_fd, 0);
+    if (page == MAP_FAILED)
+        return;
+    machine_id_page = page;
+    memcpy(machine_id_page, machine_id, strlen(machine_id));
 }
 
 static int reseed(const uint8_t *entropy)
@@ -100,17 +103,23 @@ int identity_write_files(void)
     int error = 0;
     if (!machine_id[0])
         return 0;
-    error = write_kept(&kept_machine_id, "/etc/machine-id", machine_id, 0444);
-    bool own_root = root_namespace_fd() < 0; /* an image's own files stay as they are */
-    if (!error && (own_root || wrote_hostname || is_missing("/etc/hostname"))) {
-        strcat(strcpy(text, hostname), "\n");
-        error = write_kept(&kept_hostname, "/etc/hostname", text, 0644);
-        wrote_hostname = !own_root;
+    /* Only since a freeze is it sure that nothing has truncated the file under the mapping. */
+    if (own_root() && machine_id_page && cgroup_state.identity_pending) {
+        memcpy(machine_id_page, machine_id, strlen(machine_id));
+        return 0;
     }
-    if (!error && (own_root || wrote_hosts || is_missing("/etc/hosts"))) {
+    error = files_replace("/etc/machine-id", machine_id, 0444);
+    if (error || own_root())
+        return error;
+    if (wrote_hostname || is_missing("/etc/hostname")) { /* an image's own files stay as they are */
+        strcat(strcpy(text, hostname), "\n");
+        error = files_replace("/etc/hostname", text, 0644);
+        wrote_hostname = true;
+    }
+    if (!error && (wrote_hosts || is_missing("/etc/hosts"))) {
         strcat(strcat(strcpy(text, "127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.1.1\t"), hostname), "\n");
-        error = write_kept(&kept_hosts, "/etc/hosts", text, 0644);
-        wrote_hosts = !own_root;
+        error = files_replace("/etc/hosts", text, 0644);
+        wrote_hosts = true;
     }
     return error;
 }

@@ -18,6 +18,9 @@ int identity_apply(const struct identity *identity);
 /* Writes the files that carry the identity into a new root. Returns 0 or -errno. */
 int identity_write_files(void);
 
+/* Before a template is saved: makes the next identity cheap. */
+void identity_prepare(void);
+
 int clock_set_realtime(uint64_t realtime_ns);
 
 #endif

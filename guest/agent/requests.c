@@ -130,6 +130,7 @@ static int run_root(struct reader *r)
 static int run_freeze(const struct frame *frame)
 {
     cgroup_state.identity_pending = true;
+    identity_prepare();
     int error = cgroup_freeze();
     if (error || cgroup_is_frozen())
         return error;

@@ -51,7 +51,6 @@ const FILES: Readonly<Record<string, string>> = {
   "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
   "etc/group": "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n",
   "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
-  "etc/hostname": "mayfly\n",
   "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
   "etc/resolv.conf": "",
   "etc/profile": "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n",

@@ -76,6 +76,8 @@ int identity_apply(const struct identity *identity)
 
 int identity_write_files(void) { return 0; }
 
+void identity_prepare(void) {}
+
 int clock_set_realtime(uint64_t realtime_ns)
 {
     (void)realtime_ns;
