@@ -6,6 +6,7 @@ import type { AgentClient } from "../agent/client.ts";
 import { MayflyError } from "../contract/errors.ts";
 import type { TemplateId } from "../contract/ids.ts";
 import { Deadline } from "../sys/deadline.ts";
+import { ForeignProcess, identifyProcess, type ProcessIdentity } from "../sys/process.ts";
 import { openAgent } from "./clone.ts";
 import { LIMITS_MS } from "./config.ts";
 import type { Events } from "./events.ts";
@@ -15,6 +16,8 @@ import type { VmRecord } from "./records.ts";
 import { openLogs, RunningVm } from "./running-vm.ts";
 import type { Vms } from "./vms.ts";
 import { Workload } from "./workload.ts";
+
+const SIGKILL = 9;
 
 /** What recovery works on. */
 export interface RecoveryContext {
@@ -28,14 +31,21 @@ export async function recover(context: RecoveryContext): Promise<void> {
   const { host, vms } = context;
   const records = host.records.vms();
   for (const record of records) vms.restore(record);
-  const owned = new Set(records.filter((r) => r.vm.finishedAt === null).map((r) => r.qemu?.identity.pid));
-  const orphans = host.records.qemus().filter((qemu) => !owned.has(qemu.identity.pid));
+  const key = (id: ProcessIdentity | undefined) => `${id?.pid} ${id?.startTicks} ${id?.bootId}`;
+  const owned = new Set(records.filter((r) => r.vm.finishedAt === null).map((r) => key(r.qemu?.identity)));
+  const orphans = host.records.qemus().filter((qemu) => !owned.has(key(qemu.identity)));
   for (const orphan of orphans) QemuProcess.reap(orphan, host.slots, host.records);
   await Promise.all(records.filter((record) => record.vm.finishedAt === null).map((record) => adopt(context, record)));
-  for (const name of host.slots.cgroups.names()) {
-    const group = host.slots.cgroups.existing(name);
-    if (group.pids().length === 0) group.remove();
-  }
+  host.slots.sweep(endProcess);
+}
+
+/** Ends a process that was spawned a moment before its daemon died, too early to be recorded. */
+function endProcess(pid: number): void {
+  const identity = identifyProcess(pid);
+  if (identity === undefined) return;
+  using foreign = ForeignProcess.open(identity);
+  foreign?.signal(SIGKILL);
+  foreign?.waitForEnd(LIMITS_MS.exit);
 }
 
 /** Adopts one VM, or records why it could not be. */

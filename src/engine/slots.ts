@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import { MayflyError } from "../contract/errors.ts";
 import { type Cgroup, CgroupTree } from "../sys/cgroup.ts";
-import { ensureDirectory, removeTree } from "../sys/store-files.ts";
+import { ensureDirectory, namesBelow, removeTree } from "../sys/store-files.ts";
 
 /** Most QEMU processes of one daemon. */
 const MAX_SLOTS = 4096;
@@ -55,6 +55,18 @@ export class Slots {
   unreserve(slot: Slot): void {
     this.#taken.delete(slot.number);
     this.#lowest = Math.min(this.#lowest, slot.number);
+  }
+
+  /** Removes what an earlier daemon has left of slots that are not taken; `end` ends a process and waits for it. */
+  sweep(end: (pid: number) => void): void {
+    const isFree = (name: string) => !this.#taken.has(Number(name.replace(/^q/, "")));
+    for (const name of this.cgroups.names().filter(isFree)) {
+      const group = this.cgroups.existing(name);
+      for (const pid of group.pids()) end(pid);
+      group.remove();
+    }
+    const directory = join(this.runDir, "q");
+    for (const name of namesBelow(directory).filter(isFree)) removeTree(join(directory, name));
   }
 
   /** Removes the group of all VMs, unless there still are some. */

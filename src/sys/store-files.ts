@@ -1,5 +1,5 @@
 /** Files of the stores as the engine and the templates need them: made with their owner and mode, sealed, looked at, removed. */
-import { closeSync, mkdirSync, openSync, rmSync, statSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, readdirSync, rmSync, statSync } from "node:fs";
 import { chmod, chown, lstat, open, readFile } from "node:fs/promises";
 
 /** What tells a file from another that took its place. */
@@ -62,6 +62,15 @@ export async function fileBytes(path: string): Promise<Uint8Array> {
 /** Makes a directory and those above it, if they are missing. */
 export function ensureDirectory(path: string, mode: number): void {
   mkdirSync(path, { recursive: true, mode });
+}
+
+/** Names in a directory, at once; none if it is missing. */
+export function namesBelow(path: string): string[] {
+  try {
+    return readdirSync(path);
+  } catch {
+    return [];
+  }
 }
 
 /** Removes a file or a tree; nothing there is no error. */

@@ -40,7 +40,7 @@ describeVms("the clone path", () => {
         (error: unknown) => error,
       );
       await Bun.sleep(afterMs);
-      for (const pid of processesMentioning(vms.stateDir).keys()) process.kill(pid, signal);
+      for (const pid of processesMentioning(`${vms.stateDir}/`).keys()) process.kill(pid, signal);
       return running;
     };
     const expectTyped = (outcome: unknown) => {

@@ -52,7 +52,7 @@ export function leftoversOf({ stateDir, runDir, group }: Places, expected: Expec
   const { owned } = expected;
   const beyond = (names: string[], count = owned) => (names.length > count ? names : []);
   const rows = databaseRows(join(stateDir, "mayfly.db"));
-  const processes = [...processesMentioning(stateDir)].map(
+  const processes = [...processesMentioning(`${stateDir}/`)].map(
     ([pid, command]) => `${pid} ${command.slice(0, 40).join(" ")}`,
   );
   return {

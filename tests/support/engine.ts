@@ -157,11 +157,11 @@ export class TestEngine implements AsyncDisposable {
   /** Waits until there are so many QEMUs (one that is being executed has no command line for a moment). @returns their pids. */
   async processes(count: number): Promise<number[]> {
     const deadline = soon(5_000);
-    let pids = [...processesMentioning(this.stateDir).keys()];
+    let pids = [...processesMentioning(`${this.stateDir}/`).keys()];
     while (pids.length !== count) {
       if (deadline.remainingMs === 0) throw new Error(`there are ${pids.length} QEMUs instead of ${count}`);
       await Bun.sleep(10);
-      pids = [...processesMentioning(this.stateDir).keys()];
+      pids = [...processesMentioning(`${this.stateDir}/`).keys()];
     }
     return pids;
   }
