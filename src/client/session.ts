@@ -37,7 +37,8 @@ export class Session {
   #inFlightBytes = 0;
   #room: (() => void) | undefined;
   #over = false;
-  /** Output whose turn has not come; empty while the owner keeps up. */
+  #hasStarted = false;
+  /** Output whose turn has not come: that of before `started`, and what arrives while the owner is busy. */
   #waiting: { name: OutputName; bytes: Uint8Array }[] = [];
   #delivering: Promise<void> | undefined;
 
@@ -120,8 +121,10 @@ export class Session {
         this.#events.progress?.(reply.step);
         return;
       case "started":
+        this.#hasStarted = true;
         this.#events.started?.(reply.vm);
         this.#started.resolve(reply.vm);
+        if (this.#waiting.length > 0) this.#holdUntil(Promise.resolve());
         return;
       case "ack":
         this.#inFlightBytes -= reply.bytes;
@@ -141,12 +144,18 @@ export class Session {
   #takeOutput(message: Uint8Array): void {
     const name: OutputName = message[0] === STREAM_CHANNELS.stderr ? "stderr" : "stdout";
     const bytes = message.subarray(1);
-    if (this.#delivering !== undefined) {
+    // The daemon sends output as soon as there is some, perhaps before it says that the process runs. The owner may take
+    // none before that, so the socket must not be paused for it.
+    if (this.#delivering !== undefined || !this.#hasStarted) {
       this.#waiting.push({ name, bytes: bytes.slice() });
       return;
     }
     const taken = this.#deliver(name, bytes);
-    if (taken === undefined) return;
+    if (taken !== undefined) this.#holdUntil(taken);
+  }
+
+  /** Takes nothing more from the socket until `taken` and what waits after it are done. */
+  #holdUntil(taken: Promise<void>): void {
     this.#socket?.pause();
     this.#delivering = this.#drain(taken);
   }

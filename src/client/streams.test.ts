@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
+import { sampleVm } from "../../tests/support/samples.ts";
 import type { Vm } from "../contract/api.ts";
 import { STDIN_WINDOW_BYTES } from "../contract/stream.ts";
 import { serverEvents } from "./events.ts";
@@ -152,6 +153,7 @@ describe("a session", () => {
   test("a connection that ends without an exit is an error, also after output that failed", async () => {
     const session = new Session({ output: () => Promise.reject(new Error("full")) });
     session.begin(new KeepingSocket(), { type: "exec", request: { command: ["x"] } });
+    session.socketEvents.text(JSON.stringify({ type: "started", vm: sampleVm }));
     session.socketEvents.binary(Uint8Array.of(1, 1));
     expect(await session.exited.catch((error: unknown) => error)).toMatchObject({ message: "full" });
     const other = new Session({ output: () => undefined });
