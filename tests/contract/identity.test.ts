@@ -11,11 +11,10 @@ cat /proc/sys/kernel/random/uuid
 head -c 32 /dev/urandom | sha256sum
 head -c 32 /dev/random | sha256sum
 hostname
-cat /sys/class/net/*/address | grep -v 00:00:00:00:00:00
 date +%s
 cut -d' ' -f1 /proc/uptime
 `;
-const FIELDS = ["machineId", "uuid", "urandom", "random", "hostname", "mac", "seconds", "uptime"] as const;
+const FIELDS = ["machineId", "uuid", "urandom", "random", "hostname", "seconds", "uptime"] as const;
 type Own = Record<(typeof FIELDS)[number], string>;
 
 describeVms("a clone's identity", () => {
@@ -35,12 +34,11 @@ describeVms("a clone's identity", () => {
     return Object.fromEntries(FIELDS.map((field, index) => [field, lines[index] ?? ""])) as Own;
   };
 
-  test("differs in machine id, random numbers and name; the network card stays the template's", async () => {
+  test("differs in machine id, random numbers and name", async () => {
     const clones = [await own(), await own(), await own()];
     for (const field of ["machineId", "uuid", "urandom", "random", "hostname"] as const) {
       expect(new Set(clones.map((clone) => clone[field])).size).toBe(clones.length);
     }
-    expect(new Set(clones.map((clone) => clone.mac)).size).toBe(1);
     for (const { machineId, uuid } of clones) {
       expect(machineId).toMatch(/^[0-9a-f]{32}$/);
       expect(uuid).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);

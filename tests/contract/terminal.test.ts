@@ -38,6 +38,8 @@ describeVms("a terminal", () => {
     const { output, process } = await open(script);
     await output.has("ready");
     process.resize(50, 132);
+    // A signal just before the shell's read would wait for its end: a line ends it.
+    await process.write(Buffer.from("\n"));
     await output.has("50 132");
     await process.write(Buffer.from("\x04"));
     await process.exited;
