@@ -107,15 +107,16 @@ describeVms("a root file system", () => {
       ]);
     });
 
-    test("is listed, and removed only from the names while a VM has it open", async () => {
+    test("is listed, and removed once no VM runs on it", async () => {
       const [image] = vms.engine.listImages();
       expect(image?.name).toBe("odd");
       expect(image?.fstype).toBe("erofs");
       const vm = await vms.start({ rootfs: "odd" });
-      await vms.engine.removeImage("odd");
+      expect((await rejection(vms.engine.removeImage("odd"))).code).toBe("resource_in_use");
       expect(await vms.shell(vm.id, "cat /odd/owned; sha256sum /bin/busybox | wc -l")).toBe("owned\n1");
-      expect((await rejection(vms.run(["true"], { rootfs: "odd" }))).code).toBe("image_not_found");
       await vms.remove(vm.id);
+      await vms.engine.removeImage("odd");
+      expect((await rejection(vms.run(["true"], { rootfs: "odd" }))).code).toBe("image_not_found");
     });
   });
 
