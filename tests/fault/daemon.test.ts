@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { listenUnix } from "../../src/sys/libc.ts";
+import { soon } from "../support/engine.ts";
 import { TestDaemon } from "../support/engine-daemon.ts";
 import { describeVms, processesMentioning, readProc } from "../support/engine-host.ts";
 import { NOTHING_LEFT } from "../support/engine-leftovers.ts";
@@ -16,9 +17,11 @@ describeVms("a daemon that is killed", () => {
   }, 60_000);
   afterAll(() => daemon?.[Symbol.asyncDispose]());
   afterEach(async () => {
-    for (const { id } of await daemon.client.vms.list()) await daemon.client.vms.remove(id, { force: true });
-    const fine = await daemon.client.vms.run({ command: ["echo", "fine"], autoRemove: true });
-    expect((await fine.collect()).stdout).toBe("fine\n");
+    const within = <T>(step: Promise<T>, what: string) => soon(10_000).race(step, what);
+    const { vms } = daemon.client;
+    for (const { id } of await within(vms.list(), "the list")) await within(vms.remove(id, { force: true }), "removal");
+    const fine = await within(vms.run({ command: ["echo", "fine"], autoRemove: true }), "a VM's start");
+    expect((await within(fine.collect(), "its end")).stdout).toBe("fine\n");
     expect(await daemon.leftBehind()).toEqual(NOTHING_LEFT);
   });
 
@@ -55,9 +58,10 @@ describeVms("a daemon that is killed", () => {
 
   test("loses nothing of a command that ends meanwhile, whatever it prints", async () => {
     // More than the window of a stream and than all that the agent keeps, in lines that tell their place.
-    const script = "read go; seq 1 200000; echo err >&2; exit 9";
-    const run = await daemon.client.vms.run({ name: "printer", command: ["sh", "-c", script], stdin: true });
-    await run.stdin.write("go\n");
+    const script = "seq 1 200000; echo err >&2; exit 9";
+    const run = await daemon.client.vms.run({ name: "printer", command: ["sh", "-c", script] });
+    run.exited.catch(() => undefined);
+    for await (const _first of run.output) break;
     await daemon.kill();
     await Bun.sleep(500);
     await daemon.begin();
