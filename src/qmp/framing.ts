@@ -81,7 +81,8 @@ export class LineSplitter {
       if (line.length > 0) lines.push(line);
       start = end + 1;
     }
-    if (start < chunk.length) this.#keep(chunk.slice(start));
+    // A copy: the slice of a Buffer is a view.
+    if (start < chunk.length) this.#keep(new Uint8Array(chunk.subarray(start)));
     return lines;
   }
 
