@@ -58,7 +58,9 @@ export class Records implements Disposable {
   }
 
   vms(): VmRecord[] {
-    return this.#database.all("SELECT document FROM vms ORDER BY id").map((row) => JSON.parse(String(row["document"])));
+    return this.#database
+      .all("SELECT document FROM vms ORDER BY rowid")
+      .map((row) => JSON.parse(String(row["document"])));
   }
 
   /** Records a VM that begins. @throws `disk_full`. */

@@ -17,6 +17,11 @@ interface Known {
   entry: TemplateEntry;
 }
 
+/** When it was made, ISO 8601. */
+function made({ loaded }: Known): string {
+  return loaded.manifest.createdAt;
+}
+
 /** A build under way: everyone who asks for the same fingerprint waits for this one. */
 interface Build {
   result: Promise<LoadedTemplate>;
@@ -53,6 +58,10 @@ export class Templates {
       }
       entries.delete(id);
     }
+    // The youngest last: of several that fit it is the one to use.
+    const byAge = [...this.#known].sort(([, a], [, b]) => (made(a) < made(b) ? -1 : 1));
+    this.#known.clear();
+    for (const [id, known] of byAge) this.#known.set(id, known);
     for (const id of entries.keys()) this.host.records.removeTemplate(id);
   }
 

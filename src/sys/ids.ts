@@ -3,7 +3,7 @@ import type { Id, IdPrefix } from "../contract/ids.ts";
 
 const ALPHABET = "abcdefghijklmnopqrstuvwxyz234567";
 
-/** A new id, e.g. `vm_agmx...`; ids made later sort later. */
+/** A new id, e.g. `vm_agmx...`. It begins with the time, but as text ids do not sort by it: the alphabet's digits come last. */
 export function newId<P extends IdPrefix>(prefix: P): Id<P> {
   return `${prefix}_${base32(Bun.randomUUIDv7("buffer"))}`;
 }
