@@ -50,7 +50,8 @@ describeVms("a terminal", () => {
     await output.has("ready");
     await process.write(Buffer.from("abc"));
     await output.has("abc");
-    await process.write(Buffer.from("\x03"));
+    // The line after it is for a shell that was not reading yet.
+    await process.write(Buffer.from("\x03\n"));
     expect(await process.exited).toEqual({ exitCode: 9, signal: 0 });
     expect(output.stdout).toContain("^C");
     expect(output.stdout).toContain("interrupted");
