@@ -29,6 +29,9 @@ import { sizesOf, startClone } from "./start.ts";
 import type { Templates } from "./templates.ts";
 import type { Vms } from "./vms.ts";
 
+/** Bytes of a guest's console that are kept, as many as its ring has. */
+const CONSOLE_BYTES = 65_536;
+
 /** What an engine is made of. */
 export interface EngineParts {
   host: Host;
@@ -129,10 +132,13 @@ export class LocalEngine implements Engine {
   }
 
   async console(ref: string, deadline: Deadline): Promise<string> {
-    const { qemu } = this.parts.vms.running(ref).clone;
-    const qmp = await qemu.qmp(deadline);
-    const text = await qmp.execute("ringbuf-read", { device: CONSOLE_RING, size: 65_536 }, deadline);
-    return typeof text === "string" ? text : "";
+    const running = this.parts.vms.running(ref);
+    const qmp = await running.clone.qemu.qmp(deadline);
+    const size = CONSOLE_BYTES;
+    const text = await qmp.execute("ringbuf-read", { device: CONSOLE_RING, size }, deadline);
+    // What was read is gone from the ring.
+    if (typeof text === "string") running.console = (running.console + text).slice(-size);
+    return running.console;
   }
 
   readFile = async (ref: string, path: string, deadline: Deadline) => readContents(this.#agent(ref), path, deadline);

@@ -36,6 +36,8 @@ export function closeLogs(logs: OutputLogs | undefined): void {
 export class RunningVm {
   /** The main process; absent in a VM that only execs. */
   readonly main: Workload | undefined;
+  /** What has been read of the guest's console. */
+  console = "";
   readonly #ended = Promise.withResolvers<VmEnd>();
   #ending = false;
 

@@ -118,6 +118,14 @@ describeVms("a VM", () => {
     expect(stats.guest.workloadPids).toBe(0);
   });
 
+  test("shows its console, as often as it is asked for", async () => {
+    const vm = await vms.start();
+    await vms.shell(vm.id, "echo 'a line for the console' > /dev/console");
+    expect(await vms.engine.console(vm.id, soon())).toContain("a line for the console");
+    await vms.shell(vm.id, "echo 'and another' > /dev/console");
+    expect(await vms.engine.console(vm.id, soon())).toMatch(/a line for the console\r?\nand another/);
+  });
+
   test("whose guest ends by itself has failed, and says so", async () => {
     const vm = await vms.start();
     await vms.exec(vm.id, ["sh", "-c", "echo b > /proc/sysrq-trigger"]).catch(() => undefined);
