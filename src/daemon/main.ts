@@ -3,7 +3,6 @@ import { MayflyError } from "../contract/errors.ts";
 import type { Engine } from "../engine/interface.ts";
 import { activationSocket } from "../sys/activation.ts";
 import { Deadline, nowMs } from "../sys/deadline.ts";
-import { IdleCollector } from "../sys/idle-memory.ts";
 import { isAnswered } from "../sys/listening-socket.ts";
 import { tryLockFile, waitForLock } from "../sys/lock.ts";
 import { reportReady } from "../sys/ready.ts";
@@ -53,9 +52,6 @@ async function start(options: DaemonOptions, openEngine: EngineOpener, stack: As
     const closed = Deadline.after(options.closeLimitMs).race(engine.close(), "the engine's close");
     await closed.catch((error: unknown) => logError("cannot close the engine", error));
   });
-  const collector = stack.use(new IdleCollector());
-  stack.defer(engine.subscribe(collector.touch));
-  collector.touch();
   const serving = await serve(engine, {
     socketPath,
     ...(inherited === undefined ? {} : { inherited }),
