@@ -45,6 +45,10 @@ export class TestDaemon implements AsyncDisposable {
     return this.#client;
   }
 
+  get isRunning(): boolean {
+    return this.#client !== undefined;
+  }
+
   get pid(): number {
     return this.#process?.pid ?? 0;
   }
