@@ -52,13 +52,6 @@ export class Pool {
     return clone === undefined ? { kind: "blocked", qemu } : { kind: "warm", clone };
   }
 
-  /** Takes a QEMU blocked on its state socket, whatever else there is. */
-  takeBlocked(): QemuProcess | undefined {
-    const qemu = this.#blocked.shift();
-    qemu?.slot.cgroup.prioritise("serving");
-    return qemu;
-  }
-
   /** Changes the sizes; what is too many goes. */
   async resize(target: PoolSizes): Promise<void> {
     this.target = target;

@@ -69,10 +69,6 @@ export class Vms {
     return running.map((vm) => vm.name);
   }
 
-  memoryPath(id: string): string {
-    return this.#records.get(id)?.memoryPath ?? "";
-  }
-
   /** Records a new VM as `creating`, its name taken. @throws `name_in_use`. */
   admit(request: CreateVmRequest, sizes: { memoryBytes: number; cpus: number }): Vm {
     const taken = (name: string) => this.list().some((vm) => vm.name === name);

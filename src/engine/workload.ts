@@ -95,11 +95,6 @@ export class Workload {
     };
   }
 
-  /** Adds a sink that gets output from now on. */
-  addSink(sink: OutputSink): void {
-    this.#sinks.add(sink);
-  }
-
   #expire(process: AgentProcess): void {
     this.#timedOut = true;
     process.signal(SIGKILL, true, Deadline.after(LIMITS_MS.request)).catch(() => undefined);

@@ -1,6 +1,6 @@
 /** Files of the stores as the engine and the templates need them: made with their owner and mode, sealed, looked at, removed. */
 import { closeSync, mkdirSync, openSync, readdirSync, rmSync, statSync } from "node:fs";
-import { chmod, chown, lstat, open, readFile } from "node:fs/promises";
+import { chmod, chown, lstat, open } from "node:fs/promises";
 
 /** What tells a file from another that took its place. */
 export interface PlacedFile {
@@ -52,11 +52,6 @@ export async function seal(path: string, gid: number, mode: number): Promise<voi
 /** Sets a mode whatever the umask is. */
 export async function setMode(path: string, mode: number): Promise<void> {
   await chmod(path, mode);
-}
-
-/** All bytes of a file. */
-export async function fileBytes(path: string): Promise<Uint8Array> {
-  return readFile(path);
 }
 
 /** Makes a directory and those above it, if they are missing. */

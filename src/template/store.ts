@@ -5,9 +5,9 @@ import { MayflyError } from "../contract/errors.ts";
 import type { TemplateId } from "../contract/ids.ts";
 import type { Fingerprint } from "../contract/machine.ts";
 import { digestMemoryFile } from "../sys/memory-file.ts";
-import { movePath, namesIn, removePath } from "../sys/paths.ts";
+import { movePath, namesIn, readBytes, removePath } from "../sys/paths.ts";
 import { exists, publishDirectory, sweepUnfinished } from "../sys/publish.ts";
-import { fileBytes, fileSize, giveTo, newFile, placedFile, seal, setMode } from "../sys/store-files.ts";
+import { fileSize, giveTo, newFile, placedFile, seal, setMode } from "../sys/store-files.ts";
 import { decodeManifest, encodeManifest, type TemplateManifest } from "./manifest.ts";
 
 /** Bytes of the largest device state that is loaded. A two-vCPU VM's has 11 KB. */
@@ -71,7 +71,7 @@ export class TemplateStore {
     await publishDirectory(this.directory(parts.id), async (directory) => {
       const workspace = await makeWorkspace(directory, parts);
       await build(workspace);
-      const deviceState = await fileBytes(workspace.deviceStatePath);
+      const deviceState = await readBytes(workspace.deviceStatePath);
       if (deviceState.length === 0) throw corrupt(parts.id, workspace.deviceStatePath, "QEMU saved no device state");
       const digest = await digestMemoryFile(workspace.memoryPath, { trim: true });
       const complete: TemplateManifest = {
@@ -151,7 +151,7 @@ export class TemplateStore {
       throw corrupt(id, path, `${name} is missing`);
     }
     if (sizeBytes > MAX_DEVICE_STATE_BYTES) throw corrupt(id, path, `${name} has ${sizeBytes} bytes`);
-    return fileBytes(path);
+    return readBytes(path);
   }
 }
 
