@@ -3,6 +3,7 @@
  * OpenAPI document. Sizes are bytes, times ISO 8601 strings, durations milliseconds.
  */
 import { z } from "zod";
+import { CONTAINER_REQUEST, CONTAINER_VM } from "./container.ts";
 import { CODES, type ErrorCode } from "./errors.ts";
 import { NAME_PATTERN } from "./ids.ts";
 
@@ -40,10 +41,10 @@ export const ExecRequest = z.strictObject({
   command: z.array(text).min(1).max(1024),
   env: z.record(environmentName, text).optional(),
   workdir: text.optional(),
-  /** Numeric user and group, `UID[:GID]`; default 0:0. */
+  /** `user[:group]` by name or number, looked up in the VM; default the image's, or 0:0. */
   user: z
     .string()
-    .regex(/^\d{1,10}(:\d{1,10})?$/, "a user is UID or UID:GID")
+    .regex(/^[^:\s\0]{1,255}(:[^:\s\0]{1,255})?$/, "a user is USER or USER:GROUP, by name or number")
     .optional(),
   /** A terminal of this size; without it stdout and stderr are separate pipes. */
   terminal: TerminalSize.optional(),
@@ -57,7 +58,11 @@ export type ExecRequest = z.infer<typeof ExecRequest>;
 /** A new VM, with or without a first command. */
 export const CreateVmRequest = z.strictObject({
   ...ExecRequest.shape,
-  /** Program and arguments of the main process; the VM ends with it. Absent: the VM runs until it is removed. */
+  ...CONTAINER_REQUEST,
+  /**
+   * Program and arguments of the main process, with which the VM ends; with an image, arguments of its entrypoint (default: the image's).
+   * Absent without an image: the VM runs until it is removed.
+   */
   command: z.array(text).min(1).max(1024).optional(),
   name: name.optional(),
   hostname: hostname.optional(),
@@ -76,7 +81,7 @@ export const CreateVmRequest = z.strictObject({
 export type CreateVmRequest = z.infer<typeof CreateVmRequest>;
 
 /** States of a VM. */
-export const VmState = z.enum(["creating", "running", "stopping", "exited", "failed"]);
+export const VmState = z.enum(["creating", "running", "restarting", "stopping", "exited", "failed"]);
 export type VmState = z.infer<typeof VmState>;
 
 /** From what a VM was started: a warm clone, a QEMU blocked on its state socket, or nothing prepared. */
@@ -95,6 +100,7 @@ export const Vm = z.object({
   cpus: z.number(),
   templateId: z.string(),
   rootfs: z.string().nullable(),
+  ...CONTAINER_VM,
   autoRemove: z.boolean(),
   terminal: z.boolean(),
   createdAt: z.string(),
@@ -200,17 +206,6 @@ export const VerifyResult = z.object({
 });
 export type VerifyResult = z.infer<typeof VerifyResult>;
 
-/** An imported root file system. */
-export const Image = z.object({
-  id: z.string(),
-  name: z.string(),
-  digest: z.string(),
-  fstype: z.enum(["erofs", "ext4"]),
-  sizeBytes: z.int(),
-  createdAt: z.string(),
-});
-export type Image = z.infer<typeof Image>;
-
 export const ImportImageRequest = z.strictObject({
   name,
   /** Absolute path on the daemon's host of a tarball (plain, gzip, xz, zstd) or of an erofs or ext4 image. */
@@ -221,7 +216,7 @@ export type ImportImageRequest = z.infer<typeof ImportImageRequest>;
 /** Something that may take longer than a second. */
 export const Operation = z.object({
   id: z.string(),
-  kind: z.enum(["template.build", "image.import"]),
+  kind: z.enum(["template.build", "image.import", "image.pull", "image.load", "image.build"]),
   state: z.enum(["running", "done", "failed", "cancelled"]),
   step: z.string(),
   createdAt: z.string(),
@@ -323,6 +318,8 @@ export const StreamReply = z.discriminatedUnion("type", [
 ]);
 export type StreamReply = z.infer<typeof StreamReply>;
 
+export * from "./container.ts";
+export * from "./image.ts";
 export { STDIN_WINDOW_BYTES, STREAM_CHANNELS } from "./stream.ts";
 
 /** Which signal to send; without one SIGKILL (9). */

@@ -1,7 +1,7 @@
 /** Ids: a prefix, an underscore, and a UUIDv7 in 26 characters of lower-case base32 (RFC 4648 alphabet, no padding). */
 
 /** What an id names. */
-export type IdPrefix = "vm" | "tpl" | "snap" | "img" | "op" | "ex";
+export type IdPrefix = "vm" | "tpl" | "snap" | "img" | "op" | "ex" | "vol";
 
 /** An id with its prefix, e.g. `vm_agmx...`. */
 export type Id<P extends IdPrefix = IdPrefix> = `${P}_${string}`;

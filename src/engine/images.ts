@@ -55,7 +55,8 @@ export class Images {
     });
     const { digest, fstype, sizeBytes } = manifest;
     const createdAt = new Date().toISOString();
-    const image: Image = { id: newId("img"), name: request.name, digest, fstype, sizeBytes, createdAt };
+    const unknown = { configDigest: null, manifestDigest: null, architecture: null, config: {} };
+    const image: Image = { id: newId("img"), name: request.name, digest, fstype, sizeBytes, createdAt, ...unknown };
     const replaced = this.#images.find((other) => other.name === request.name);
     try {
       // A name is there once: its row takes the place of the other's.

@@ -14,6 +14,14 @@ export const sampleVm: Vm = {
   cpus: 1,
   templateId: "tpl_aaaaaaaaaaaaaaaaaaaaaaaaaa",
   rootfs: null,
+  image: null,
+  imageId: null,
+  ports: [],
+  mounts: [],
+  restart: { name: "no" },
+  restartCount: 0,
+  health: null,
+  stopSignal: 15,
   autoRemove: false,
   terminal: false,
   createdAt: at,
@@ -63,6 +71,10 @@ export const sampleImage: Image = {
   fstype: "erofs",
   sizeBytes: 4096,
   createdAt: at,
+  configDigest: null,
+  manifestDigest: null,
+  architecture: null,
+  config: {},
 };
 
 export const sampleInfo: SystemInfo = {
