@@ -30,7 +30,8 @@ describe("options end at the guest's command", () => {
 
   test("a second -- belongs to the command", () => {
     expect(parseRun("--", "env", "--", "x").operands).toEqual(["env", "--", "x"]);
-    expect(parseRun("env", "--", "x").operands).toEqual(["env", "--", "x"]);
+    expect(parseRun("image", "env", "--", "x").operands).toEqual(["image", "env", "--", "x"]);
+    expect(parseRun("image", "--", "env", "x").operands).toEqual(["image", "env", "x"]);
   });
 
   test.each([
@@ -47,6 +48,12 @@ describe("options end at the guest's command", () => {
   test("--help and --json after the command are the command's", () => {
     expect(parseRun("ls", "--help", "--json").options).toMatchObject({ help: false, json: false });
   });
+});
+
+test("whether -- stands before the operands is told: there is no image then", () => {
+  expect(parseRun("--rm", "--", "sh").dashes).toBe(true);
+  expect(parseRun("--rm", "image", "--", "sh").dashes).toBe(false);
+  expect(parseRun("--rm", "image").dashes).toBe(false);
 });
 
 describe("options in every spelling", () => {

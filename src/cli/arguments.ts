@@ -10,6 +10,8 @@ import { nearest } from "./suggest.ts";
 export interface ParsedArguments {
   options: Record<string, boolean | string | string[] | undefined>;
   operands: string[];
+  /** Whether "--" stands right before the operands. */
+  dashes: boolean;
 }
 
 /**
@@ -31,13 +33,15 @@ export function readOptions(
   const operands: string[] = [];
   for (let at = 0; at < argv.length; at++) {
     const argument = argv[at] ?? "";
-    if (argument === "--") return { options, operands: [...operands, ...argv.slice(at + 1)] };
+    if (argument === "--") {
+      return { options, operands: [...operands, ...argv.slice(at + 1)], dashes: operands.length === 0 };
+    }
     if (argument.startsWith("--")) at += reader.long(argument, argv[at + 1]);
     else if (argument.startsWith("-") && argument.length > 1) at += reader.short(argument, argv[at + 1]);
-    else if (stopAtOperand) return { options, operands: argv.slice(at) };
+    else if (stopAtOperand) return { options, operands: argv.slice(at), dashes: false };
     else operands.push(argument);
   }
-  return { options, operands };
+  return { options, operands, dashes: false };
 }
 
 /** Reads a command's arguments and checks the number of its operands. @throws MayflyError `invalid_argument`. */
@@ -50,7 +54,7 @@ export function parseArguments(
   const guest = spec.operands.findIndex((operand) => operand.kind === "command");
   const parsed = readOptions({ ...universal, ...spec.options }, argv, name, guest >= 0);
   if (parsed.options["help"] === true) return parsed;
-  if (guest > 0 && parsed.operands[guest] === "--") parsed.operands.splice(guest, 1);
+  if (guest > 0 && !parsed.dashes && parsed.operands[guest] === "--") parsed.operands.splice(guest, 1);
   checkOperands(spec.operands, parsed.operands, name);
   return parsed;
 }

@@ -58,14 +58,14 @@ class CommandLine {
     if (command === undefined) throw usageError(name, "no such command");
     const end = rest.indexOf("--");
     this.json ||= rest.slice(0, end < 0 ? rest.length : end).includes("--json");
-    const { options, operands } = parseArguments(command.spec, UNIVERSAL_OPTIONS, rest, name);
+    const { options, operands, dashes } = parseArguments(command.spec, UNIVERSAL_OPTIONS, rest, name);
     this.json = top["json"] === true || options["json"] === true;
     if (options["help"] === true) {
       const { showCommandHelp } = await import("./help.ts");
       return showCommandHelp(name, command);
     }
     const host = textOf(options["host"]) ?? textOf(top["host"]);
-    return command.run({ options, operands, global: { host, json: this.json }, tree: this.tree });
+    return command.run({ options, operands, dashes, global: { host, json: this.json }, tree: this.tree });
   }
 
   /** A group was named without one of its commands: its help, which is an answer only if it was asked for. */

@@ -18,7 +18,7 @@ export const PROCESS_OPTIONS = {
   },
   "env-file": { kind: "list", value: "FILE", complete: "file", summary: "Read environment variables from a file" },
   workdir: { kind: "value", short: "w", value: "DIR", summary: "Working directory" },
-  user: { kind: "value", short: "u", value: "UID[:GID]", summary: "User and group, by number" },
+  user: { kind: "value", short: "u", value: "USER[:GROUP]", summary: "User and group, by name or number" },
   timeout: { kind: "value", value: "DURATION", summary: "Kill the process after this time, e.g. 30s; exit code 124" },
   "detach-keys": { kind: "value", value: "KEYS", summary: "Keys that leave a process with a terminal (ctrl-p,ctrl-q)" },
 } as const satisfies OptionSpecs;

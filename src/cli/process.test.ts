@@ -18,7 +18,7 @@ describe("run", () => {
 
   test("passes environment and directory", async () => {
     const { stdout } = await fake.run(
-      ["run", "-e", "A=1 2", "-e", "TAKEN", "-e", "MISSING", "-w", "/usr", "sh", "-c", "pwd; env | sort"],
+      ["run", "-e", "A=1 2", "-e", "TAKEN", "-e", "MISSING", "-w", "/usr", "--", "sh", "-c", "pwd; env | sort"],
       {
         env: { TAKEN: "here" },
       },
@@ -30,19 +30,19 @@ describe("run", () => {
   test("reads an environment file", async () => {
     const path = join(fake.directory, "env");
     await Bun.write(path, "# comment\nA=x y\r\n\n  B=2\nTAKEN\n");
-    const { stdout } = await fake.run(["run", "--env-file", path, "-e", "B=3", "sh", "-c", "echo $A/$B/$TAKEN"], {
+    const { stdout } = await fake.run(["run", "--env-file", path, "-e", "B=3", "--", "sh", "-c", "echo $A/$B/$TAKEN"], {
       env: { TAKEN: "t" },
     });
     expect(stdout).toBe("x y/3/t\n");
-    expect(await fake.run(["run", "--env-file", "/nonexistent", "true"])).toMatchObject({ exitCode: 125 });
+    expect(await fake.run(["run", "--env-file", "/nonexistent", "--", "true"])).toMatchObject({ exitCode: 125 });
   });
 
   test("without -i standard input is empty", async () => {
-    expect(await fake.run(["run", "wc", "-c"], { stdin: new Blob(["hello"]) })).toMatchObject({ stdout: "0\n" });
+    expect(await fake.run(["run", "--", "wc", "-c"], { stdin: new Blob(["hello"]) })).toMatchObject({ stdout: "0\n" });
   });
 
   test("with -i standard input goes in, and its end", async () => {
-    expect(await fake.run(["run", "-i", "cat"], { stdin: new Blob(["hi\n"]) })).toEqual({
+    expect(await fake.run(["run", "-i", "--", "cat"], { stdin: new Blob(["hi\n"]) })).toEqual({
       stdout: "hi\n",
       stderr: "",
       exitCode: 0,
@@ -51,7 +51,7 @@ describe("run", () => {
 
   test("48 MB go through unchanged, at the pace of a slow reader", async () => {
     const { stdout } = await fake.shell(
-      "head -c 48000000 /dev/urandom > $MAYFLY_STATE_DIR/random; < $MAYFLY_STATE_DIR/random sha256sum; mayfly run -i cat < $MAYFLY_STATE_DIR/random | (sleep 0.5; sha256sum)",
+      "head -c 48000000 /dev/urandom > $MAYFLY_STATE_DIR/random; < $MAYFLY_STATE_DIR/random sha256sum; mayfly run -i -- cat < $MAYFLY_STATE_DIR/random | (sleep 0.5; sha256sum)",
     );
     const [sent, received] = stdout.trim().split("\n");
     expect(received).toBe(sent ?? "");
@@ -73,18 +73,18 @@ describe("run", () => {
   });
 
   test("unknown commands end with 127, as text and as JSON", async () => {
-    expect(await fake.run(["run", "nonsense"])).toEqual({
+    expect(await fake.run(["run", "--", "nonsense"])).toEqual({
       stdout: "",
       stderr: "mayfly: Cannot run nonsense: it is not found in PATH\n",
       exitCode: 127,
     });
-    const { stderr, exitCode } = await fake.run(["--json", "run", "nonsense"]);
+    const { stderr, exitCode } = await fake.run(["--json", "run", "--", "nonsense"]);
     expect(exitCode).toBe(127);
     expect(JSON.parse(stderr)).toMatchObject({ code: "command_not_found", kind: "not_found" });
   });
 
   test("mistakes end with 125 and a hint", async () => {
-    expect(await fake.run(["run", "--memory", "lots", "true"])).toEqual({
+    expect(await fake.run(["run", "--memory", "lots", "--", "true"])).toEqual({
       stdout: "",
       stderr: 'mayfly: --memory is "lots", which is not a size such as 128m or 1g\n',
       exitCode: 125,
@@ -94,19 +94,24 @@ describe("run", () => {
   });
 
   test("-it without a terminal is refused as docker does", async () => {
-    expect(await fake.run(["run", "-it", "sh"], { stdin: new Blob([""]) })).toMatchObject({
+    expect(await fake.run(["run", "-it", "--", "sh"], { stdin: new Blob([""]) })).toMatchObject({
       stderr: expect.stringContaining("mayfly: the input device is not a TTY\n"),
       exitCode: 125,
     });
   });
 
   test("--timeout ends with 124", async () => {
-    expect(await fake.run(["run", "--timeout", "300ms", "sleep", "30"])).toMatchObject({ exitCode: 124, stderr: "" });
-    expect(await fake.run(["run", "--timeout", "30s", "sh", "-c", "kill -9 $$"])).toMatchObject({ exitCode: 137 });
+    expect(await fake.run(["run", "--timeout", "300ms", "--", "sleep", "30"])).toMatchObject({
+      exitCode: 124,
+      stderr: "",
+    });
+    expect(await fake.run(["run", "--timeout", "30s", "--", "sh", "-c", "kill -9 $$"])).toMatchObject({
+      exitCode: 137,
+    });
   });
 
   test("-d prints the id and goes", async () => {
-    const { stdout, exitCode } = await fake.run(["run", "-d", "--name", "background", "sleep", "1"]);
+    const { stdout, exitCode } = await fake.run(["run", "-d", "--name", "background", "--", "sleep", "1"]);
     expect(exitCode).toBe(0);
     expect(stdout).toMatch(/^vm_[a-z2-7]{26}\n$/);
     const { stdout: json } = await fake.run(["inspect", "background"]);
@@ -125,7 +130,7 @@ describe("broken pipes and signals", () => {
   });
 
   test("a full disk is said", async () => {
-    expect(await fake.shell("mayfly run echo hi > /dev/full")).toMatchObject({
+    expect(await fake.shell("mayfly run -- echo hi > /dev/full")).toMatchObject({
       exitCode: 125,
       stderr: expect.stringContaining("ENOSPC"),
     });
@@ -150,6 +155,7 @@ describe("broken pipes and signals", () => {
   ] as const)("%s is passed on, and the process' own exit code comes back", async (signal, name) => {
     const child = fake.spawn([
       "run",
+      "--",
       "sh",
       "-c",
       `trap 'echo got ${name}; exit 9' ${name}; echo ready; while :; do sleep 0.05; done`,
@@ -164,7 +170,7 @@ describe("broken pipes and signals", () => {
   });
 
   test("signals that were ignored from the start stay ignored, as under nohup", async () => {
-    const command = fake.command("run", "sh", "-c", "trap 'echo told' HUP; echo ready; sleep 0.4; echo end");
+    const command = fake.command("run", "--", "sh", "-c", "trap 'echo told' HUP; echo ready; sleep 0.4; echo end");
     const child = Bun.spawn(["bash", "-c", "trap '' HUP; exec \"$@\"", "bash", ...command], {
       env: fake.environment,
       stdout: "pipe",
@@ -178,7 +184,7 @@ describe("broken pipes and signals", () => {
   });
 
   test("a process that ignores SIGINT is left after the third", async () => {
-    const child = fake.spawn(["run", "sh", "-c", "trap 'echo no' INT; echo $$; while :; do sleep 0.05; done"]);
+    const child = fake.spawn(["run", "--", "sh", "-c", "trap 'echo no' INT; echo $$; while :; do sleep 0.05; done"]);
     let output = "";
     for await (const chunk of child.stdout) {
       output += new TextDecoder().decode(chunk);
@@ -193,7 +199,7 @@ describe("broken pipes and signals", () => {
 
   test("the flags of a shared standard output are put back", async () => {
     const { stdout } = await fake.shell(
-      "(mayfly run head -c 300000 /dev/zero; grep ^flags /proc/self/fdinfo/1) | tail -c 16 | cut -f2",
+      "(mayfly run -- head -c 300000 /dev/zero; grep ^flags /proc/self/fdinfo/1) | tail -c 16 | cut -f2",
     );
     expect(Number.parseInt(stdout.trim(), 8) & 0o4000).toBe(0);
   });
@@ -242,14 +248,14 @@ print(repr(seen.decode()))
 
   test.skipIf(!hasPython)("every key goes to the process, and the terminal is put back", async () => {
     const script = "echo ready; head -c 7 | od -An -tx1; echo end; exit 5";
-    const { lines, stderr } = await inTerminal("type", "run", "-it", "sh", "-c", script);
+    const { lines, stderr } = await inTerminal("type", "run", "-it", "--", "sh", "-c", script);
     expect(stderr).toBe("");
     expect(lines.slice(0, 3)).toEqual(["raw", "restored", "5"]);
     expect(lines[3]).toContain("68 65 6c 6c 6f 03 04");
   });
 
   test.skipIf(!hasPython)("the detach keys leave the process", async () => {
-    const { lines } = await inTerminal("detach", "run", "-it", "sh", "-c", "echo ready; sleep 20");
+    const { lines } = await inTerminal("detach", "run", "-it", "--", "sh", "-c", "echo ready; sleep 20");
     expect(lines.slice(0, 3)).toEqual(["raw", "restored", "0"]);
   });
 
@@ -258,7 +264,7 @@ print(repr(seen.decode()))
     ["SIGHUP", "129"],
     ["SIGQUIT", "131"],
   ])("after %s the terminal is put back", async (signal, exitCode) => {
-    const { lines } = await inTerminal(signal, "run", "-it", "sh", "-c", "echo ready; exec sleep 20");
+    const { lines } = await inTerminal(signal, "run", "-it", "--", "sh", "-c", "echo ready; exec sleep 20");
     expect(lines.slice(0, 3)).toEqual(["raw", "restored", exitCode]);
   });
 });
@@ -266,25 +272,25 @@ print(repr(seen.decode()))
 describe("the daemon is started on demand", () => {
   test("two commands at once start one, and both succeed", async () => {
     await using other = new FakeInstallation();
-    const results = await Promise.all([1, 2, 3, 4].map((n) => other.run(["run", "echo", String(n)])));
+    const results = await Promise.all([1, 2, 3, 4].map((n) => other.run(["run", "--", "echo", String(n)])));
     expect(results).toEqual([1, 2, 3, 4].map((n) => ({ stdout: `${n}\n`, stderr: "", exitCode: 0 })));
     expect(await other.daemons()).toHaveLength(1);
   });
 
   test("it lives on in a session of its own, and a killed one is started again", async () => {
     await using other = new FakeInstallation();
-    await other.run(["run", "true"]);
+    await other.run(["run", "--", "true"]);
     const [pid = 0] = await other.daemons();
     const session = Number(readFileSync(`/proc/${pid}/stat`, "latin1").split(") ")[1]?.split(" ")[3]);
     expect(session).toBe(pid);
     process.kill(pid, "SIGKILL");
-    expect(await other.run(["run", "echo", "again"])).toEqual({ stdout: "again\n", stderr: "", exitCode: 0 });
+    expect(await other.run(["run", "--", "echo", "again"])).toEqual({ stdout: "again\n", stderr: "", exitCode: 0 });
     expect(await other.daemons()).toHaveLength(2);
   });
 
   test("its typed error comes through when it cannot start", async () => {
     await using other = new FakeInstallation();
-    expect(await other.run(["run", "true"], { env: { FAKE_START: "fail" } })).toEqual({
+    expect(await other.run(["run", "--", "true"], { env: { FAKE_START: "fail" } })).toEqual({
       stdout: "",
       stderr: "mayfly: Mayfly is not set up here\n  hint: mayfly setup\n",
       exitCode: 125,
@@ -293,7 +299,7 @@ describe("the daemon is started on demand", () => {
 
   test("a crash at its start is reported with the end of its log", async () => {
     await using other = new FakeInstallation();
-    const { stderr, exitCode } = await other.run(["run", "--json", "true"], { env: { FAKE_START: "crash" } });
+    const { stderr, exitCode } = await other.run(["run", "--json", "--", "true"], { env: { FAKE_START: "crash" } });
     expect(exitCode).toBe(125);
     expect(JSON.parse(stderr)).toMatchObject({
       code: "daemon_start_failed",

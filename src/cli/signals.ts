@@ -1,45 +1,13 @@
-/** Signals by name and number (Linux, x86-64). */
+/** Signals as options and Node name them. */
 import { MayflyError } from "../contract/errors.ts";
+import { SIGNALS, signalByName } from "../contract/signals.ts";
 
-/** Numbers of the signals that have a name. */
-export const SIGNALS: Readonly<Record<string, number>> = {
-  HUP: 1,
-  INT: 2,
-  QUIT: 3,
-  ILL: 4,
-  TRAP: 5,
-  ABRT: 6,
-  BUS: 7,
-  FPE: 8,
-  KILL: 9,
-  USR1: 10,
-  SEGV: 11,
-  USR2: 12,
-  PIPE: 13,
-  ALRM: 14,
-  TERM: 15,
-  STKFLT: 16,
-  CHLD: 17,
-  CONT: 18,
-  STOP: 19,
-  TSTP: 20,
-  TTIN: 21,
-  TTOU: 22,
-  URG: 23,
-  XCPU: 24,
-  XFSZ: 25,
-  VTALRM: 26,
-  PROF: 27,
-  WINCH: 28,
-  IO: 29,
-  PWR: 30,
-  SYS: 31,
-};
+export { SIGNALS };
 
 /** Number of a signal such as `TERM`, `SIGTERM` or `15`. @throws `invalid_argument`. */
 export function parseSignal(option: string, text: string): number {
-  const number = /^\d+$/.test(text) ? Number(text) : SIGNALS[text.toUpperCase().replace(/^SIG/, "")];
-  if (number === undefined || number < 1 || number > 64) {
+  const number = signalByName(text);
+  if (number === undefined) {
     throw new MayflyError(
       "invalid_argument",
       `${option} is ${JSON.stringify(text)}, which is no signal's name or number`,

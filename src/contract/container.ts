@@ -45,8 +45,11 @@ export type TmpfsMount = z.infer<typeof TmpfsMount>;
 
 /** How a VM's health is asked for: a command in it, exit code 0 for healthy. */
 export const HealthCheck = z.strictObject({
-  /** As in an image: `["CMD", program, ...]`, `["CMD-SHELL", text]`, or `["NONE"]` for no check whatever the image says. */
-  test: z.array(z.string()).min(1),
+  /**
+   * As in an image: `["CMD", program, ...]`, `["CMD-SHELL", text]`, or `["NONE"]` for no check whatever the image says. Absent in a request:
+   * the image's.
+   */
+  test: z.array(z.string()).min(1).optional(),
   intervalMs: z.int().min(1).optional(),
   timeoutMs: z.int().min(1).optional(),
   startPeriodMs: z.int().min(0).optional(),

@@ -18,7 +18,7 @@ describeVms("the command line over VMs", () => {
     noteGroup(stateDir);
     await plantTemplate(stateDir);
     await plantArtifacts(stateDir);
-    expect(await mayfly("run", "--rm", "true")).toEqual({ stdout: "", stderr: "", exitCode: 0 });
+    expect(await mayfly("run", "--rm", "--", "true")).toEqual({ stdout: "", stderr: "", exitCode: 0 });
   });
 
   afterAll(async () => {
@@ -58,9 +58,9 @@ describeVms("the command line over VMs", () => {
   });
 
   test("commands that are not there or cannot run have docker's exit codes, a time limit timeout's", async () => {
-    expect(await mayfly("run", "--rm", "nonsense")).toMatchObject({ exitCode: 127 });
-    expect(await mayfly("run", "--rm", "/etc")).toMatchObject({ exitCode: 126 });
-    expect(await mayfly("run", "--rm", "--timeout", "500ms", "sleep", "60")).toMatchObject({ exitCode: 124 });
+    expect(await mayfly("run", "--rm", "--", "nonsense")).toMatchObject({ exitCode: 127 });
+    expect(await mayfly("run", "--rm", "--", "/etc")).toMatchObject({ exitCode: 126 });
+    expect(await mayfly("run", "--rm", "--timeout", "500ms", "--", "sleep", "60")).toMatchObject({ exitCode: 124 });
   });
 
   test("a VM in the background: ps, exec, logs, kill, wait, rm", async () => {
@@ -71,6 +71,7 @@ describeVms("the command line over VMs", () => {
       "web",
       "-l",
       "team=a",
+      "--",
       "sh",
       "-c",
       "echo up; echo warn >&2; sleep 600",
@@ -97,7 +98,7 @@ describeVms("the command line over VMs", () => {
     writeFileSync(join(host, "tree/a"), "one\n", { mode: 0o640 });
     writeFileSync(join(host, "tree/sub/b"), "two\n");
     symlinkSync("a", join(host, "tree/link"));
-    await mayfly("run", "-d", "--name", "files", "sleep", "600");
+    await mayfly("run", "-d", "--name", "files", "--", "sleep", "600");
     for (const args of [
       [`${host}/tree/a`, "files:/tmp/"],
       [`${host}/tree`, "files:/tmp/new"],
@@ -147,7 +148,7 @@ describeVms("the command line over VMs", () => {
   });
 
   test("the daemon killed: VMs go on, and the next command finds them", async () => {
-    await mayfly("run", "-d", "--name", "survivor", "sleep", "600");
+    await mayfly("run", "-d", "--name", "survivor", "--", "sleep", "600");
     const pid = JSON.parse((await mayfly("version", "--json")).stdout).daemon.pid;
     process.kill(pid, "SIGKILL");
     const { stdout, exitCode } = await mayfly("exec", "survivor", "cat", "/proc/uptime");
@@ -158,8 +159,8 @@ describeVms("the command line over VMs", () => {
 
   test("requests that cannot be met say why", async () => {
     for (const [args, words] of [
-      [["-m", "1m", "true"], "at least"],
-      [["-m", "4000g", "true"], "MiB of memory"],
+      [["-m", "1m", "--", "true"], "at least"],
+      [["-m", "4000g", "--", "true"], "MiB of memory"],
       [["--rootfs", "nope", "true"], "nope"],
       [["--rootfs", "/etc/passwd", "true"], "root file system"],
     ] as const) {

@@ -5,6 +5,7 @@ import type { CreateVmRequest } from "../../contract/api.ts";
 import { usageError } from "../arguments.ts";
 import { checkTerminal, runAttached } from "../attached.ts";
 import { openTransport } from "../connection.ts";
+import { CONTAINER_OPTIONS, containerRequest } from "../container-options.ts";
 import { DETACH_KEYS, parseDetachKeys } from "../detach-keys.ts";
 import { PROCESS_OPTIONS, processRequest } from "../process-options.ts";
 import { parseBytes, parsePositive } from "../sizes.ts";
@@ -24,27 +25,40 @@ const OPTIONS = {
     complete: "image",
     summary: "Root file system: an imported image, or the path of an erofs or ext4 image",
   },
+  ...CONTAINER_OPTIONS,
   "no-pool": { kind: "flag", summary: "Take neither a prepared VM nor a prepared QEMU" },
 } as const satisfies OptionSpecs;
 
 export const command = defineCommand({
-  description: `Start a VM and run a command in it. Options end at the command: what follows belongs to it.
+  usage: "[IMAGE] [COMMAND...]",
+  description: `Start a VM from an image and run its command, or another one, in it. Options end at the image: what follows belongs to the command.
+Without an image (nothing before "--", or with --rootfs or --template) all operands are the command; without those two it runs in the base guest.
 With -d
-the command may be missing: then the VM runs until it is stopped, for exec. Signals are passed on to the command. After three SIGINT or SIGTERM the VM is left alone and goes on.`,
-  operands: [{ name: "COMMAND", kind: "command", optional: true }],
+the command may be missing: then a VM without an image runs until it is stopped, for exec. Signals are passed on to the command. After three SIGINT or SIGTERM the VM is left alone and goes on.`,
+  operands: [
+    { name: "IMAGE", kind: "image", optional: true },
+    { name: "COMMAND", kind: "command", optional: true },
+  ],
   options: OPTIONS,
   examples: [
-    ["mayfly run --rm -- sh -c 'uname -r; exit 7'", "run a command and take its exit code"],
+    ["mayfly run --rm -- sh -c 'uname -r; exit 7'", "run a command in the base guest and take its exit code"],
     ["echo hi | mayfly run --rm -i -- cat", "pipe through a VM"],
-    ["mayfly run --rm -it --rootfs debian bash", "a shell in an imported image"],
-    ["mayfly run -d --name web -m 256m --rootfs site httpd -f", "leave a VM running"],
+    ["mayfly run --rm -it debian:12 bash", "a shell in an image"],
+    [
+      "mayfly run -d --name web -p 127.0.0.1:8080:80 -v data:/data localhost:5000/app:1",
+      "a service with a port and a volume",
+    ],
+    ["mayfly run -d --template app -p 8080:8080", "the same, already running when it starts"],
   ],
-  async run({ options, operands, global }) {
-    if (operands.length === 0 && !options.detach) {
-      throw usageError("mayfly run", "COMMAND is missing (only with -d a VM can do without)");
+  async run({ options, operands, dashes, global }) {
+    const isImage = !dashes && options.rootfs === undefined && options.template === undefined;
+    const image = isImage ? operands[0] : undefined;
+    const words = image === undefined ? operands : operands.slice(1);
+    if (image === undefined && words.length === 0 && !options.detach && options.template === undefined) {
+      throw usageError("mayfly run", "IMAGE or COMMAND is missing (only with -d a VM can do without)");
     }
     checkTerminal(options.interactive && !options.detach, options.tty);
-    const request = await createRequest(options, operands);
+    const request = await createRequest(options, image, words);
     if (options.detach) {
       const { createDetached } = await import("../detached.ts");
       return createDetached(global, request);
@@ -63,9 +77,11 @@ the command may be missing: then the VM runs until it is stopped, for exec. Sign
 
 async function createRequest(
   options: OptionValues<typeof OPTIONS>,
+  image: string | undefined,
   operands: readonly string[],
 ): Promise<CreateVmRequest> {
-  const request: CreateVmRequest = { ...(await processRequest(options)) };
+  const request: CreateVmRequest = { ...(await processRequest(options)), ...(await containerRequest(options)) };
+  if (image !== undefined) request.image = image;
   if (operands.length > 0) request.command = [...operands];
   if (options.rm) request.autoRemove = true;
   if (options.name !== undefined) request.name = options.name;
