@@ -14,7 +14,11 @@
 
 #define STREAM_WINDOW_BYTES 262144
 #define MAX_OBJECTS 64
-#define MAX_OBJECT_ID 0x3fffffff
+#define MAX_OBJECT_ID 0x1fffffff
+#define MAX_CONNECTIONS 4096
+#define FIRST_CONNECTION_ID 0x20000000
+#define MAX_CONNECTION_ID 0x3fffffff
+#define CONNECTION_FREE_BYTES 4096 /* of each stream, what does not count against MAX_BUFFERED_BYTES */
 #define MAX_BUFFERED_BYTES 8388608
 #define MAX_PATH_BYTES 4095
 #define MAX_PING_BYTES 1024
@@ -52,6 +56,7 @@
 #define TYPE_SYNC 54
 #define TYPE_TRIM 55
 #define TYPE_LIMITS 56
+#define TYPE_CONNECT 64
 
 #define HELLO_FLAG_IDENTITY_PENDING 1
 #define HELLO_FLAG_FROZEN 2

@@ -115,6 +115,7 @@ static void answer_hello(void)
     put_u32(&w, STREAM_WINDOW_BYTES);
     put_u32(&w, MAX_OBJECTS);
     put_u32(&w, MAX_BUFFERED_BYTES);
+    put_u32(&w, MAX_CONNECTIONS);
     put_bytes(&w, build_id, BUILD_ID_BYTES);
     put_u32(&w, (uint32_t)__builtin_popcountll(used));
     for (struct object *o; (o = object_next(&used));) {

@@ -117,6 +117,7 @@ describe("a hello outside of the limits", () => {
     "a window too large": { window: 1 << 30 },
     "a window of nothing": { window: 0 },
     "too many objects allowed": { maxObjects: 1 << 20 },
+    "another number of connections": { maxConnections: 4097 },
     "an absurd buffer": { maxBuffered: 2 ** 32 - 1 },
     "more objects than allowed": { maxObjects: 1, objects: [{ object: 1 }, { object: 2 }] },
     "an object twice": { objects: [{ object: 1 }, { object: 1 }] },

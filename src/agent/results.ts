@@ -1,6 +1,7 @@
 /** What the guest agent answers, decoded with every length, number and name checked. */
 import {
   MAX_BUFFERED,
+  MAX_CONNECTIONS,
   MAX_OBJECT_ID,
   MAX_OBJECTS,
   MAX_PAYLOAD,
@@ -33,6 +34,8 @@ export interface AgentHello {
   maxObjects: number;
   /** Bound on the sum of unacknowledged bytes that the agent keeps. */
   maxBuffered: number;
+  /** Connections at a time. */
+  maxConnections: number;
   /** 32 hexadecimal digits. */
   buildId: string;
   objects: readonly KnownObject[];
@@ -105,6 +108,7 @@ export function decodeHello(payload: Uint8Array): AgentHello {
   const window = within("window", reader.u32(), MIN_WINDOW, WINDOW);
   const maxObjects = within("object limit", reader.u32(), 1, MAX_OBJECTS);
   const maxBuffered = within("buffer limit", reader.u32(), window, MAX_BUFFERED);
+  const maxConnections = within("connection limit", reader.u32(), MAX_CONNECTIONS, MAX_CONNECTIONS);
   const buildId = Buffer.from(reader.raw(16)).toString("hex");
   const count = within("object count", reader.u32(), 0, maxObjects);
   const objects: KnownObject[] = [];
@@ -117,6 +121,7 @@ export function decodeHello(payload: Uint8Array): AgentHello {
     window,
     maxObjects,
     maxBuffered,
+    maxConnections,
     buildId,
     objects,
   };

@@ -16,7 +16,7 @@ describe("the agent's protocol.h", () => {
   test("has the same numbers", () => {
     expect(existsSync(header)).toBe(true);
     const defined = definitions(readFileSync(header, "utf8"));
-    const number = (name: string) => Number(defined.get(name));
+    const number = (name: string) => Number(defined.get(name)?.split(" ")[0]);
     const snake = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase();
     for (const [name, type] of Object.entries(wire.FrameType))
       expect([name, number(`TYPE_${snake(name)}`)]).toEqual([name, type]);
@@ -32,6 +32,10 @@ describe("the agent's protocol.h", () => {
       window: number("STREAM_WINDOW_BYTES"),
       objects: number("MAX_OBJECTS"),
       objectId: number("MAX_OBJECT_ID"),
+      connections: number("MAX_CONNECTIONS"),
+      firstConnection: number("FIRST_CONNECTION_ID"),
+      lastConnection: number("MAX_CONNECTION_ID"),
+      connectionFree: number("CONNECTION_FREE_BYTES"),
       buffered: number("MAX_BUFFERED_BYTES"),
       path: number("MAX_PATH_BYTES"),
       ping: number("MAX_PING_BYTES"),
@@ -45,6 +49,10 @@ describe("the agent's protocol.h", () => {
       window: wire.WINDOW,
       objects: wire.MAX_OBJECTS,
       objectId: wire.MAX_OBJECT_ID,
+      connections: wire.MAX_CONNECTIONS,
+      firstConnection: wire.FIRST_CONNECTION_ID,
+      lastConnection: wire.MAX_CONNECTION_ID,
+      connectionFree: wire.CONNECTION_FREE,
       buffered: wire.MAX_BUFFERED,
       path: wire.MAX_PATH,
       ping: wire.MAX_PING,

@@ -17,8 +17,15 @@ export const WINDOW = 262144;
 export const MAX_OBJECTS = 64;
 /** Bound on the sum of all unacknowledged bytes that the agent keeps. */
 export const MAX_BUFFERED = 8 * 1024 * 1024;
-/** Highest object id. */
-export const MAX_OBJECT_ID = 2 ** 30 - 1;
+/** Highest id of an object that is no connection. */
+export const MAX_OBJECT_ID = 2 ** 29 - 1;
+/** Places for connections; a connection's id modulo this is its place. */
+export const MAX_CONNECTIONS = 4096;
+/** Ids of connections begin here. */
+export const FIRST_CONNECTION_ID = 2 ** 29;
+export const MAX_CONNECTION_ID = 2 ** 30 - 1;
+/** Unacknowledged bytes of each connection's stream that do not count against {@link MAX_BUFFERED}. */
+export const CONNECTION_FREE = 4096;
 export const MAX_PING = 1024;
 export const MAX_PATH = 4095;
 export const ENTROPY_BYTES = 64;
@@ -57,6 +64,7 @@ export const FrameType = {
   sync: 54,
   trim: 55,
   limits: 56,
+  connect: 64,
 } as const;
 
 /** A type of frame that asks the agent for something and is answered by a REPLY. */

@@ -6,6 +6,7 @@ import {
   FrameType,
   HEADER_BYTES,
   MAX_BUFFERED,
+  MAX_CONNECTIONS,
   MAX_OBJECTS,
   MAX_PAYLOAD,
   PREAMBLE,
@@ -33,6 +34,7 @@ export interface FakeHello {
   window?: number;
   maxObjects?: number;
   maxBuffered?: number;
+  maxConnections?: number;
   objects?: readonly {
     object: number;
     kind?: number;
@@ -182,6 +184,7 @@ export function helloPayload(fields: FakeHello): Buffer {
     [4, fields.window ?? WINDOW],
     [4, fields.maxObjects ?? MAX_OBJECTS],
     [4, fields.maxBuffered ?? MAX_BUFFERED],
+    [4, fields.maxConnections ?? MAX_CONNECTIONS],
     Buffer.alloc(16, 0xab),
     [4, objects.length],
     ...objects,

@@ -135,7 +135,7 @@ static void await_answer(struct client *c)
     struct reader r = {rest + 4, rest + 8, false};
     uint32_t length = take_u32(&r);
     read_all(c, payload, length);
-    r = (struct reader){payload + 36, payload + length, false};
+    r = (struct reader){payload + 40, payload + length, false};
     c->hello_count = take_u32(&r);
     c->hello_state = 0;
     if (c->hello_count) {

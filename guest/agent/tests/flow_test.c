@@ -23,8 +23,8 @@ static void an_exit_is_told_again_until_released(void)
         put_u64(&w, k * 3);
         world_hello(EPOCH + k, offsets, 1);
         world_run();
-        CHECK(world_next(&frame) == TYPE_HELLO_ACK && u32_at(frame.payload + 36) == 1);
-        CHECK(frame.payload[44] == KIND_PROCESS && frame.payload[45] == STATE_ENDED);
+        CHECK(world_next(&frame) == TYPE_HELLO_ACK && u32_at(frame.payload + 40) == 1);
+        CHECK(frame.payload[48] == KIND_PROCESS && frame.payload[49] == STATE_ENDED);
         CHECK(world_next(&frame) == TYPE_DATA && u64_at(frame.payload) == k * 3);
         CHECK(frame.length == 8 + 10 - k * 3 && frame.payload[8] == '0' + k * 3);
         CHECK(next_of(TYPE_EXIT));
@@ -168,7 +168,7 @@ static void input_is_acknowledged_when_the_process_has_it(void)
     CHECK(kept >= 60006 && kept < 120006);
     world_hello(EPOCH + 1, NULL, 0); /* the rest is for the host to send again */
     world_run();
-    CHECK(next_of(TYPE_HELLO_ACK) && u64_at(frame.payload + 48) == kept);
+    CHECK(next_of(TYPE_HELLO_ACK) && u64_at(frame.payload + 52) == kept);
 }
 
 static void end_of_input_closes_it_once_all_is_delivered(void)

@@ -23,10 +23,11 @@ static void a_hello_is_answered(void)
     world_reset();
     world_hello(EPOCH, NULL, 0);
     world_run();
-    CHECK(world_next(&frame) == TYPE_HELLO_ACK && frame.epoch == EPOCH && frame.length == 40);
+    CHECK(world_next(&frame) == TYPE_HELLO_ACK && frame.epoch == EPOCH && frame.length == 44);
     CHECK(frame.payload[0] == PROTOCOL_VERSION && u32_at(frame.payload + 4) == FRAME_MAX_PAYLOAD);
     CHECK(u32_at(frame.payload + 8) == STREAM_WINDOW_BYTES && u32_at(frame.payload + 12) == MAX_OBJECTS);
-    CHECK(u32_at(frame.payload + 16) == MAX_BUFFERED_BYTES && u32_at(frame.payload + 36) == 0);
+    CHECK(u32_at(frame.payload + 16) == MAX_BUFFERED_BYTES && u32_at(frame.payload + 20) == MAX_CONNECTIONS &&
+          u32_at(frame.payload + 40) == 0);
 }
 
 static void malformed_hellos_are_not_answered(void)
