@@ -4,17 +4,33 @@ import type { Image, ImportImageRequest } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import { importRootfs } from "../image/import.ts";
 import { detectRootfs } from "../image/rootfs.ts";
-import { imageDirectory, listImages, removeImage, sweepImages } from "../image/store.ts";
+import { imageDirectory, listImages, readAccounts, removeImage, sweepImages } from "../image/store.ts";
 import { newId } from "../sys/ids.ts";
 import type { Events } from "./events.ts";
 import type { Host } from "./host.ts";
+import { findImage } from "./image-names.ts";
 import type { ProgressOptions } from "./interface.ts";
-import { resolveRef } from "./refs.ts";
-import type { RootFile } from "./start.ts";
+
+/** A root file system as a file on the host. */
+export interface RootFile {
+  path: string;
+  fstype: "erofs" | "ext4";
+}
+
+/** An image with what a VM on it needs, none of which is read when it starts. */
+export interface ResolvedImage {
+  image: Image;
+  rootfs: RootFile;
+  /** `/etc/passwd` and `/etc/group` of the image; empty if it has none. */
+  passwd: string;
+  group: string;
+}
 
 /** The images of a state directory. */
 export class Images {
   #images: Image[] = [];
+  /** By the digest of contents. */
+  readonly #accounts = new Map<string, { passwd: string; group: string }>();
   /** Names of VMs that run on the image of a name. */
   usedBy: (name: string) => string[] = () => [];
 
@@ -31,6 +47,7 @@ export class Images {
     const recorded = this.host.records.images();
     this.#images = recorded.filter((image) => stored.has(image.digest));
     for (const image of recorded) if (!stored.has(image.digest)) this.host.records.removeImage(image.id);
+    for (const { digest } of this.#images) this.#accounts.set(digest, await readAccounts(stateDir, digest));
   }
 
   list(): Image[] {
@@ -38,7 +55,15 @@ export class Images {
   }
 
   get(ref: string): Image {
-    return resolveRef(this.#images, ref, "image");
+    return findImage(this.#images, ref);
+  }
+
+  /** @throws `image_not_found`, `id_ambiguous`. Reads no file. */
+  resolve(ref: string): ResolvedImage {
+    const image = this.get(ref);
+    const path = `${imageDirectory(this.host.config.stateDir, image.digest)}/rootfs.erofs`;
+    const { passwd = "", group = "" } = this.#accounts.get(image.digest) ?? {};
+    return { image, rootfs: { path, fstype: image.fstype }, passwd, group };
   }
 
   /** Imports a tarball under a name, which moves to it if another image had it (as docker's tags do). */
@@ -55,7 +80,11 @@ export class Images {
     });
     const { digest, fstype, sizeBytes } = manifest;
     const createdAt = new Date().toISOString();
-    const unknown = { configDigest: null, manifestDigest: null, architecture: null, config: {} };
+    const unknown = {
+      ...{ configDigest: null, manifestDigest: null, repoDigest: null, architecture: null, builtAt: null },
+      ...{ layers: [], config: {} },
+    };
+    this.#accounts.set(digest, await readAccounts(this.host.config.stateDir, digest));
     const image: Image = { id: newId("img"), name: request.name, digest, fstype, sizeBytes, createdAt, ...unknown };
     const replaced = this.#images.find((other) => other.name === request.name);
     try {

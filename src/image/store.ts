@@ -69,6 +69,16 @@ export async function openImage(stateDir: string, digest: string): Promise<Store
   });
 }
 
+/** `/etc/passwd` and `/etc/group` of an image, as they were kept with it; empty if it has none. */
+export async function readAccounts(stateDir: string, digest: string): Promise<{ passwd: string; group: string }> {
+  const directory = imageDirectory(stateDir, digest);
+  const [passwd = "", group = ""] = await Promise.all([
+    readOptional(`${directory}/passwd`),
+    readOptional(`${directory}/group`),
+  ]);
+  return { passwd, group };
+}
+
 /** Digests of all images in the store, sorted. */
 export async function listImages(stateDir: string): Promise<string[]> {
   const names = await namesIn(imagesDirectory(stateDir));

@@ -73,7 +73,10 @@ export const sampleImage: Image = {
   createdAt: at,
   configDigest: null,
   manifestDigest: null,
+  repoDigest: null,
   architecture: null,
+  builtAt: null,
+  layers: [],
   config: {},
 };
 
