@@ -167,45 +167,6 @@ export const FileStat = z.object({
 });
 export type FileStat = z.infer<typeof FileStat>;
 
-/** A template as listed and inspected. */
-export const Template = z.object({
-  id: z.string(),
-  name: z.string().nullable(),
-  createdAt: z.string(),
-  lastUsedAt: z.string().nullable(),
-  shape,
-  fingerprint: z.record(z.string(), z.union([z.string(), z.number()])),
-  fingerprintHash: z.string(),
-  /** Whether it fits this host's current QEMU, kernel and agent. */
-  compatible: z.boolean(),
-  memory: z.object({
-    sizeBytes: z.int(),
-    allocatedBytes: z.int(),
-    sha256: z.string(),
-  }),
-  deviceStateBytes: z.int(),
-  /** Milliseconds that building it took. */
-  buildMs: z.number(),
-});
-export type Template = z.infer<typeof Template>;
-
-export const BuildTemplateRequest = z.strictObject({
-  name: name.optional(),
-  memoryBytes: z.int().min(1).optional(),
-  cpus: z.number().positive().optional(),
-  /** Build again even if a fitting one exists. */
-  force: z.boolean().optional(),
-});
-export type BuildTemplateRequest = z.infer<typeof BuildTemplateRequest>;
-
-/** Result of checking a template's files against its manifest. */
-export const VerifyResult = z.object({
-  id: z.string(),
-  ok: z.boolean(),
-  problems: z.array(z.string()),
-});
-export type VerifyResult = z.infer<typeof VerifyResult>;
-
 export const ImportImageRequest = z.strictObject({
   name,
   /** Absolute path on the daemon's host of a tarball (plain, gzip, xz, zstd) or of an erofs or ext4 image. */
@@ -320,6 +281,7 @@ export type StreamReply = z.infer<typeof StreamReply>;
 
 export * from "./container.ts";
 export * from "./image.ts";
+export * from "./template.ts";
 export { STDIN_WINDOW_BYTES, STREAM_CHANNELS } from "./stream.ts";
 
 /** Which signal to send; without one SIGKILL (9). */

@@ -1,5 +1,5 @@
 /** What exists and who owns it, in SQLite: VMs, QEMU processes, templates, images. */
-import type { Image, Vm } from "../contract/api.ts";
+import type { Image, PoolRequest, Vm } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import { Database } from "../sys/database.ts";
 import type { ProcessIdentity } from "../sys/process.ts";
@@ -14,6 +14,7 @@ const MIGRATIONS = [
 ];
 
 /** How long what found no space waits for the next try, if nothing else is written. */
+  `ALTER TABLE templates ADD COLUMN pool TEXT;`,
 const RETRY_MS = 1_000;
 
 /** A VM as recorded: what is shown of it, and what its next daemon needs. */
@@ -60,6 +61,8 @@ export class Records implements Disposable {
   vms(): VmRecord[] {
     return this.#database
       .all("SELECT document FROM vms ORDER BY rowid")
+  /** Prepared ones that it is to keep; null: as the daemon is configured. */
+  pool: PoolRequest | null;
       .map((row) => JSON.parse(String(row["document"])));
   }
 
@@ -113,9 +116,9 @@ export class Records implements Disposable {
     }));
   }
 
-  putTemplate({ id, name, lastUsedAt }: TemplateEntry): void {
-    const sql = "INSERT OR REPLACE INTO templates VALUES (?, ?, ?)";
-    this.#soon(() => this.#database.run(sql, id, name ?? null, lastUsedAt ?? null));
+  putTemplate({ id, name, lastUsedAt, pool }: TemplateEntry): void {
+    const sql = "INSERT OR REPLACE INTO templates (id, name, last_used_at, pool) VALUES (?, ?, ?, ?)";
+    this.#soon(() => this.#database.run(sql, id, name, lastUsedAt, pool === null ? null : JSON.stringify(pool)));
   }
 
   removeTemplate(id: string): void {
@@ -130,6 +133,7 @@ export class Records implements Disposable {
 
   /** @throws `disk_full`. */
   putImage(image: Image): void {
+      pool: row["pool"] === null ? null : JSON.parse(String(row["pool"])),
     const sql = "INSERT OR REPLACE INTO images VALUES (?, ?, ?)";
     this.#now(() => this.#database.run(sql, image.id, image.name, JSON.stringify(image)));
   }

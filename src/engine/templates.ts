@@ -52,7 +52,7 @@ export class Templates {
     for (const id of await this.store.list()) {
       try {
         const loaded = await this.store.load(id);
-        this.#known.set(id, { loaded, entry: entries.get(id) ?? { id, name: null, lastUsedAt: null } });
+        this.#known.set(id, { loaded, entry: entries.get(id) ?? { id, name: null, lastUsedAt: null, pool: null } });
       } catch (error) {
         this.events.emit("template.damaged", id, undefined, { reason: error instanceof Error ? error.message : error });
       }
@@ -128,7 +128,7 @@ export class Templates {
     deadline: Deadline,
   ): Promise<LoadedTemplate> {
     const loaded = await buildBaseTemplate(this.host, this.store, shape, onStep, deadline);
-    const known: Known = { loaded, entry: { id: loaded.id, name, lastUsedAt: null } };
+    const known: Known = { loaded, entry: { id: loaded.id, name, lastUsedAt: null, pool: null } };
     this.#known.set(loaded.id, known);
     this.#record(known, { ...known.entry, lastUsedAt: new Date().toISOString() });
     this.events.emit("template.built", loaded.id, name ?? undefined, { shape, buildMs: loaded.manifest.buildMs });
@@ -231,6 +231,7 @@ export class Templates {
     const { memoryMiB, vcpus } = manifest.fingerprint;
     const here = fingerprintFor(this.host, { memoryMiB, vcpus });
     const { sizeBytes, allocatedBytes, sha256 } = manifest.memory;
+    const differences = fingerprintDifferences(manifest.fingerprint, here);
     return {
       id: loaded.id,
       name: entry.name,
@@ -239,10 +240,13 @@ export class Templates {
       shape: { memoryMiB, vcpus },
       fingerprint: { ...manifest.fingerprint },
       fingerprintHash: manifest.fingerprintHash,
-      compatible: fingerprintDifferences(manifest.fingerprint, here).length === 0,
+      compatible: differences.length === 0,
+      differences,
       memory: { sizeBytes, allocatedBytes, sha256 },
       deviceStateBytes: manifest.deviceState.sizeBytes,
       buildMs: manifest.buildMs,
+      application: null,
+      pool: entry.pool,
     };
   }
 }

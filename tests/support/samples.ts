@@ -59,9 +59,12 @@ export const sampleTemplate: Template = {
   fingerprint: { qemuVersion: "10.0.2" },
   fingerprintHash: "0".repeat(64),
   compatible: true,
+  differences: [],
   memory: { sizeBytes: 128 << 20, allocatedBytes: 40 << 20, sha256: "0".repeat(64) },
   deviceStateBytes: 9000,
   buildMs: 3000,
+  application: null,
+  pool: null,
 };
 
 export const sampleImage: Image = {
