@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import { MayflyError } from "../contract/errors.ts";
 import { type Cgroup, CgroupTree } from "../sys/cgroup.ts";
+import { revokeFile } from "../sys/disk-files.ts";
 import { ensureDirectory, namesBelow, removeTree } from "../sys/store-files.ts";
 
 /** Most QEMU processes of one daemon. */
@@ -16,6 +17,8 @@ export interface Slot {
   agentPath: string;
   logPath: string;
   cgroup: Cgroup;
+  /** Disks that its QEMU may write: they belong to its uid, and go back to root with the slot. */
+  files: Set<string>;
 }
 
 /** Hands out slots, lowest number first, so that names and uids stay few. */
@@ -76,6 +79,7 @@ export class Slots {
 
   /** Gives a slot back once its QEMU has ended: directory and control group go. */
   release(slot: Slot): void {
+    for (const path of slot.files) revokeFile(path);
     removeTree(slot.directory);
     slot.cgroup.remove();
     this.#taken.delete(slot.number);
@@ -92,6 +96,7 @@ export class Slots {
       agentPath: join(directory, "agent"),
       logPath: join(directory, "log"),
       cgroup: group(`q${number}`),
+      files: new Set(),
     };
   }
 }

@@ -24,18 +24,21 @@ const clone: QemuDescription = {
   disks: {},
 };
 
-/** The devices of all VMs, in order, with the root disk's file if it has one. */
-function devices(rootFile?: string): string[] {
-  const disk = (slot: string, bus: number, readOnly: boolean, file?: string) => [
-    "-blockdev",
-    file === undefined
-      ? `{"driver":"null-co","node-name":"${slot}-file","size":1099511627776,"read-only":${readOnly}}`
-      : `{"driver":"file","node-name":"${slot}-file","filename":"${file}","read-only":${readOnly},"locking":"off"}`,
-    "-blockdev",
-    `{"driver":"raw","node-name":"${slot}","file":"${slot}-file","read-only":${readOnly}}`,
-    "-device",
-    `{"driver":"virtio-blk-device","id":"disk-${slot}","drive":"${slot}","bus":"virtio-mmio-bus.${bus}","num-queues":1,"queue-size":64,"serial":"${slot}"}`,
-  ];
+/** The devices of all VMs, in order; `nodes` are those below a slot's own, of slots that are in use. */
+function devices(nodes: Readonly<Record<string, string[]>> = {}): string[] {
+  const disk = (slot: string, bus: number, readOnly: boolean) => {
+    const none = `{"driver":"null-co","node-name":"${slot}-none","size":1099511627776,"read-only":${readOnly}}`;
+    const below = nodes[slot] ?? [none];
+    const lowest: { "node-name": string } = JSON.parse(below.at(-1) ?? "");
+    const discard = readOnly ? "" : ',"discard":"unmap"';
+    return [
+      ...below.flatMap((node) => ["-blockdev", node]),
+      "-blockdev",
+      `{"driver":"raw","node-name":"${slot}","file":"${lowest["node-name"]}","read-only":${readOnly}${discard}}`,
+      "-device",
+      `{"driver":"virtio-blk-device","id":"disk-${slot}","drive":"${slot}","bus":"virtio-mmio-bus.${bus}","num-queues":1,"queue-size":64,"serial":"${slot}","werror":"report","rerror":"report"}`,
+    ];
+  };
   return [
     ...["-device", '{"driver":"virtio-serial-device","id":"serial","max_ports":2,"bus":"virtio-mmio-bus.8"}'],
     ...["-chardev", "socket,id=agent,fd=4,server=on,wait=off"],
@@ -45,7 +48,7 @@ function devices(rootFile?: string): string[] {
     ...["-device", '{"driver":"virtio-net-device","id":"nic","netdev":"net","bus":"virtio-mmio-bus.2"}'],
     ...["-object", '{"qom-type":"rng-builtin","id":"entropy"}'],
     ...["-device", '{"driver":"virtio-rng-device","id":"rng","rng":"entropy","bus":"virtio-mmio-bus.1"}'],
-    ...disk("root", 7, true, rootFile),
+    ...disk("root", 7, true),
     ...disk("scratch", 6, false),
     ...disk("volume0", 5, false),
     ...disk("volume1", 4, false),
@@ -80,7 +83,11 @@ describe("QEMU's arguments", () => {
   test("for a clone under KVM, with an open /dev/kvm", () => {
     const description: QemuDescription = {
       ...{ ...clone, accelerator: "kvm", cpuModel: "host", shape: { memoryMiB: 512, vcpus: 2 }, kvmFd: 6 },
-      disks: { root: "/state/images/x,y/rootfs.erofs" },
+      disks: {
+        root: { path: "/state/images/x,y/rootfs.erofs", format: "raw", readOnly: true },
+        scratch: { path: "/s", format: "qcow2", basePath: "/b", readOnly: false },
+        volume1: { path: "/v", format: "raw", readOnly: false },
+      },
     };
     expect(qemuArguments(description)).toEqual([
       ...common.firmware,
@@ -91,7 +98,17 @@ describe("QEMU's arguments", () => {
       ...["-object", memory(512 << 20, '"share":false,"readonly":true,"rom":"off"')],
       ...common.qmp,
       ...common.ring,
-      ...devices("/state/images/x,y/rootfs.erofs"),
+      ...devices({
+        root: [
+          '{"driver":"file","node-name":"root-file","filename":"/state/images/x,y/rootfs.erofs","read-only":true,"locking":"off"}',
+        ],
+        scratch: [
+          '{"driver":"file","node-name":"scratch-file","filename":"/s","read-only":false,"discard":"unmap"}',
+          '{"driver":"file","node-name":"scratch-base","filename":"/b","read-only":true,"locking":"off"}',
+          '{"driver":"qcow2","node-name":"scratch-overlay","file":"scratch-file","discard":"unmap","backing":"scratch-base"}',
+        ],
+        volume1: ['{"driver":"file","node-name":"volume1-file","filename":"/v","read-only":false,"discard":"unmap"}'],
+      }),
       ...["-incoming", "fd:5"],
     ]);
   });
