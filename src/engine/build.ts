@@ -57,6 +57,7 @@ export async function buildBaseTemplate(
   await store.publish(parts, async (workspace) => {
     try {
       await makeParent(host, shape, workspace, onStep, deadline);
+      return undefined;
     } catch (error) {
       throw (await fullDisk(workspace, error)) ?? error;
     }

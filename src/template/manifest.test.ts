@@ -2,6 +2,7 @@ import { expect, test } from "bun:test";
 import { createHash } from "node:crypto";
 import fc from "fast-check";
 import { MayflyError } from "../contract/errors.ts";
+import type { ApplicationPart } from "./application.ts";
 import { decodeManifest, encodeManifest, type TemplateManifest } from "./manifest.ts";
 
 const manifest: TemplateManifest = {
@@ -24,6 +25,31 @@ const manifest: TemplateManifest = {
   fingerprintHash: "c".repeat(64),
   memory: { sizeBytes: 128 << 20, allocatedBytes: 40 << 20, nonZeroPages: 9000, sha256: "d".repeat(64) },
   deviceState: { sizeBytes: 9123, sha256: "e".repeat(64) },
+};
+const application: ApplicationPart = {
+  image: {
+    name: "localhost/web:1",
+    id: `img_${"b3".repeat(13)}`,
+    digest: `sha256:${"f".repeat(64)}`,
+    configDigest: null,
+    fstype: "erofs",
+  },
+  main: { object: 536_870_911, pid: 17, output: 120, error: 0 },
+  argv: ["/bin/web", "--port", "8080"],
+  process: { env: { A: "b=c\nd" }, workdir: "/srv", user: "web", capabilities: "2818844155" },
+  user: { uid: 1000, gid: 1000, groups: [4], home: "/srv" },
+  memoryBytes: 120 << 20,
+  cpus: 0.5,
+  pids: 100,
+  labels: { a: "b" },
+  stopSignal: 3,
+  health: { test: ["CMD", "true"], retries: 2 },
+  ports: [8080],
+  ready: { kind: "http", port: 8080, path: "/health?full=1" },
+  hooks: ["/etc/mayfly/post-clone.d/10-seed"],
+  recipe: { image: "web:1", warmUp: [{ kind: "exec", command: ["true"] }], postClone: ["/bin/sh", "-c", "echo"] },
+  readyMs: 812.5,
+  warmUpMs: 90,
 };
 const text = encodeManifest(manifest);
 
@@ -48,6 +74,18 @@ function resealed(change: (body: Record<string, unknown>) => void): Uint8Array {
 
 test("a manifest comes back as it was", () => {
   expect(outcome(Buffer.from(text)).code).toBe("none");
+});
+
+test("so does one with an application", () => {
+  const whole = { ...manifest, application };
+  expect(decodeManifest(Buffer.from(encodeManifest(whole)), "here")).toEqual(whole);
+});
+
+/** What Mayfly 0.1 has written: templates outlive the daemon that made them. */
+test("a manifest from before there were applications is read", () => {
+  const old = `{"magic":"mayfly-template","format":1,"id":"tpl_a2a2a2a2a2a2a2a2a2a2a2a2a2","createdAt":"2026-01-02T03:04:05.678Z","buildMs":4321,"fingerprint":{"qemuVersion":"10.0.2","qemuBinary":"/usr/bin/qemu-system-x86_64 28686560 1757080993000","accelerator":"tcg","cpuModel":"max","hostCpu":"","machineProfile":"microvm-8slot-1","memoryMiB":128,"vcpus":1,"kernelSha256":"${"a".repeat(64)}","initramfsSha256":"${"b".repeat(64)}","kernelCommandLine":"console=ttyS0 tsc_early_khz=2596100"},"fingerprintHash":"${"c".repeat(64)}","memory":{"sizeBytes":134217728,"allocatedBytes":41943040,"nonZeroPages":9000,"sha256":"${"d".repeat(64)}"},"deviceState":{"sizeBytes":9123,"sha256":"${"e".repeat(64)}"}`;
+  const checksum = createHash("sha256").update(`${old}}`).digest("hex");
+  expect(decodeManifest(Buffer.from(`${old},"checksum":"${checksum}"}`), "here")).toEqual(manifest);
 });
 
 test("any other bytes are a corrupt manifest, never a crash", () => {
@@ -100,8 +138,15 @@ test("a sound checksum over wrong contents names every problem", () => {
   });
   expect(two).toContain("memoryMiB");
   expect(two).toContain("accelerator");
+  const wrong = { ...application, argv: [], hooks: ["../x"], main: { ...application.main, pid: 0 } };
+  const three = problems((body) => (body["application"] = wrong));
+  for (const member of ["application.argv", "application.hooks.0", "application.main.pid"])
+    expect(three).toContain(member);
 });
 
-test("a manifest beyond any size is not parsed", () => {
-  expect(outcome(Buffer.alloc(100_000, 0x20)).message).toContain("100000 bytes");
+test("a manifest beyond any size is not parsed, and not written", () => {
+  expect(outcome(Buffer.alloc(2_000_000, 0x20)).message).toContain("2000000 bytes");
+  const env = { A: "x".repeat(1 << 20) };
+  const process = { ...application.process, env };
+  expect(() => encodeManifest({ ...manifest, application: { ...application, process } })).toThrow("at most 1048576");
 });

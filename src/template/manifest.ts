@@ -2,11 +2,12 @@
 import { createHash } from "node:crypto";
 import { z } from "zod";
 import { MayflyError } from "../contract/errors.ts";
+import { ApplicationSchema } from "./application.ts";
 
 const MAGIC = "mayfly-template";
 const FORMAT = 1;
-/** Largest manifest that is read, in bytes. */
-const MAX_BYTES = 64 * 1024;
+/** Largest manifest that is read, in bytes: the environment and command of an application are in it. */
+const MAX_BYTES = 1 << 20;
 
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 
@@ -35,15 +36,21 @@ const Manifest = z.strictObject({
   /** `sha256` covers the pages that are not zero, each with its index, so holes do not matter. */
   memory: z.strictObject({ sizeBytes: z.int().positive(), allocatedBytes: z.int(), nonZeroPages: z.int(), sha256 }),
   deviceState: z.strictObject({ sizeBytes: z.int().positive(), sha256 }),
+  /** Absent: kernel and agent only. */
+  application: ApplicationSchema.optional(),
 });
 
 /** A manifest without what the format itself adds. */
 export type TemplateManifest = Omit<z.infer<typeof Manifest>, "magic" | "format">;
 
-/** The manifest's file: JSON whose last member is the SHA-256 of the rest. */
+/** The manifest's file: JSON whose last member is the SHA-256 of the rest. @throws `limit_reached` beyond what would be read. */
 export function encodeManifest(manifest: TemplateManifest): string {
   const body = JSON.stringify({ magic: MAGIC, format: FORMAT, ...manifest });
-  return `${JSON.stringify({ ...JSON.parse(body), checksum: checksumOf(body) }, null, 2)}\n`;
+  const text = `${JSON.stringify({ ...JSON.parse(body), checksum: checksumOf(body) }, null, 2)}\n`;
+  const bytes = Buffer.byteLength(text);
+  if (bytes <= MAX_BYTES) return text;
+  const what = `Cannot save template ${manifest.id}: its command and environment make a manifest of ${bytes} bytes`;
+  throw new MayflyError("limit_reached", `${what}, at most ${MAX_BYTES} are possible`);
 }
 
 /**

@@ -36,7 +36,7 @@ const gid = process.getgid?.() ?? 0;
 const parts = { id: ID, fingerprint, fingerprintHash: "f".repeat(64), gid, ownerUid: uid };
 
 /** Fills a workspace as a parent does. */
-async function fill({ memoryPath, deviceStatePath }: TemplateWorkspace): Promise<void> {
+async function fill({ memoryPath, deviceStatePath }: TemplateWorkspace): Promise<undefined> {
   const memory = Buffer.alloc(1 << 20);
   memory.write("first", 0);
   memory.write("later", 500_000);

@@ -8,6 +8,7 @@ import { digestMemoryFile } from "../sys/memory-file.ts";
 import { movePath, namesIn, readBytes, removePath } from "../sys/paths.ts";
 import { exists, publishDirectory, sweepUnfinished } from "../sys/publish.ts";
 import { fileSize, giveTo, newFile, placedFile, seal, setMode } from "../sys/store-files.ts";
+import type { ApplicationPart } from "./application.ts";
 import { decodeManifest, encodeManifest, type TemplateManifest } from "./manifest.ts";
 
 /** Bytes of the largest device state that is loaded. A two-vCPU VM's has 11 KB. */
@@ -58,19 +59,19 @@ export class TemplateStore {
   }
 
   /**
-   * Publishes a template: `build` boots a VM on the workspace's memory file, has its device state written and returns once that
-   * VM has quit. The memory is then trimmed, hashed and made read-only for `gid`.
+   * Publishes a template: `build` has a VM on the workspace's memory file, has its device state written and returns once that
+   * VM has quit, with what is to be known of an application in it. The memory is then trimmed, hashed and made read-only for `gid`.
    * @returns the manifest. If anything throws, nothing of it is left.
    */
   async publish(
     parts: { id: TemplateId; fingerprint: Fingerprint; fingerprintHash: string; gid: number; ownerUid: number },
-    build: (workspace: TemplateWorkspace) => Promise<void>,
+    build: (workspace: TemplateWorkspace) => Promise<ApplicationPart | undefined>,
   ): Promise<TemplateManifest> {
     const startedMs = performance.now();
     let manifest: TemplateManifest | undefined;
     await publishDirectory(this.directory(parts.id), async (directory) => {
       const workspace = await makeWorkspace(directory, parts);
-      await build(workspace);
+      const application = await build(workspace);
       const deviceState = await readBytes(workspace.deviceStatePath);
       if (deviceState.length === 0) throw corrupt(parts.id, workspace.deviceStatePath, "QEMU saved no device state");
       const digest = await digestMemoryFile(workspace.memoryPath, { trim: true });
@@ -82,10 +83,13 @@ export class TemplateStore {
         fingerprintHash: parts.fingerprintHash,
         memory: digest,
         deviceState: { sizeBytes: deviceState.length, sha256: sha256(deviceState) },
+        ...(application === undefined ? {} : { application }),
       };
       manifest = complete;
       await removePath(workspace.consolePath);
-      await newFile(join(directory, "manifest.json"), encodeManifest(complete), 0o444);
+      // The environment of an application may hold secrets.
+      const mode = application === undefined ? 0o444 : 0o400;
+      await newFile(join(directory, "manifest.json"), encodeManifest(complete), mode);
       await seal(workspace.deviceStatePath, 0, 0o400);
       await seal(workspace.memoryPath, parts.gid, 0o440);
       await setMode(directory, 0o711);
