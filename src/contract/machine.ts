@@ -43,6 +43,8 @@ export interface HostArtifacts {
   initramfs: { path: string; sha256: string };
   agent: { buildId: string };
   launcher: { path: string };
+  /** Root file system (erofs) in which warm clones rehearse a container. */
+  rehearsal: { path: string };
 }
 
 /** All that must be equal between a template and the QEMU that loads it. */

@@ -28,8 +28,10 @@ beforeEach(async () => {
     initramfs: { path: path("initramfs"), sha256: "00" },
     agent: { path: path("agent"), buildId: "00", sha256: "00" },
     launcher: { path: path("launcher") },
+    rehearsal: { path: path("rehearsal"), sha256: "00" },
   };
-  for (const name of ["qemu", "vmlinuz", "initramfs", "agent", "launcher"]) await writeText(path(name), name);
+  for (const name of ["qemu", "vmlinuz", "initramfs", "agent", "launcher", "rehearsal"])
+    await writeText(path(name), name);
 });
 
 afterEach(async () => {

@@ -42,6 +42,8 @@ export interface Artifacts {
   /** `buildId`: 32 hexadecimal digits, which the agent says in its hello. */
   agent: FileArtifact & { buildId: string };
   launcher: { path: string };
+  /** Root file system (erofs) in which warm clones rehearse a container. */
+  rehearsal: FileArtifact;
 }
 
 const REMEDY = "mayfly setup";
@@ -101,6 +103,7 @@ export function parseArtifacts(text: string): { artifacts?: Artifacts; problems:
   checkStrings(root["initramfs"], "initramfs", ["path", "sha256"], problems);
   checkStrings(root["agent"], "agent", ["path", "buildId", "sha256"], problems);
   checkStrings(root["launcher"], "launcher", ["path"], problems);
+  checkStrings(root["rehearsal"], "rehearsal", ["path", "sha256"], problems);
   return isArtifacts(value, problems) ? { artifacts: value, problems } : { problems };
 }
 
@@ -137,8 +140,8 @@ function currentPath(stateDir: string): string {
 }
 
 function pathsOf(artifacts: Artifacts): string[] {
-  const { qemu, kernel, initramfs, agent, launcher } = artifacts;
-  return [...qemu.map((entry) => entry.path), kernel.path, initramfs.path, agent.path, launcher.path];
+  const { qemu, kernel, initramfs, agent, launcher, rehearsal } = artifacts;
+  return [...qemu, kernel, initramfs, agent, launcher, rehearsal].map(({ path }) => path);
 }
 
 async function withOverrides(artifacts: Artifacts): Promise<Artifacts> {

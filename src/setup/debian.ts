@@ -137,13 +137,8 @@ export async function downloadPackages(
   }
 }
 
-/**
- * Makes a package source of its own in `directory`, beside the system's, with one suite from the mirror that the
- * system uses.
- *
- * @throws MayflyError `artifact_missing` if the system has no Debian source to take the mirror from.
- */
-export async function separateSource(directory: string, codename: string, suite: string): Promise<PackageSource> {
+/** The mirror that the system uses for a suite's `main`, and the keyring that its lists are signed with. @throws MayflyError `artifact_missing`. */
+export async function debianMirror(codename: string): Promise<{ uri: string; keyring: string }> {
   const format = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(SIGNED_BY)";
   const { stdout } = await runTool(["apt-get", "indextargets", "--format", format, "Created-By: Packages"]);
   const entry = stdout
@@ -152,15 +147,22 @@ export async function separateSource(directory: string, codename: string, suite:
     .find((parts) => parts[1] === codename && parts[2] === "main");
   const uri = entry?.[0];
   if (uri === undefined) {
-    throw new MayflyError(
-      "artifact_missing",
-      `Cannot find a mirror for ${suite}: apt has no source for ${codename} main`,
-      {
-        details: { remedy: `add Debian's ${codename} main to /etc/apt/sources.list` },
-      },
-    );
+    throw new MayflyError("artifact_missing", `Cannot find a mirror: apt has no source for ${codename} main`, {
+      details: { remedy: `add Debian's ${codename} main to /etc/apt/sources.list` },
+    });
   }
   const keyring = entry?.[3]?.startsWith("/") ? entry[3] : "/usr/share/keyrings/debian-archive-keyring.gpg";
+  return { uri, keyring };
+}
+
+/**
+ * Makes a package source of its own in `directory`, beside the system's, with one suite from the mirror that the
+ * system uses.
+ *
+ * @throws MayflyError `artifact_missing` if the system has no Debian source to take the mirror from.
+ */
+export async function separateSource(directory: string, codename: string, suite: string): Promise<PackageSource> {
+  const { uri, keyring } = await debianMirror(codename);
   await makeDirectory(`${directory}/lists/partial`);
   await makeDirectory(`${directory}/cache/archives/partial`);
   await writeText(`${directory}/sources.list`, `deb [signed-by=${keyring}] ${uri} ${suite} main\n`);

@@ -11,6 +11,7 @@ import { initramfsStep } from "./initramfs.ts";
 import { busyboxStep, kernelStep } from "./kernel.ts";
 import { packagesStep } from "./packages-step.ts";
 import { qemuStep } from "./qemu.ts";
+import { rehearsalStep } from "./rehearsal.ts";
 import { standInsStep } from "./stand-ins.ts";
 import type { OnProgress, Step } from "./step.ts";
 import { complete, openWorkspace, type Workspace } from "./workspace.ts";
@@ -37,6 +38,7 @@ export function setupSteps(workspace: Workspace): Step[] {
     busyboxStep(workspace),
     agentStep(workspace),
     initramfsStep(workspace),
+    rehearsalStep(workspace),
     launcherStep(workspace),
   ];
 }

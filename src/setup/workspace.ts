@@ -25,9 +25,11 @@ export async function openWorkspace(stateDir: string): Promise<Workspace> {
 
 /** The set that has been made. @throws Error if a step has not filled its part: a mistake in the steps' order. */
 export function complete(workspace: Workspace): Artifacts {
-  const { qemu, kernel, initramfs, agent, launcher } = workspace.made;
-  if (!qemu || !kernel || !initramfs || !agent || !launcher) throw new Error("a set-up step did not make its artifact");
-  return { magic: "mayfly-artifacts", version: 1, qemu, kernel, initramfs, agent, launcher };
+  const { qemu, kernel, initramfs, agent, launcher, rehearsal } = workspace.made;
+  if (!qemu || !kernel || !initramfs || !agent || !launcher || !rehearsal) {
+    throw new Error("a set-up step did not make its artifact");
+  }
+  return { magic: "mayfly-artifacts", version: 1, qemu, kernel, initramfs, agent, launcher, rehearsal };
 }
 
 /** Order of versions such as `6.1.0-9-cloud-amd64`: numbers by value, the rest as text. */
