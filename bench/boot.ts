@@ -6,7 +6,7 @@ import { mkdirSync } from "node:fs";
 import type { Accelerator, HostArtifacts } from "../src/contract/machine.ts";
 import { bootParent, builderUid } from "../src/engine/build.ts";
 import { CONFIG_DEFAULTS, LIMITS_MS } from "../src/engine/config.ts";
-import { execSpec } from "../src/engine/exec-spec.ts";
+import { baseSpec } from "../src/engine/exec-spec.ts";
 import { fingerprintFor, type Host, tenantGid } from "../src/engine/host.ts";
 import { identityRequest, newIdentity } from "../src/engine/identity.ts";
 import { DEFAULT_SHAPE } from "../src/engine/pools.ts";
@@ -73,7 +73,7 @@ export class ColdBoots implements Disposable {
     const readyMs = nowMs() - startedMs;
     const first = Promise.withResolvers<number>();
     const took = () => first.resolve(nowMs() - startedMs);
-    const process = parent.agent.exec(execSpec({}, ECHO, true), took, deadline);
+    const process = parent.agent.exec(baseSpec({}, ECHO, true), took, deadline);
     process.exited.then(() => first.reject(new Error("the first command printed nothing")), first.reject);
     return { readyMs, firstOutputMs: await parent.qemu.untilExit(first.promise, "the first output") };
   }

@@ -6,7 +6,7 @@ import { type OptionValues, UNIVERSAL_OPTIONS } from "./specification.ts";
 
 const requestOf = (...argv: string[]) => {
   const { options } = parseArguments(run.spec, UNIVERSAL_OPTIONS, [...argv, "image"], "mayfly run");
-  return containerRequest(options as OptionValues<typeof CONTAINER_OPTIONS>);
+  return containerRequest(options as unknown as OptionValues<typeof CONTAINER_OPTIONS>);
 };
 
 test("nothing asked for is nothing requested", async () => {

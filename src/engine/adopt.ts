@@ -9,7 +9,9 @@ import { Deadline } from "../sys/deadline.ts";
 import { ForeignProcess, identifyProcess, type ProcessIdentity } from "../sys/process.ts";
 import { openAgent } from "./clone.ts";
 import { LIMITS_MS } from "./config.ts";
+import { grantDisks } from "./disks.ts";
 import type { Events } from "./events.ts";
+import { Holdings } from "./holdings.ts";
 import type { Host } from "./host.ts";
 import { QemuProcess } from "./qemu-process.ts";
 import type { VmRecord } from "./records.ts";
@@ -91,9 +93,11 @@ async function reconnect(
     const process = agent.attachProcess({ ...record.main, ...offsets, skipGone: true }, main.consume);
     main.bind(process, record.killAtMs ?? undefined);
   }
+  const holdings = new Holdings(record.held);
+  grantDisks(qemu.slot, record.held.disks);
   for (const other of others) dropOutput(agent, other);
   await agent.ready;
-  return new RunningVm(record.vm.id, { qemu, agent, agentClosed, template }, main, logs);
+  return new RunningVm(record.vm.id, { qemu, agent, agentClosed, template }, main, logs, holdings);
 }
 
 interface OtherProcess {

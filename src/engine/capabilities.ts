@@ -72,6 +72,9 @@ export const ALL_CAPABILITIES = (1n << BigInt(CAPABILITIES.length)) - 1n;
 const maskOf = (names: readonly Capability[]) =>
   names.reduce((mask, name) => mask | (1n << BigInt(CAPABILITIES.indexOf(name))), 0n);
 
+/** Docker's default set as a mask. */
+export const DEFAULT_CAPABILITIES = maskOf(DEFAULT);
+
 /**
  * The capabilities of a container as a mask, bit n for capability n: docker's default ones, without `drop`, with `add`.
  * What is named in both is there, unless only `ALL` added it.

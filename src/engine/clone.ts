@@ -8,17 +8,15 @@ import type { DiskFiles } from "../machine/profile.ts";
 import type { Deadline } from "../sys/deadline.ts";
 import type { LoadedTemplate } from "../template/store.ts";
 import { QEMU_OVERHEAD_BYTES, QEMU_PIDS } from "./config.ts";
+import { attachDisks, grantDisks } from "./disks.ts";
 import { cloneMemoryMode, type Host, planFor } from "./host.ts";
-import { applyIdentity, type GuestLimits, type Identity, type RootSpec } from "./identity.ts";
+import { applyIdentity, type GuestSetup } from "./identity.ts";
 import { QemuProcess } from "./qemu-process.ts";
 import type { CloneStage, StageClock } from "./stages.ts";
 
 /** What distinguishes a clone from its template. */
-export interface CloneRequest {
-  identity: Identity;
+export interface CloneRequest extends GuestSetup {
   disks: DiskFiles;
-  root: RootSpec | undefined;
-  limits: GuestLimits | undefined;
 }
 
 /** A clone whose agent answers. Who holds it ends it by `qemu.kill()`. */
@@ -43,6 +41,7 @@ export function spawnBlocked(host: Host, template: LoadedTemplate, disks: DiskFi
   const { memoryMiB, vcpus } = template.manifest.fingerprint;
   return QemuProcess.spawn(host.slots, host.records, (slot) => {
     slot.cgroup.limit({ memoryBytes: memoryMiB * 2 ** 20 + QEMU_OVERHEAD_BYTES, pids: QEMU_PIDS });
+    grantDisks(slot, disks);
     return planFor(host, slot, {
       shape: { memoryMiB, vcpus },
       memoryPath: template.memoryPath,
@@ -72,7 +71,10 @@ export async function cloneFromTemplate(
   qemu ??= named("spawn", () => spawnBlocked(host, template, request.disks));
   clock.end("spawn");
   const spawned = qemu;
-  const clone = await inStage("load", qemu, async () => resumeInto(spawned, template, deadline));
+  const clone = await inStage("load", qemu, async () => {
+    if (prepared !== undefined) await attach(prepared, request.disks, deadline);
+    return resumeInto(spawned, template, deadline);
+  });
   const identified = applyIdentity(clone.agent, request, deadline);
   identified.catch(() => undefined);
   clock.end("load");
@@ -96,7 +98,11 @@ export async function cloneFromWarm(
   cleanup.defer(() => qemu.kill());
   named("plan", () => template.check());
   clock.end("plan");
-  const resumed = warm.resume(deadline);
+  // QEMU takes its commands in order: the disks are in place before the guest goes on, and so before it carries out anything.
+  const session = await qemu.qmp(deadline);
+  grantDisks(qemu.slot, request.disks);
+  const attached = attachDisks(session, request.disks, deadline);
+  const resumed = Promise.all([attached, warm.resume(deadline)]);
   const identified = applyIdentity(agent, request, deadline);
   identified.catch(() => undefined);
   await inStage("load", qemu, () => resumed);
@@ -105,6 +111,13 @@ export async function cloneFromWarm(
   clock.end("identity");
   cleanup.move();
   return { qemu, agent, template, agentClosed };
+}
+
+/** Puts disks of a prepared QEMU on their files. */
+async function attach(qemu: QemuProcess, disks: DiskFiles, deadline: Deadline): Promise<void> {
+  if (Object.keys(disks).length === 0) return;
+  grantDisks(qemu.slot, disks);
+  await attachDisks(await qemu.qmp(deadline), disks, deadline);
 }
 
 /** Begins to talk to the agent, whose socket has been listening since before QEMU started, and writes the device state. */

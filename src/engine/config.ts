@@ -45,6 +45,8 @@ export const LIMITS_MS = {
   probe: 15_000,
   /** A QMP command or agent request on a running VM. */
   request: 10_000,
+  /** A guest's unmounting of its disks before it ends. */
+  unmount: 20_000,
   /** QEMU's end after it was told to quit or was killed. */
   exit: 10_000,
   /** The kernel's teardown of a killed QEMU that is not our child: 10-30 ms, during which nothing else is done. */

@@ -11,9 +11,9 @@ import type {
 import { VERSION } from "../contract/version.ts";
 import { CONSOLE_RING } from "../machine/arguments.ts";
 import type { Deadline } from "../sys/deadline.ts";
-import { nowMs } from "../sys/deadline.ts";
 import { hostCpuCount } from "../sys/host.ts";
 import { cpuTimeUsOf, ownRssBytes, uniqueMemoryOf } from "../sys/process.ts";
+import { createVm } from "./create.ts";
 import { diskUsage, pruneAll } from "./disk-usage.ts";
 import type { Events } from "./events.ts";
 import { describeFile, listDirectory, readContents, writeContents } from "./files.ts";
@@ -23,9 +23,8 @@ import type { Images } from "./images.ts";
 import type { Engine, OutputSink, ProgressOptions } from "./interface.ts";
 import { attachWithLogs, readLogs } from "./logs.ts";
 import type { Metrics } from "./metrics.ts";
-import type { Pool } from "./pool.ts";
 import type { Pools } from "./pools.ts";
-import { sizesOf, startClone } from "./start.ts";
+import { sizesOf } from "./start.ts";
 import type { Templates } from "./templates.ts";
 import type { Vms } from "./vms.ts";
 
@@ -56,40 +55,8 @@ export class LocalEngine implements Engine {
 
   constructor(private readonly parts: EngineParts) {}
 
-  async createVm(request: CreateVmRequest, options: ProgressOptions & { sink?: OutputSink }) {
-    const startedMs = nowMs();
-    const { host, images, pools, templates, vms } = this.parts;
-    const sizes = sizesOf(request);
-    const root = request.rootfs === undefined ? undefined : await images.resolveRootfs(request.rootfs);
-    const { deadline, onProgress } = options;
-    const admitted = vms.admit(request, sizes);
-    let pool: Pool | undefined;
-    const starting = vms.start(
-      admitted,
-      request,
-      async (vm) => {
-        const template =
-          templates.existing(sizes.shape) ??
-          (await templates.ensure(sizes.shape, onProgress ?? (() => undefined), deadline));
-        templates.touch(template);
-        pool = pools.of(template);
-        const context = { host, gate: this.#gate, pool: request.pool === false ? undefined : pool };
-        const identity = { hostname: vm.hostname, root, sizes };
-        return startClone(context, template, identity, deadline, startedMs).catch(async (error: unknown) => {
-          await templates.discardIfCorrupt(template, error);
-          throw error;
-        });
-      },
-      options.sink,
-      deadline,
-    );
-    try {
-      return await starting;
-    } finally {
-      // Spawning takes milliseconds of this thread: only now, with the command on its way, is there time for it.
-      pool?.refill();
-    }
-  }
+  createVm = (request: CreateVmRequest, options: ProgressOptions & { sink?: OutputSink }) =>
+    createVm(this.parts, this.#gate, request, options);
 
   listVms = () => this.parts.vms.list();
   getVm = (ref: string) => this.parts.vms.get(ref);

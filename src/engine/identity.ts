@@ -1,6 +1,6 @@
 /** The clone contract: what a clone gets of its own before anything of its workload runs. */
 import type { AgentClient } from "../agent/client.ts";
-import type { IdentitySpec } from "../agent/requests.ts";
+import type { ContainerSpec, IdentitySpec } from "../agent/requests.ts";
 import { type Deadline, realtimeNs } from "../sys/deadline.ts";
 import { randomBytes } from "../sys/ids.ts";
 
@@ -10,17 +10,27 @@ export interface Identity {
   machineId: Uint8Array;
 }
 
-/** A root file system to mount before the workload thaws. */
-export interface RootSpec {
-  fstype: "erofs" | "ext4";
-  /** Size of the tmpfs over it, 0 for half of the memory. */
-  upperBytes: number;
+/** A small file that is in the guest before anything of its workload runs. */
+export interface GuestFile {
+  path: string;
+  bytes: Uint8Array;
+  mode: number;
 }
 
 /** Limits inside the guest; 0: none. */
 export interface GuestLimits {
   memoryBytes: number;
   cpuMillis: number;
+  pids: number;
+}
+
+/** What makes a clone a VM of its own. */
+export interface GuestSetup {
+  identity: Identity;
+  /** Root file system, mounts and namespaces to build; absent in the base guest, and where the template has them. */
+  container: ContainerSpec | undefined;
+  limits: GuestLimits | undefined;
+  files: readonly GuestFile[];
 }
 
 /** A fresh identity with the given host name. */
@@ -39,20 +49,26 @@ export function identityRequest(identity: Identity): IdentitySpec {
 }
 
 /**
- * Applies the contract: identity, limits, root, thaw, sent in one write; the agent carries them out in this order and refuses
- * the later ones when the identity failed. Resolves when the workload may run.
+ * Applies the contract: identity, limits, container, files, thaw, sent in one write; the agent carries them out in this order and
+ * refuses the later ones when the identity failed. Resolves when the workload may run.
  * @throws what the first failing request throws.
  */
-export async function applyIdentity(
-  agent: AgentClient,
-  parts: { identity: Identity; root: RootSpec | undefined; limits: GuestLimits | undefined },
-  deadline: Deadline,
-): Promise<void> {
-  const requests = [agent.identity(identityRequest(parts.identity), deadline)];
-  if (parts.limits !== undefined) requests.push(agent.limits(parts.limits, deadline));
-  if (parts.root !== undefined) requests.push(agent.root(parts.root.fstype, parts.root.upperBytes, deadline));
+export async function applyIdentity(agent: AgentClient, setup: GuestSetup, deadline: Deadline): Promise<void> {
+  const requests = [agent.identity(identityRequest(setup.identity), deadline)];
+  if (setup.limits !== undefined) requests.push(agent.limits(setup.limits, deadline));
+  if (setup.container !== undefined) requests.push(agent.container(setup.container, deadline));
+  for (const file of setup.files) requests.push(placeFile(agent, file, deadline));
   requests.push(agent.thaw(deadline));
   await allInOrder(requests);
+}
+
+/** Sends a whole file at once; for files below the stream's window. */
+async function placeFile(agent: AgentClient, file: GuestFile, deadline: Deadline): Promise<void> {
+  const writer = agent.writeFile(file.path, { mode: file.mode, parents: true }, deadline);
+  writer.opened.catch(() => undefined);
+  const written = writer.write(file.bytes);
+  written.catch(() => undefined);
+  await Promise.all([written, writer.end()]);
 }
 
 /** Waits for all; the first one in order that failed is the cause. */

@@ -1,8 +1,11 @@
 /** What exists and who owns it, in SQLite: VMs, QEMU processes, templates, images. */
 import type { Image, PoolRequest, Vm } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
+import type { DiskFiles } from "../machine/profile.ts";
 import { Database } from "../sys/database.ts";
 import type { ProcessIdentity } from "../sys/process.ts";
+import type { ProcessDefaults } from "./container-plan.ts";
+import type { ResolvedUser } from "./users.ts";
 
 const MIGRATIONS = [
   `CREATE TABLE vms (id TEXT PRIMARY KEY, document TEXT NOT NULL);
@@ -11,11 +14,25 @@ const MIGRATIONS = [
    CREATE TABLE templates (id TEXT PRIMARY KEY, name TEXT, last_used_at TEXT);
    CREATE TABLE images (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, document TEXT NOT NULL);
    CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);`,
+  `ALTER TABLE templates ADD COLUMN pool TEXT;`,
 ];
 
 /** How long what found no space waits for the next try, if nothing else is written. */
-  `ALTER TABLE templates ADD COLUMN pool TEXT;`,
 const RETRY_MS = 1_000;
+
+/** A container as recorded: what exec and the next start of its main process need to know. */
+export interface ContainerRecord {
+  defaults: ProcessDefaults;
+  user: ResolvedUser;
+}
+
+/** What a VM holds of the host beside its QEMU. */
+export interface HeldRecord {
+  /** Disks by slot, so that they can be given back. */
+  disks: DiskFiles;
+  /** Named volumes that are its own while it runs. */
+  volumes: string[];
+}
 
 /** A VM as recorded: what is shown of it, and what its next daemon needs. */
 export interface VmRecord {
@@ -28,6 +45,9 @@ export interface VmRecord {
   killAtMs: number | null;
   /** Memory file of its template, to tell the guest's part of its memory. */
   memoryPath: string;
+  /** null: it runs in the base guest. */
+  container: ContainerRecord | null;
+  held: HeldRecord;
 }
 
 /** A QEMU process as recorded. */
@@ -41,6 +61,8 @@ export interface TemplateEntry {
   id: string;
   name: string | null;
   lastUsedAt: string | null;
+  /** Prepared ones that it is to keep; null: as the daemon is configured. */
+  pool: PoolRequest | null;
 }
 
 /**
@@ -61,9 +83,7 @@ export class Records implements Disposable {
   vms(): VmRecord[] {
     return this.#database
       .all("SELECT document FROM vms ORDER BY rowid")
-  /** Prepared ones that it is to keep; null: as the daemon is configured. */
-  pool: PoolRequest | null;
-      .map((row) => JSON.parse(String(row["document"])));
+      .map((row) => upToDate(JSON.parse(String(row["document"]))));
   }
 
   /** Records a VM that begins. @throws `disk_full`. */
@@ -113,6 +133,7 @@ export class Records implements Disposable {
       id: String(row["id"]),
       name: row["name"] === null ? null : String(row["name"]),
       lastUsedAt: row["last_used_at"] === null ? null : String(row["last_used_at"]),
+      pool: row["pool"] === null ? null : JSON.parse(String(row["pool"])),
     }));
   }
 
@@ -133,7 +154,6 @@ export class Records implements Disposable {
 
   /** @throws `disk_full`. */
   putImage(image: Image): void {
-      pool: row["pool"] === null ? null : JSON.parse(String(row["pool"])),
     const sql = "INSERT OR REPLACE INTO images VALUES (?, ?, ?)";
     this.#now(() => this.#database.run(sql, image.id, image.name, JSON.stringify(image)));
   }
@@ -183,4 +203,16 @@ export class Records implements Disposable {
     clearTimeout(this.#retry);
     this.#database[Symbol.dispose]();
   }
+}
+
+/** What records of earlier versions do not have. */
+const LATER_VM: Partial<Vm> = {
+  ...{ image: null, imageId: null, ports: [], mounts: [], restart: { name: "no" } },
+  ...{ restartCount: 0, health: null, stopSignal: 15 },
+};
+const LATER: Partial<VmRecord> = { container: null, held: { disks: {}, volumes: [] } };
+
+/** A record of an earlier version, completed. */
+function upToDate(record: VmRecord): VmRecord {
+  return { ...LATER, ...record, vm: { ...LATER_VM, ...record.vm } };
 }

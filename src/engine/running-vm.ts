@@ -1,11 +1,13 @@
 /** One VM while it runs: its clone, its main process, what else runs in it, and how it ends. */
 import type { AgentClient } from "../agent/client.ts";
-import type { ExecRequest, Vm } from "../contract/api.ts";
+import type { ExecSpec } from "../agent/requests.ts";
+import type { Vm } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import { AppendLog } from "../sys/append-log.ts";
-import type { Deadline } from "../sys/deadline.ts";
+import { Deadline } from "../sys/deadline.ts";
 import type { Clone } from "./clone.ts";
-import { execSpec } from "./exec-spec.ts";
+import { LIMITS_MS } from "./config.ts";
+import type { Holdings } from "./holdings.ts";
 import type { ExitStatus, OutputSink } from "./interface.ts";
 import { type OutputLogs, Workload } from "./workload.ts";
 
@@ -46,6 +48,7 @@ export class RunningVm {
     readonly clone: Clone,
     main: Workload | undefined,
     readonly logs: OutputLogs | undefined,
+    private readonly holdings: Holdings,
   ) {
     this.main = main;
     this.#watch();
@@ -61,10 +64,15 @@ export class RunningVm {
   }
 
   /** Starts another process in it. Resolves when it runs. @throws `command_not_found`, `command_not_executable` ... */
-  async exec(request: ExecRequest, sink: OutputSink, deadline: Deadline): Promise<Workload> {
+  async exec(
+    spec: ExecSpec,
+    timeoutMs: number | undefined,
+    sink: OutputSink | undefined,
+    deadline: Deadline,
+  ): Promise<Workload> {
     const workload = new Workload(undefined, sink);
-    const process = this.agent.exec(execSpec(request, request.command, false), workload.consume, deadline);
-    workload.bind(process, request.timeoutMs === undefined ? undefined : Date.now() + request.timeoutMs);
+    const process = this.agent.exec(spec, workload.consume, deadline);
+    workload.bind(process, timeoutMs === undefined ? undefined : Date.now() + timeoutMs);
     await this.clone.qemu.untilExit(process.pid, "starting a command");
     workload.exited.then(
       () => process.release(deadline).catch(() => undefined),
@@ -73,16 +81,24 @@ export class RunningVm {
     return workload;
   }
 
-  /** Ends the VM: QEMU is killed. Resolves when it is gone. The first end counts. */
+  /** Ends the VM: its disks are unmounted if it still answers, QEMU is killed. Resolves when it is gone. The first end counts. */
   async end(how: VmEnd): Promise<void> {
     if (!this.#ending) {
       this.#ending = true;
+      if (how.by !== "failure" && this.holdings.needsUnmount) await this.#unmount();
       this.agent.close();
       await this.clone.qemu.kill();
       closeLogs(this.logs);
+      await this.holdings.release();
       this.#ended.resolve(how);
     }
     await this.ended;
+  }
+
+  /** A guest that does not unmount in time has a journal, which is replayed at the next mount. */
+  async #unmount(): Promise<void> {
+    const deadline = Deadline.after(LIMITS_MS.unmount);
+    await this.clone.qemu.untilExit(this.agent.teardown({ trim: true }, deadline), "unmounting").catch(() => undefined);
   }
 
   /** Leaves it running for the next daemon. `ended` does not resolve any more. */
@@ -90,6 +106,7 @@ export class RunningVm {
     this.#ending = true;
     this.agent.close();
     this.clone.qemu.letGo();
+    this.holdings.letGo();
     closeLogs(this.logs);
   }
 

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { execSpec } from "./exec-spec.ts";
+import { baseSpec } from "./exec-spec.ts";
 import { sizesOf } from "./start.ts";
 
 const MIB = 2 ** 20;
@@ -21,7 +21,7 @@ test("sizes that cannot be are refused", () => {
 });
 
 test("a process has docker's defaults unless it is told otherwise", () => {
-  expect(execSpec({}, ["true"], true)).toEqual({
+  expect(baseSpec({}, ["true"], true)).toEqual({
     argv: ["true"],
     env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"],
     cwd: "/",
@@ -32,7 +32,7 @@ test("a process has docker's defaults unless it is told otherwise", () => {
   });
   const terminal = { rows: 2, columns: 3 };
   const request = { user: "5", env: { PATH: "/p", X: "a=b" }, workdir: "/w", stdin: true, terminal };
-  expect(execSpec(request, ["x", "y"], false)).toEqual({
+  expect(baseSpec(request, ["x", "y"], false)).toEqual({
     argv: ["x", "y"],
     env: ["PATH=/p", "HOME=/", "TERM=xterm", "X=a=b"],
     cwd: "/w",
@@ -42,5 +42,5 @@ test("a process has docker's defaults unless it is told otherwise", () => {
     killTree: false,
     terminal,
   });
-  expect(execSpec({ user: "5:7" }, ["x"], false)).toMatchObject({ uid: 5, gid: 7 });
+  expect(baseSpec({ user: "5:7" }, ["x"], false)).toMatchObject({ uid: 5, gid: 7 });
 });

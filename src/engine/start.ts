@@ -1,8 +1,10 @@
 /** From a request for a VM to a running one: shape, template, identity, the best that the pool has, first command. */
 
+import type { ContainerSpec } from "../agent/requests.ts";
 import type { ClonePath, CreateVmRequest } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import type { Shape } from "../contract/machine.ts";
+import type { DiskFiles } from "../machine/profile.ts";
 import { shapeFor } from "../machine/shape.ts";
 import type { Deadline } from "../sys/deadline.ts";
 import { hostMemoryBytes } from "../sys/host.ts";
@@ -11,15 +13,9 @@ import { type Clone, type CloneRequest, cloneFromTemplate, cloneFromWarm } from 
 import { DEFAULT_MEMORY_BYTES } from "./config.ts";
 import type { Gate } from "./gate.ts";
 import type { Host } from "./host.ts";
-import { newIdentity } from "./identity.ts";
+import { type GuestFile, newIdentity } from "./identity.ts";
 import type { Pool } from "./pool.ts";
 import { StageClock } from "./stages.ts";
-
-/** A root file system as a file on the host. */
-export interface RootFile {
-  path: string;
-  fstype: "erofs" | "ext4";
-}
 
 /** What a VM gets, in numbers. */
 export interface Sizes {
@@ -46,6 +42,17 @@ export interface Started {
   clock: StageClock;
 }
 
+/** What a VM is started with, beside its template. */
+export interface StartParts {
+  hostname: string;
+  sizes: Sizes;
+  disks: DiskFiles;
+  container: ContainerSpec | undefined;
+  /** Most processes of its workload; 0: no limit. */
+  pids: number;
+  files: readonly GuestFile[];
+}
+
 /** What {@link startClone} works with. */
 export interface StartContext {
   host: Host;
@@ -60,19 +67,20 @@ export interface StartContext {
 export async function startClone(
   context: StartContext,
   template: LoadedTemplate,
-  parts: { hostname: string; root: RootFile | undefined; sizes: Sizes },
+  parts: StartParts,
   deadline: Deadline,
   startedMs: number,
 ): Promise<Started> {
-  const { root, sizes } = parts;
+  const { sizes, pids } = parts;
+  const cpuMillis = Math.round(sizes.cpus * 1000);
   const request: CloneRequest = {
     identity: newIdentity(parts.hostname),
-    disks: root === undefined ? {} : { root: root.path },
-    root: root === undefined ? undefined : { fstype: root.fstype, upperBytes: 0 },
-    limits: sizes.limited ? { memoryBytes: sizes.memoryBytes, cpuMillis: Math.round(sizes.cpus * 1000) } : undefined,
+    disks: parts.disks,
+    container: parts.container,
+    limits: sizes.limited || pids > 0 ? { ...limitedSizes(sizes, cpuMillis), pids } : undefined,
+    files: parts.files,
   };
-  // A disk's file is fixed when QEMU starts: what is in the pool has placeholders only.
-  const prepared = root === undefined ? context.pool?.take() : undefined;
+  const prepared = context.pool?.take();
   if (prepared !== undefined) {
     const clock = new StageClock(startedMs);
     try {
@@ -89,6 +97,14 @@ export async function startClone(
   const clock = new StageClock(startedMs);
   const clone = await cloneFromTemplate(context.host, template, request, undefined, clock, deadline);
   return { clone: await limitHost(clone, sizes), path: "cold", clock };
+}
+
+/** Limits below the shape; 0 where the shape is the limit. */
+function limitedSizes(sizes: Sizes, cpuMillis: number): { memoryBytes: number; cpuMillis: number } {
+  return {
+    memoryBytes: sizes.memoryBytes < sizes.shape.memoryMiB * 2 ** 20 ? sizes.memoryBytes : 0,
+    cpuMillis: sizes.cpus < sizes.shape.vcpus ? cpuMillis : 0,
+  };
 }
 
 /** A QEMU that died while it waited says nothing about the next one. */

@@ -1,19 +1,20 @@
 /** The VMs of this host: started, listed, ended, removed. Every change of state is recorded before it is told. */
 import { join } from "node:path";
-import type { CreateVmRequest, ExecRequest, Vm } from "../contract/api.ts";
+import type { ExecSpec } from "../agent/requests.ts";
+import type { ExecRequest, Vm } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import { Deadline } from "../sys/deadline.ts";
-import { newId } from "../sys/ids.ts";
 import { diskFull } from "../sys/publish.ts";
 import { ensureDirectory, removeTree } from "../sys/store-files.ts";
 import { LIMITS_MS } from "./config.ts";
 import type { Events } from "./events.ts";
 import { execSpec } from "./exec-spec.ts";
+import type { Holdings } from "./holdings.ts";
 import type { Host } from "./host.ts";
 import type { OutputSink, ProcessSession } from "./interface.ts";
 import type { Metrics } from "./metrics.ts";
 import { freeName } from "./names.ts";
-import type { VmRecord } from "./records.ts";
+import type { ContainerRecord, VmRecord } from "./records.ts";
 import { resolveRef } from "./refs.ts";
 import { asMayflyError, closeLogs, openLogs, RunningVm, type VmEnd, withEnd } from "./running-vm.ts";
 import type { Started } from "./start.ts";
@@ -22,8 +23,18 @@ import { Workload } from "./workload.ts";
 const SIGKILL = 9;
 const SIGTERM = 15;
 
-/** Starts a clone for a VM; see `start.ts`. */
-export type Starter = (vm: Vm) => Promise<Started>;
+/** How an admitted VM is started. */
+export interface Launch {
+  /** Makes the clone; see `start.ts`. */
+  start: () => Promise<Started>;
+  /** The main process; absent: the VM runs until it is removed. */
+  main: ExecSpec | undefined;
+  /** Milliseconds after which the main process is killed. */
+  timeoutMs: number | undefined;
+  container: ContainerRecord | null;
+  /** Given back when the VM has ended, or could not be started. */
+  holdings: Holdings;
+}
 
 /** All VMs of a state directory. */
 export class Vms {
@@ -69,46 +80,20 @@ export class Vms {
     return running.map((vm) => vm.name);
   }
 
-  /** Records a new VM as `creating`, its name taken. @throws `name_in_use`. */
-  admit(request: CreateVmRequest, sizes: { memoryBytes: number; cpus: number }): Vm {
-    const taken = (name: string) => this.list().some((vm) => vm.name === name);
-    if (request.name !== undefined && taken(request.name)) {
-      const holder = this.list().find((vm) => vm.name === request.name);
-      throw new MayflyError("name_in_use", `Cannot name a VM ${request.name}: ${holder?.id} has that name`);
+  /** A free name, or the one that is asked for. @throws `name_in_use`. */
+  name(wanted: string | undefined): string {
+    const holder = (name: string) => this.list().find((vm) => vm.name === name);
+    const taken = wanted === undefined ? undefined : holder(wanted);
+    if (taken !== undefined) {
+      throw new MayflyError("name_in_use", `Cannot name a VM ${wanted}: ${taken.id} has that name`);
     }
-    const name = request.name ?? freeName(taken);
-    const vm: Vm = {
-      id: newId("vm"),
-      name,
-      state: "creating",
-      command: request.command ?? [],
-      hostname: request.hostname ?? hostnameFrom(name),
-      labels: request.labels ?? {},
-      memoryBytes: sizes.memoryBytes,
-      cpus: sizes.cpus,
-      templateId: "",
-      rootfs: request.rootfs ?? null,
-      image: null,
-      imageId: null,
-      ports: [],
-      mounts: [],
-      restart: request.restart ?? { name: "no" },
-      restartCount: 0,
-      health: null,
-      stopSignal: request.stopSignal ?? SIGTERM,
-      autoRemove: request.autoRemove === true,
-      terminal: request.terminal !== undefined,
-      createdAt: new Date().toISOString(),
-      startedAt: null,
-      finishedAt: null,
-      pid: null,
-      exitCode: null,
-      exitSignal: null,
-      error: null,
-      clone: { path: null, readyMs: null, stages: {} },
-    };
-    this.#records.set(vm.id, { vm, qemu: null, main: null, killAtMs: null, memoryPath: "" });
-    return vm;
+    return wanted ?? freeName((name) => holder(name) !== undefined);
+  }
+
+  /** Records a new VM as `creating`: its name is taken from now on. */
+  admit(vm: Vm): void {
+    const nothing = { qemu: null, main: null, killAtMs: null, memoryPath: "", container: null };
+    this.#records.set(vm.id, { vm, ...nothing, held: { disks: {}, volumes: [] } });
   }
 
   /**
@@ -117,15 +102,15 @@ export class Vms {
    */
   async start(
     vm: Vm,
-    request: CreateVmRequest,
-    starter: Starter,
+    launch: Launch,
     sink: OutputSink | undefined,
     deadline: Deadline,
   ): Promise<{ vm: Vm; process: ProcessSession | undefined }> {
     try {
-      const started = await starter(vm);
-      return await this.#launch(vm, request, started, sink, deadline);
+      const started = await launch.start();
+      return await this.#launch(vm, launch, started, sink, deadline);
     } catch (thrown) {
+      await launch.holdings.release();
       const error = diskFull(thrown, this.directory(vm.id));
       this.#forget(vm.id);
       const typed = asMayflyError(error);
@@ -137,7 +122,7 @@ export class Vms {
 
   async #launch(
     vm: Vm,
-    request: CreateVmRequest,
+    launch: Launch,
     { clone, path, clock }: Started,
     sink: OutputSink | undefined,
     deadline: Deadline,
@@ -147,12 +132,9 @@ export class Vms {
     cleanup.defer(() => clone.qemu.kill());
     const logs = vm.autoRemove ? undefined : this.#openLogs(vm.id);
     cleanup.defer(() => closeLogs(logs));
-    const main = request.command === undefined ? undefined : new Workload(logs, sink);
-    const killAtMs = request.timeoutMs === undefined ? null : Date.now() + request.timeoutMs;
-    const process =
-      main && request.command
-        ? clone.agent.exec(execSpec(request, request.command, true), main.consume, deadline)
-        : undefined;
+    const main = launch.main === undefined ? undefined : new Workload(logs, sink);
+    const killAtMs = launch.timeoutMs === undefined ? null : Date.now() + launch.timeoutMs;
+    const process = main && launch.main ? clone.agent.exec(launch.main, main.consume, deadline) : undefined;
     if (main && process) main.bind(process, killAtMs ?? undefined);
     this.metrics.cloned(path, readyMs, clock.stages);
     const { slot, identity } = clone.qemu;
@@ -171,11 +153,13 @@ export class Vms {
       main: process === undefined ? null : { object: process.object, pid },
       killAtMs,
       memoryPath: clone.template.memoryPath,
+      container: launch.container,
+      held: launch.holdings.record,
     };
     this.host.records.putVm(record);
     this.#records.set(vm.id, record);
     cleanup.move();
-    this.hold(new RunningVm(vm.id, clone, main, logs));
+    this.hold(new RunningVm(vm.id, clone, main, logs, launch.holdings));
     this.events.emit("vm.running", vm.id, vm.name, { path, readyMs });
     return { vm: shown, process: main?.session(undefined) };
   }
@@ -225,7 +209,10 @@ export class Vms {
   }
 
   async exec(ref: string, request: ExecRequest, sink: OutputSink, deadline: Deadline): Promise<ProcessSession> {
-    const workload = await this.running(ref).exec(request, sink, deadline);
+    const running = this.running(ref);
+    const { vm, container } = this.#resolve(running.id);
+    const spec = await execSpec(running.agent, request, { hostname: vm.hostname, container }, deadline);
+    const workload = await running.exec(spec, request.timeoutMs, sink, deadline);
     return workload.session(sink);
   }
 
@@ -247,7 +234,7 @@ export class Vms {
     return this.get(running.id);
   }
 
-  /** SIGTERM, then SIGKILL after `graceMs`, then the VM's own end. Resolves when it has ended. */
+  /** The VM's stop signal, then SIGKILL after `graceMs`, then the VM's own end. Resolves when it has ended. */
   async stop(ref: string, graceMs: number, deadline: Deadline): Promise<Vm> {
     const { vm } = this.#resolve(ref);
     const running = this.#running.get(vm.id);
@@ -266,7 +253,7 @@ export class Vms {
           () => true,
           () => false,
         );
-    await process.signal(SIGTERM, false, deadline).catch(() => undefined);
+    await process.signal(vm.stopSignal, false, deadline).catch(() => undefined);
     if (await within(graceMs)) return ended;
     await process.signal(SIGKILL, true, deadline).catch(() => undefined);
     if (!(await within(LIMITS_MS.request))) await running.end({ by: "request" });
@@ -323,9 +310,4 @@ export class Vms {
     const all = [...this.#records.values()].map((record) => ({ id: record.vm.id, name: record.vm.name, record }));
     return resolveRef(all, ref, "vm").record;
   }
-}
-
-/** A host name from a VM's name: what a host name may not have becomes a hyphen. */
-function hostnameFrom(name: string): string {
-  return name.replaceAll(/[^a-zA-Z0-9-]/g, "-").slice(0, 63);
 }

@@ -1,0 +1,35 @@
+/** What a running VM holds of the host beside its QEMU: disks, volumes, listening ports. */
+import type { HeldRecord } from "./records.ts";
+
+/** Something that is given back when a VM has ended. */
+export interface Holding {
+  /** The VM has ended, or was never started. */
+  release(): void | Promise<void>;
+  /** The VM goes on without this daemon. */
+  letGo(): void;
+}
+
+/** All that one VM holds. */
+export class Holdings {
+  readonly #parts: Holding[] = [];
+
+  constructor(readonly record: HeldRecord) {}
+
+  add(part: Holding): void {
+    this.#parts.push(part);
+  }
+
+  /** Whether its guest has file systems mounted that must be unmounted before it goes. */
+  get needsUnmount(): boolean {
+    return this.record.volumes.length > 0;
+  }
+
+  /** Gives all back, the last first. Once: what was given back may be another's already. */
+  async release(): Promise<void> {
+    for (let part = this.#parts.pop(); part !== undefined; part = this.#parts.pop()) await part.release();
+  }
+
+  letGo(): void {
+    for (const part of this.#parts.splice(0)) part.letGo();
+  }
+}
