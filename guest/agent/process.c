@@ -17,12 +17,15 @@
 
 #define MAX_STRINGS (FRAME_MAX_PAYLOAD / 2)
 #define MAX_GROUPS 256
+#define MAX_LIMITS 16 /* RLIM_NLIMITS */
+#define EXEC_FLAGS 127u
 #define PUMP_BYTES 65536u
 #define TERMINAL_DRAIN_BYTES 1048576u /* what a terminal may still deliver after its process has ended */
 #define END_OF_TRANSMISSION "\x04"
 
 static char *strings[MAX_STRINGS + 2];
 static gid_t group_list[MAX_GROUPS];
+static struct spawn_limit limit_list[MAX_LIMITS];
 
 /* A string of the payload, terminated in place: it is moved down by one byte over its own length. */
 static char *take_string_in_place(struct reader *r)
@@ -48,10 +51,11 @@ static int parse_exec(uint8_t *payload, size_t length, struct spawn *request)
     request->umask = take_u32(&r);
     request->rows = take_u16(&r);
     request->columns = take_u16(&r);
-    size_t argc = take_u16(&r), envc = take_u16(&r), groups = take_u16(&r), zero = take_u16(&r);
-    if (r.bad || zero || argc == 0 || argc + envc > MAX_STRINGS || groups > MAX_GROUPS)
+    size_t argc = take_u16(&r), envc = take_u16(&r), groups = take_u16(&r), limits = take_u16(&r);
+    request->capabilities = take_u64(&r);
+    if (r.bad || limits > MAX_LIMITS || argc == 0 || argc + envc > MAX_STRINGS || groups > MAX_GROUPS)
         return -EINVAL;
-    if (request->flags & ~(uint32_t)(EXEC_TERMINAL | EXEC_STDIN | EXEC_KILL_TREE))
+    if (request->flags & ~(uint32_t)EXEC_FLAGS)
         return -EINVAL;
     request->cwd = take_string_in_place(&r);
     request->argv = strings;
@@ -66,6 +70,13 @@ static int parse_exec(uint8_t *payload, size_t length, struct spawn *request)
         group_list[i] = take_u32(&r);
     request->groups = group_list;
     request->group_count = groups;
+    for (size_t i = 0; i < limits; i++) {
+        limit_list[i].resource = take_u32(&r);
+        limit_list[i].values[0] = take_u64(&r);
+        limit_list[i].values[1] = take_u64(&r);
+    }
+    request->limits = limit_list;
+    request->limit_count = limits;
     return reader_done(&r) ? 0 : -EINVAL;
 }
 

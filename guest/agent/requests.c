@@ -115,13 +115,14 @@ static int run_identity(struct reader *r)
     return error;
 }
 
-static int run_root(struct reader *r)
+static int run_container(struct reader *r)
 {
     char fstype[16];
     uint32_t flags = take_u32(r);
-    uint64_t upper_bytes = take_u64(r);
+    uint64_t upper_bytes = take_u64(r), shm_bytes = take_u64(r);
     take_string(r, fstype, sizeof fstype);
-    if (!reader_done(r) || flags)
+    uint16_t count = take_u16(r);
+    if (!reader_done(r) || flags || shm_bytes || count)
         return -EINVAL;
     int error = root_mount(fstype, upper_bytes);
     return error ? error : identity_write_files();
@@ -203,8 +204,8 @@ int request_run(const struct frame *frame, struct writer *result)
         return run_on_files(frame, &r, result);
     case TYPE_IDENTITY:
         return run_identity(&r);
-    case TYPE_ROOT:
-        return run_root(&r);
+    case TYPE_CONTAINER:
+        return run_container(&r);
     case TYPE_TIME:
         return run_time(&r, result);
     case TYPE_TRIM:

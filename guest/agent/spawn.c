@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -83,10 +84,29 @@ static int join_cgroup(int cgroup_fd)
     return result;
 }
 
+/* At exec the root user gets what is in the bounding set, and anybody else nothing. */
+static int drop_capabilities(uint64_t kept)
+{
+    for (unsigned long capability = 0; capability < 64; capability++)
+        if (!(kept >> capability & 1) && syscall(SYS_prctl, PR_CAPBSET_DROP, capability, 0ul, 0ul, 0ul))
+            return errno == EINVAL ? 0 : -1; /* beyond the kernel's last one */
+    return 0;
+}
+
+static int limit_resources(const struct spawn *request)
+{
+    for (size_t i = 0; i < request->limit_count; i++)
+        if (syscall(SYS_prlimit64, 0, request->limits[i].resource, request->limits[i].values, NULL))
+            return -1;
+    return 0;
+}
+
 static int become_user(const struct spawn *request)
 {
     if (syscall(SYS_geteuid) != 0)
         return 0; /* only outside of a guest: there is no other user to become */
+    if (drop_capabilities(request->capabilities))
+        return -1;
     if (syscall(SYS_setgroups, request->group_count, request->groups) ||
         syscall(SYS_setresgid, request->gid, request->gid, request->gid) ||
         syscall(SYS_setresuid, request->uid, request->uid, request->uid))
@@ -114,7 +134,7 @@ static int child_main(void *unused)
     if (chdir(request->cwd[0] ? request->cwd : "/"))
         goto failed;
     umask(request->umask & 0777);
-    if (become_user(request))
+    if (limit_resources(request) || become_user(request))
         goto failed;
     syscall(SYS_close_range, 3u, ~0u, CLOSE_RANGE_SETS_CLOEXEC);
     sigemptyset(&none);

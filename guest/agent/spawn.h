@@ -6,6 +6,12 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+/* As prlimit64(2) takes it: soft, hard. */
+struct spawn_limit {
+    uint32_t resource;
+    uint64_t values[2];
+};
+
 struct spawn {
     uint32_t flags, uid, gid, umask; /* flags: EXEC_* */
     uint16_t rows, columns;
@@ -13,6 +19,9 @@ struct spawn {
     char *const *argv, *const *envp;
     const gid_t *groups;
     size_t group_count;
+    const struct spawn_limit *limits;
+    size_t limit_count;
+    uint64_t capabilities; /* bit n: capability n stays in the bounding set */
     int cgroup_fd;          /* directory of the cgroup it starts in, or -1 */
     int mount_namespace_fd; /* where it sees its root, or -1 for the agent's own */
 };

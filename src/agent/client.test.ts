@@ -15,7 +15,11 @@ describe("connecting", () => {
       machineId: new Uint8Array(16),
       hostname: "vm",
     };
-    const done = [client.identity(identity, soon()), client.root("erofs", 0, soon()), client.thaw(soon())];
+    const done = [
+      client.identity(identity, soon()),
+      client.container({ fstype: "erofs" }, soon()),
+      client.thaw(soon()),
+    ];
     const process = client.exec({ argv: ["true"] }, () => undefined, soon());
     await settle();
     expect(peer.writes.length).toBe(1);
@@ -23,7 +27,7 @@ describe("connecting", () => {
     expect(peer.frames.map((frame) => frame.type)).toEqual([
       FrameType.hello,
       FrameType.identity,
-      FrameType.root,
+      FrameType.container,
       FrameType.thaw,
       FrameType.exec,
     ]);

@@ -95,9 +95,19 @@ export class AgentClient {
     return this.#ask(FrameType.identity, encode.encodeIdentity(spec), "set the identity", nothing, deadline);
   }
 
-  /** Mounts the root disk under a tmpfs of `upperBytes` (0: half of the memory): processes and files use it from then on. */
-  async root(fstype: "erofs" | "ext4", upperBytes: number, deadline: Deadline): Promise<void> {
-    return this.#ask(FrameType.root, encode.encodeRoot(fstype, upperBytes), "mount the root", nothing, deadline);
+  /** Builds the container's root and namespaces: processes and files use it from then on. */
+  async container(spec: encode.ContainerSpec, deadline: Deadline): Promise<void> {
+    const payload = encode.encodeContainer(spec);
+    return this.#ask(FrameType.container, payload, "build the container", nothing, deadline);
+  }
+
+  /**
+   * Kills the container's processes and unmounts all of it; its disks' files are the host's again.
+   * @param options.trim gives free blocks of the disks that are mounted writable back first.
+   */
+  async teardown(options: { trim?: boolean }, deadline: Deadline): Promise<void> {
+    const payload = encode.encodeTeardown(options.trim === true);
+    return this.#ask(FrameType.teardown, payload, "tear the container down", nothing, deadline);
   }
 
   /** Freezes the workload and makes the identity pending. Resolves once it is frozen. */

@@ -229,7 +229,11 @@ describe.skipIf(hostAgentProgram === undefined)(here, () => {
       expect((await rejection(early)).message).toBe("The guest agent cannot thaw the workload: EPERM");
       client.close();
       client = agent.open();
-      const done = [client.identity(IDENTITY, soon()), client.root("erofs", 0, soon()), client.thaw(soon())];
+      const done = [
+        client.identity(IDENTITY, soon()),
+        client.container({ fstype: "erofs" }, soon()),
+        client.thaw(soon()),
+      ];
       const { consumer, output } = collector();
       const process = client.exec({ argv: ["echo", "hi"], env: ENV }, consumer, soon());
       await Promise.all(done);

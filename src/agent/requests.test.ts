@@ -19,9 +19,15 @@ describe("payloads", () => {
       terminal: { rows: 24, columns: 80 },
       stdin: true,
       killTree: true,
+      first: true,
+      init: true,
+      outside: true,
+      hook: true,
+      capabilities: 0xa80425fbn,
+      limits: [{ resource: 7, soft: 1024n, hard: encode.NO_LIMIT }],
     };
     const numbers = [
-      [4, 7],
+      [4, 127],
       [4, 1000],
       [4, 100],
       [4, 0o77],
@@ -30,10 +36,11 @@ describe("payloads", () => {
       [2, 3],
       [2, 2],
       [2, 2],
-      [2, 0],
+      [2, 1],
+      [8, 0xa80425fbn],
     ] as const;
     expect(encode.encodeExec(spec)).toEqual(
-      pack(...numbers, "/tmp", "sh", "-c", "", "PATH=/bin", "A=", [4, 4], [4, 5]),
+      pack(...numbers, "/tmp", "sh", "-c", "", "PATH=/bin", "A=", [4, 4], [4, 5], [4, 7], [8, 1024], [8, TO_END]),
     );
     const plain = [
       [4, 0],
@@ -46,8 +53,37 @@ describe("payloads", () => {
       [2, 0],
       [2, 0],
       [2, 0],
+      [8, TO_END],
     ] as const;
     expect(encode.encodeExec({ argv: ["true"] })).toEqual(pack(...plain, "/", "true"));
+  });
+
+  test("containers", () => {
+    expect(encode.encodeContainer({ fstype: "erofs" })).toEqual(pack([4, 0], [8, 0], [8, 0], "erofs", [2, 0]));
+    const spec = {
+      fstype: "ext4",
+      readOnly: true,
+      scratch: true,
+      upperBytes: 2 ** 32,
+      shmBytes: 4096,
+      mounts: [
+        { kind: "tmpfs", target: "/t", sizeBytes: 5, mode: 0o700, noexec: true },
+        { kind: "disk", target: "/d", disk: 2, fstype: "ext4", readOnly: true, nosuid: true, nodev: true },
+        { kind: "directory", target: "/w" },
+      ],
+    } as const;
+    expect(encode.encodeContainer(spec)).toEqual(
+      pack(
+        ...([[4, 3], [8, 2 ** 32], [8, 4096], "ext4", [2, 3]] as const),
+        ...([[1, 1], [1, 0], [2, 8], [4, 0o700], [8, 5], "", "/t"] as const),
+        ...([[1, 2], [1, 2], [2, 7], [4, 0], [8, 0], "ext4", "/d"] as const),
+        ...([[1, 3], [1, 0], [2, 0], [4, 0], [8, 0], "", "/w"] as const),
+      ),
+    );
+    expect(encode.encodeTeardown(true)).toEqual(pack([4, 1]));
+    expect(() => encode.encodeContainer({ fstype: "erofs", mounts: [{ kind: "tmpfs", target: "t" }] })).toThrow(
+      'the target "t" of a mount is not absolute',
+    );
   });
 
   test("files", () => {
@@ -61,7 +97,7 @@ describe("payloads", () => {
     expect(encode.encodeFileRemove("/a", true, true)).toEqual(pack([4, 3], "/a"));
   });
 
-  test("identity, root, limits", () => {
+  test("identity, limits", () => {
     const identity = {
       realtimeNs: 5n,
       entropy: new Uint8Array(64).fill(1),
@@ -72,7 +108,6 @@ describe("payloads", () => {
     expect(encode.encodeIdentity(identity)).toEqual(
       pack([8, 5], identity.entropy, identity.machineId, identity.mac, [2, 0], "vm-1"),
     );
-    expect(encode.encodeRoot("erofs", 2 ** 32)).toEqual(pack([4, 0], [8, 2 ** 32], "erofs"));
     expect(encode.encodeLimits({ memoryBytes: 2 ** 27, cpuMillis: 500 })).toEqual(
       pack([8, 2 ** 27], [8, 0], [4, 500], [4, 0]),
     );

@@ -21,6 +21,59 @@ export interface ExecSpec {
   stdin?: boolean;
   /** Kills what the process leaves behind when it ends. */
   killTree?: boolean;
+  /** PID 1 of the container: when it ends, all others end. */
+  first?: boolean;
+  /** With `first`: behind an init of the agent's, which passes signals on and reaps; a signal n that ends the command is code 128 + n. */
+  init?: boolean;
+  /** Outside of the container, among the agent's own files. */
+  outside?: boolean;
+  /** May start while the workload is frozen, and is not frozen with it. */
+  hook?: boolean;
+  /** Bit n: capability n stays in the bounding set, and root has it. All if not given. */
+  capabilities?: bigint;
+  /** As setrlimit(2) has them; {@link NO_LIMIT} is none. */
+  limits?: readonly ProcessLimit[];
+}
+
+/** One limit of a process: `resource` is a number of setrlimit(2), e.g. 7 for open files. */
+export interface ProcessLimit {
+  resource: number;
+  soft: bigint;
+  hard: bigint;
+}
+
+/** RLIM_INFINITY. */
+export const NO_LIMIT: bigint = 2n ** 64n - 1n;
+
+/** What of a mount can be switched off. */
+export interface MountFlags {
+  readOnly?: boolean;
+  nosuid?: boolean;
+  nodev?: boolean;
+  noexec?: boolean;
+}
+
+/** What is mounted in a container. `target` is absolute, made if missing, and never outside of the root. */
+export type ContainerMount =
+  | ({ kind: "tmpfs"; target: string; sizeBytes?: number; mode?: number } & MountFlags)
+  /** `disk` 0 to 2 is /dev/vdc to /dev/vde. */
+  | ({ kind: "disk"; target: string; disk: number; fstype: "erofs" | "ext4" } & MountFlags)
+  /** A directory of the root that stays writable when the root is not. */
+  | { kind: "directory"; target: string };
+
+/** A container's root and mounts. */
+export interface ContainerSpec {
+  /** Of the root disk. */
+  fstype: "erofs" | "ext4";
+  readOnly?: boolean;
+  /** What is written goes to the scratch disk (ext4) instead of memory. */
+  scratch?: boolean;
+  /** Size of the memory file system over the root; absent or 0: half of the memory. */
+  upperBytes?: number;
+  /** Size of /dev/shm; absent or 0: 64 MiB. */
+  shmBytes?: number;
+  /** In the order of mounting. */
+  mounts?: readonly ContainerMount[];
 }
 
 /** What makes a clone itself. */
@@ -59,6 +112,8 @@ export interface WriteSpec {
 }
 
 const NO_MAC = new Uint8Array(6);
+const ALL_CAPABILITIES = 2n ** 64n - 1n;
+const MOUNT_KINDS = { tmpfs: 1, disk: 2, directory: 3 } as const;
 const writer = new PayloadWriter();
 const quote = (text: string) => JSON.stringify(text);
 
@@ -73,7 +128,7 @@ function path(name: string, value: string): string {
 
 /** @throws `invalid_argument` for an empty argv, NUL characters, numbers out of range, or more than 64 KiB in sum. */
 export function encodeExec(spec: ExecSpec): Uint8Array {
-  const { argv, env = [], groups = [], terminal } = spec;
+  const { argv, env = [], groups = [], limits = [], terminal } = spec;
   const command = argv[0];
   if (command === undefined || command === "") throw invalid("Cannot run a command: argv is empty");
   for (const entry of env) {
@@ -83,7 +138,7 @@ export function encodeExec(spec: ExecSpec): Uint8Array {
   }
   const out = writer
     .begin(`run ${quote(command)}`)
-    .u32("flags", flags([terminal !== undefined, 1], [spec.stdin, 2], [spec.killTree, 4]))
+    .u32("flags", execFlags(spec))
     .u32("uid", spec.uid ?? 0)
     .u32("gid", spec.gid ?? 0)
     .u32("umask", spec.umask ?? 0o022)
@@ -92,12 +147,28 @@ export function encodeExec(spec: ExecSpec): Uint8Array {
     .u16("the number of arguments", argv.length)
     .u16("the number of environment entries", env.length)
     .u16("the number of groups", groups.length)
-    .u16("zero", 0)
+    .u16("the number of limits", limits.length)
+    .u64("the capabilities", spec.capabilities ?? ALL_CAPABILITIES)
     .string("the working directory", spec.cwd ?? "/", MAX_PATH);
   for (const argument of argv) out.string("the argument", argument);
   for (const entry of env) out.string("the environment entry", entry);
   for (const group of groups) out.u32("the group", group);
+  for (const { resource, soft, hard } of limits) {
+    out.u32("the resource", resource).u64("the soft limit", soft).u64("the hard limit", hard);
+  }
   return out.end();
+}
+
+function execFlags(spec: ExecSpec): number {
+  return flags(
+    [spec.terminal !== undefined, 1],
+    [spec.stdin, 2],
+    [spec.killTree, 4],
+    [spec.first, 8],
+    [spec.init, 16],
+    [spec.outside, 32],
+    [spec.hook, 64],
+  );
 }
 
 /** @param tree reaches every process of the tree; 9 then kills the whole cgroup. */
@@ -188,13 +259,41 @@ export function encodeIdentity(spec: IdentitySpec): Uint8Array {
     .end();
 }
 
-/** @param upperBytes size of the tmpfs over the root; 0 means half of the memory. */
-export function encodeRoot(fstype: string, upperBytes: number): Uint8Array {
+/** @throws `invalid_argument` for targets that are not absolute and sizes out of range. */
+export function encodeContainer(spec: ContainerSpec): Uint8Array {
+  const { mounts = [] } = spec;
+  const out = writer
+    .begin("build the container")
+    .u32("flags", flags([spec.readOnly, 1], [spec.scratch, 2]))
+    .u53("the size of the upper file system", spec.upperBytes ?? 0)
+    .u53("the size of /dev/shm", spec.shmBytes ?? 0)
+    .string("the type", spec.fstype)
+    .u16("the number of mounts", mounts.length);
+  for (const mount of mounts) encodeMount(out, mount);
+  return out.end();
+}
+
+function encodeMount(out: PayloadWriter, mount: ContainerMount): void {
+  const { kind, target } = mount;
+  if (!target.startsWith("/")) {
+    throw invalid(`Cannot build the container: the target ${quote(target)} of a mount is not absolute`);
+  }
+  const off: MountFlags = kind === "directory" ? {} : mount;
+  out
+    .u8("the kind", MOUNT_KINDS[kind])
+    .u8("the disk", kind === "disk" ? mount.disk : 0)
+    .u16("the flags", flags([off.readOnly, 1], [off.nosuid, 2], [off.nodev, 4], [off.noexec, 8]))
+    .u32("the mode", kind === "tmpfs" ? (mount.mode ?? 0) : 0)
+    .u53("the size", kind === "tmpfs" ? (mount.sizeBytes ?? 0) : 0)
+    .string("the type", kind === "disk" ? mount.fstype : "")
+    .string("the target", target, MAX_PATH);
+}
+
+/** @param trim gives free blocks of the writable disks back first. */
+export function encodeTeardown(trim: boolean): Uint8Array {
   return writer
-    .begin("mount the root")
-    .u32("flags", 0)
-    .u53("the upper size", upperBytes)
-    .string("the type", fstype)
+    .begin("tear the container down")
+    .u32("flags", trim ? 1 : 0)
     .end();
 }
 

@@ -56,7 +56,6 @@ export const FrameType = {
   fileMkdir: 36,
   fileRemove: 37,
   identity: 48,
-  root: 49,
   freeze: 50,
   thaw: 51,
   stats: 52,
@@ -64,6 +63,8 @@ export const FrameType = {
   sync: 54,
   trim: 55,
   limits: 56,
+  container: 57,
+  teardown: 58,
   connect: 64,
 } as const;
 

@@ -220,7 +220,8 @@ int client_exec(struct client *c, uint32_t flags, const char *cwd, const char *c
     put_u16(&w, 99);
     put_u16(&w, argc);
     put_u16(&w, 1);
-    put_u32(&w, 0);
+    put_u32(&w, 0); /* groups, limits */
+    put_u64(&w, UINT64_MAX);
     put_string(&w, cwd);
     for (uint16_t i = 0; i < argc; i++)
         put_string(&w, argv[i]);

@@ -41,7 +41,8 @@ void send_exec(uint32_t id, uint32_t flags, const char *program)
     put_u32(&w, 0); /* rows, columns */
     put_u16(&w, 1);
     put_u16(&w, 0);
-    put_u32(&w, 0);
+    put_u32(&w, 0); /* groups, limits */
+    put_u64(&w, UINT64_MAX);
     put_string(&w, "/");
     put_string(&w, program);
     world_frame(TYPE_EXEC, EPOCH, id << 2, payload, (size_t)(w.at - payload));
