@@ -79,8 +79,9 @@ export class LocalEngine implements Engine {
     const { vms } = this.parts;
     const running = vms.running(ref);
     const { pid } = running.clone.qemu;
-    const guest = await running.agent.stats(deadline);
+    // Before the guest is asked: answering costs it pages and translated code.
     const memory = uniqueMemoryOf(pid, running.clone.template.memoryPath);
+    const guest = await running.agent.stats(deadline);
     return {
       id: running.id,
       name: vms.get(running.id).name,
