@@ -6,6 +6,7 @@
 /** Set-up of the jail. Arguments: an empty directory for the root, the writable directory, then the command. */
 const SCRIPT = `
 set -e
+umask 022
 root=$1 writable=$2
 shift 2
 mount -t tmpfs -o size=1m,mode=755,nodev,nosuid mayfly "$root"

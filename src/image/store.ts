@@ -1,8 +1,8 @@
 /**
- * The image store, `STATE/images/sha256/DIGEST/{rootfs.erofs,manifest.json}`: each image complete or not there.
+ * The store of images' contents, `STATE/images/sha256/DIGEST/{rootfs.erofs,manifest.json,passwd,group}`: each complete or not there.
  *
- * An image's digest is the SHA-256 of its uncompressed tarball, as OCI's "diff id" is of a layer: it does not depend on how the
- * tarball was compressed, nor on which mkfs.erofs made the file system of it.
+ * The digest is OCI's "chain id" of the layers; of one layer (an imported tarball) it is the SHA-256 of the uncompressed tarball. It does not
+ * depend on how layers were compressed, nor on which mkfs.erofs made the file system of them.
  */
 
 import { MayflyError } from "../contract/errors.ts";
@@ -14,13 +14,13 @@ import { exists } from "../sys/publish.ts";
 export interface ImageManifest {
   magic: "mayfly-image";
   version: 1;
-  /** `sha256:` and 64 hexadecimal digits: of the uncompressed tarball. */
+  /** `sha256:` and 64 hexadecimal digits. */
   digest: string;
   fstype: "erofs";
   /** Of `rootfs.erofs`. */
   sizeBytes: number;
   sha256: string;
-  /** Entries of the tarball, and the sum of its files' sizes. */
+  /** Entries of the tarballs, and the sum of their files' sizes. */
   entries: number;
   contentBytes: number;
   /** ISO 8601. */
@@ -37,6 +37,11 @@ export interface StoredImage {
 const DIGEST = /^sha256:[0-9a-f]{64}$/;
 const WORK_PREFIX = ".import-";
 const LOCK_NAME = "lock";
+
+/** Lock of whoever makes the contents with a digest. */
+export function contentLockPath(stateDir: string, digest: string): string {
+  return `${stateDir}/images/locks/${digest.slice("sha256:".length)}`;
+}
 
 /** Directory that holds images and imports at work. */
 export function imagesDirectory(stateDir: string): string {
@@ -125,6 +130,8 @@ export async function sweepImages(stateDir: string): Promise<number> {
     lock[Symbol.dispose]();
     removed++;
   }
+  const locks = `${stateDir}/images/locks`;
+  for (const name of await namesIn(locks)) tryLockFile(`${locks}/${name}`, { removeAfter: true })?.[Symbol.dispose]();
   return removed;
 }
 

@@ -1,11 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { MayflyError } from "../contract/errors.ts";
-import { type BuiltEntry, buildTar, entryBytes } from "./tar-builder.ts";
+import { buildTar, entryBytes } from "./tar-builder.ts";
 import { type TarEntry, TarReader } from "./tar-reader.ts";
-import { TarRules } from "./tar-rules.ts";
-
-const ROOM = { contentBytes: 2 ** 40, entries: 1000 };
 
 function read(tarball: Uint8Array, chunkBytes = 1 << 20): TarEntry[] {
   const entries: TarEntry[] = [];
@@ -23,11 +20,6 @@ function refusal(action: () => unknown): MayflyError {
     throw error;
   }
   throw new Error("nothing was refused");
-}
-
-function check(...entries: BuiltEntry[]): void {
-  const rules = new TarRules(ROOM);
-  for (const entry of read(buildTar(entries))) rules.check(entry);
 }
 
 describe("reading", () => {
@@ -122,89 +114,6 @@ describe("reading", () => {
         }
       }),
       { numRuns: 300 },
-    );
-  });
-});
-
-describe("rules", () => {
-  test.each<[string, BuiltEntry[], string]>([
-    ["..", [{ name: "a/../../etc/passwd" }], '".."'],
-    ["an absolute name", [{ name: "/etc/passwd" }], "absolute"],
-    ["a file through a symlink", [{ name: "l", type: "2", link: "/etc" }, { name: "l/passwd" }], "symlink"],
-    [
-      "a directory over a symlink",
-      [
-        { name: "l", type: "2", link: "/etc" },
-        { name: "l/", type: "5" },
-      ],
-      "already",
-    ],
-    [
-      "a symlink over a directory that only a file named",
-      [{ name: "d/f" }, { name: "d", type: "2", link: "/" }],
-      "already",
-    ],
-    ["a file through a device", [{ name: "sda", type: "4", major: 8 }, { name: "sda/f" }], "block"],
-    [
-      "a file over a device",
-      [
-        { name: "sda", type: "4", major: 8 },
-        { name: "sda", content: "x" },
-      ],
-      "already",
-    ],
-    ["a hard link out", [{ name: "h", type: "1", link: "../../etc/passwd" }], '".."'],
-    ["an absolute hard link", [{ name: "h", type: "1", link: "/etc/passwd" }], "absolute"],
-    ["a hard link to what is not there", [{ name: "h", type: "1", link: "etc/passwd" }], "not in the tarball"],
-    [
-      "a hard link through a symlink",
-      [
-        { name: "l", type: "2", link: "/etc" },
-        { name: "h", type: "1", link: "l/passwd" },
-      ],
-      "not in the tarball",
-    ],
-    [
-      "a hard link to a directory",
-      [
-        { name: "d", type: "5" },
-        { name: "h", type: "1", link: "d" },
-      ],
-      "directory",
-    ],
-    ["a name by a pax header", [{ name: "ok", pax: { path: "../x" } }], '".."'],
-    ["a root that is a link", [{ name: "./", type: "2", link: "/" }], "directory"],
-    ["an endless name", [{ name: "x", pax: { path: "a/".repeat(2000) } }], "limit"],
-    ["a part that is too long", [{ name: "x", pax: { path: "a".repeat(256) } }], "longer"],
-  ])("%s is refused and named", (_what, entries, message) => {
-    const error = refusal(() => check(...entries));
-    expect(error.code).toBe("image_invalid");
-    expect(error.message).toContain(message);
-    expect(String(error.details["entry"]).length).toBeGreaterThan(0);
-  });
-
-  test("what a root file system has is taken", () => {
-    expect(() =>
-      check(
-        { name: "./", type: "5" },
-        { name: "./bin", type: "2", link: "usr/bin" },
-        { name: "./usr/bin/sh", content: "x" },
-        { name: "./usr/bin/dash", type: "1", link: "./usr/bin/sh" },
-        { name: "./dev/null", type: "3", major: 1, minor: 3 },
-        { name: "./etc/mtab", type: "2", link: "../../proc/self/mounts" },
-        { name: "./usr/bin/sh", content: "newer" },
-      ),
-    ).not.toThrow();
-  });
-
-  test("size and number have limits", () => {
-    const rules = new TarRules({ contentBytes: 100, entries: 2 });
-    rules.check({ name: "a", type: "file", link: "", sizeBytes: 60 });
-    expect(refusal(() => rules.check({ name: "b", type: "file", link: "", sizeBytes: 60 })).message).toContain(
-      "120 bytes",
-    );
-    expect(refusal(() => rules.check({ name: "c", type: "fifo", link: "", sizeBytes: 0 })).message).toContain(
-      "2 entries",
     );
   });
 });

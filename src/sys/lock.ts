@@ -1,6 +1,6 @@
 /** Advisory locks between processes: flock(2) on a file, which the kernel frees with the process that holds it. */
 
-import { closeSync, mkdirSync, openSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, rmSync } from "node:fs";
 import { dirname } from "node:path";
 import { MayflyError } from "../contract/errors.ts";
 import { tryLock as flock } from "./libc.ts";
@@ -15,9 +15,10 @@ export interface FileLock extends Disposable {
  * Takes the lock on `path` (made if missing, its directory too) if nobody has it.
  * Node and Bun open files close-on-exec, so no child process keeps the lock.
  *
+ * @param options.removeAfter the file goes when the lock is freed: for one of many names.
  * @returns the lock, or `undefined` if another process or another call in this one holds it.
  */
-export function tryLockFile(path: string): FileLock | undefined {
+export function tryLockFile(path: string, options: { removeAfter?: boolean } = {}): FileLock | undefined {
   mkdirSync(dirname(path), { recursive: true });
   const fd = openSync(path, "a", 0o600);
   if (!flock(fd)) {
@@ -28,8 +29,11 @@ export function tryLockFile(path: string): FileLock | undefined {
   return {
     path,
     [Symbol.dispose]() {
-      if (held) closeSync(fd);
+      if (!held) return;
       held = false;
+      // Whoever waits opens the path anew.
+      if (options.removeAfter) rmSync(path, { force: true });
+      closeSync(fd);
     },
   };
 }
@@ -43,12 +47,12 @@ export function tryLockFile(path: string): FileLock | undefined {
  */
 export async function waitForLock(
   path: string,
-  options: { deadlineMs: number; signal?: AbortSignal; onWait?: () => void },
+  options: { deadlineMs: number; signal?: AbortSignal; onWait?: () => void; removeAfter?: boolean },
 ): Promise<FileLock> {
   const end = performance.now() + options.deadlineMs;
   let told = false;
   while (true) {
-    const lock = tryLockFile(path);
+    const lock = tryLockFile(path, options);
     if (lock !== undefined) return lock;
     if (!told) options.onWait?.();
     told = true;

@@ -11,6 +11,8 @@ import {
   open,
   readdir,
   readFile,
+  readlink,
+  realpath,
   rename,
   rm,
   stat,
@@ -132,6 +134,11 @@ export async function removePath(path: string): Promise<void> {
   await rm(path, { recursive: true, force: true });
 }
 
+/** Where a symbolic link points, as it stands in it. */
+export async function linkTarget(path: string): Promise<string> {
+  return readlink(path);
+}
+
 /** Makes a symbolic link. */
 export async function makeLink(target: string, path: string): Promise<void> {
   await symlink(target, path);
@@ -159,4 +166,9 @@ export async function freeBytes(path: string): Promise<number> {
 /** A new empty directory under the system's temporary one; remove it with {@link removePath}. */
 export async function temporaryDirectory(name: string): Promise<string> {
   return mkdtemp(join(tmpdir(), `${name}-`));
+}
+
+/** A path with all symbolic links resolved; `undefined` if there is nothing. */
+export async function resolvedPath(path: string): Promise<string | undefined> {
+  return realpath(path).catch(() => undefined);
 }

@@ -8,8 +8,8 @@ import { findTool, missingTool, toolEnvironment } from "./tool.ts";
 export interface Pipeline {
   /** The program whose output is read. */
   source: readonly string[];
-  /** The program that is given what passes. */
-  sink: readonly string[];
+  /** The program that is given what passes; without one it is only looked at. */
+  sink?: readonly string[];
   /**
    * Looks at a chunk and returns what of it to hand on; throws to refuse. `undefined`: the end, read nothing more.
    * Called with an empty chunk when the source has ended.
@@ -22,6 +22,7 @@ export interface Pipeline {
 /** How the programs ended; their standard error's last characters. */
 export interface PipelineResult {
   source: ProgramEnd;
+  /** As ended well if there was none. */
   sink: ProgramEnd;
   /** What `inspect` threw; both programs were killed then. */
   refusal?: unknown;
@@ -43,7 +44,8 @@ const TAIL_CHARS = 4000;
  */
 export async function pipeTools(pipeline: Pipeline): Promise<PipelineResult> {
   const source = start(pipeline.source, "ignore");
-  const sink = start(pipeline.sink, "pipe");
+  const sink = pipeline.sink === undefined ? undefined : start(pipeline.sink, "pipe");
+  const name = (pipeline.sink ?? pipeline.source)[0];
   let stopped: MayflyError | undefined;
   const stop = (code: "deadline_exceeded" | "cancelled", message: string) => {
     stopped ??= new MayflyError(code, message);
@@ -51,10 +53,10 @@ export async function pipeTools(pipeline: Pipeline): Promise<PipelineResult> {
     kill(sink);
   };
   const timer = setTimeout(
-    () => stop("deadline_exceeded", `${pipeline.sink[0]} did not end within ${pipeline.deadlineMs} ms`),
+    () => stop("deadline_exceeded", `${name} did not end within ${pipeline.deadlineMs} ms`),
     pipeline.deadlineMs,
   );
-  const onAbort = () => stop("cancelled", `${pipeline.sink[0]} was interrupted`);
+  const onAbort = () => stop("cancelled", `${name} was interrupted`);
   if (pipeline.signal?.aborted) onAbort();
   pipeline.signal?.addEventListener("abort", onAbort, { once: true });
   try {
@@ -94,11 +96,11 @@ interface Moved {
 }
 
 /** Moves bytes until the source ends, the inspection says so, or the sink goes away. */
-async function move(source: Program, sink: Program, pipeline: Pipeline): Promise<Moved> {
-  const input = sink.child.stdin;
+async function move(source: Program, sink: Program | undefined, pipeline: Pipeline): Promise<Moved> {
+  const input = sink?.child.stdin;
   const output = source.child.stdout;
-  if (typeof input !== "object" || input === null || !(output instanceof ReadableStream)) throw new Error("no pipes");
-  const sinkGone = sink.child.exited.then(() => "gone" as const);
+  if (typeof input === "number" || !(output instanceof ReadableStream)) throw new Error("no pipes");
+  const sinkGone = sink?.child.exited.then(() => "gone" as const) ?? new Promise<"gone">(() => undefined);
   const reader = output.getReader();
   let sourceEnded = false;
   try {
@@ -107,7 +109,7 @@ async function move(source: Program, sink: Program, pipeline: Pipeline): Promise
       sourceEnded = done;
       const passed = pipeline.inspect(value ?? new Uint8Array(0), done);
       if (passed === undefined) break;
-      if (passed.length === 0) continue;
+      if (passed.length === 0 || input === undefined || input === null) continue;
       if (!(await handOn(passed, input, sinkGone))) break;
     }
     return { sourceEnded };
@@ -115,7 +117,7 @@ async function move(source: Program, sink: Program, pipeline: Pipeline): Promise
     return { sourceEnded, refusal: { reason } };
   } finally {
     await reader.cancel().catch(() => undefined);
-    await Promise.resolve(input.end()).catch(() => undefined);
+    await Promise.resolve(input?.end()).catch(() => undefined);
   }
 }
 
@@ -135,7 +137,8 @@ function isBrokenPipe(error: unknown): boolean {
   return error instanceof Error && "code" in error && error.code === "EPIPE";
 }
 
-async function endOf(program: Program): Promise<ProgramEnd> {
+async function endOf(program: Program | undefined): Promise<ProgramEnd> {
+  if (program === undefined) return { exitCode: 0, signal: null, stderrTail: "" };
   await program.child.exited;
   return {
     exitCode: program.child.exitCode,
@@ -151,7 +154,8 @@ async function tailOf(stream: ReadableStream<Uint8Array>): Promise<string> {
   return tail;
 }
 
-function kill(program: Program): void {
+function kill(program: Program | undefined): void {
+  if (program === undefined) return;
   if (program.child.exitCode !== null || program.child.signalCode !== null) return;
   try {
     process.kill(-program.child.pid, "SIGKILL");

@@ -15,6 +15,8 @@ export interface ToolOptions {
   onLine?: (line: string, source: "stdout" | "stderr") => void;
   /** Bytes for standard input; nothing (/dev/null) unless told. */
   input?: Uint8Array;
+  /** A file that standard output goes to as it is; the result's is empty then. */
+  outputPath?: string;
   /** The kernel kills the program when this process ends, however it ends: for what takes long. */
   endsWithUs?: boolean;
   /** An abort does not kill the program but waits for its end, which would otherwise leave something half done. */
@@ -37,6 +39,7 @@ const DEFAULT_DEADLINE_MS = 600_000;
 const PACKAGES: Readonly<Record<string, string>> = {
   "apt-cache": "apt",
   "apt-get": "apt",
+  buildah: "buildah",
   clang: "clang",
   cpio: "cpio",
   "dpkg-deb": "dpkg",
@@ -47,6 +50,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   "mkfs.erofs": "erofs-utils",
   "mkfs.ext4": "e2fsprogs",
   "musl-gcc": "musl-tools",
+  skopeo: "skopeo",
   tar: "tar",
   unshare: "util-linux",
   xz: "xz-utils",
@@ -94,7 +98,7 @@ export async function runTool(command: readonly string[], options: ToolOptions =
     cwd: options.cwd ?? process.cwd(),
     env: { ...toolEnvironment(), ...options.env },
     stdin: options.input ?? "ignore",
-    stdout: "pipe",
+    stdout: options.outputPath === undefined ? "pipe" : Bun.file(options.outputPath),
     stderr: "pipe",
     detached: true,
   });
@@ -111,7 +115,9 @@ export async function runTool(command: readonly string[], options: ToolOptions =
   options.signal?.addEventListener("abort", onAbort, { once: true });
   try {
     const [stdout, stderr] = await Promise.all([
-      collect(child.stdout, (line) => options.onLine?.(line, "stdout")),
+      collect(child.stdout instanceof ReadableStream ? child.stdout : undefined, (line) =>
+        options.onLine?.(line, "stdout"),
+      ),
       collect(child.stderr, (line) => options.onLine?.(line, "stderr")),
       child.exited,
     ]);
@@ -134,7 +140,11 @@ function killGroup(pid: number): void {
 }
 
 /** Reads an output to its end, hands on full lines, and keeps its last {@link KEPT_OUTPUT_CHARS} characters. */
-async function collect(stream: ReadableStream<Uint8Array>, onLine: (line: string) => void): Promise<string> {
+async function collect(
+  stream: ReadableStream<Uint8Array> | undefined,
+  onLine: (line: string) => void,
+): Promise<string> {
+  if (stream === undefined) return "";
   const decoder = new TextDecoder();
   let kept = "";
   let rest = "";
