@@ -16,6 +16,10 @@ export const CONTAINER_OPTIONS = {
     ...value("NAME", "Start from this template; one of an image has its application running"),
     complete: "template",
   },
+  pull: {
+    ...value("WHEN", "Pull the image: missing, always or never (missing)"),
+    complete: ["missing", "always", "never"],
+  },
   publish: { ...list("[IP:][HOSTPORT:]PORT", "Forward a TCP port of the host to one of the VM"), short: "p" },
   "publish-all": { ...flag("Forward free ports to all that the image exposes"), short: "P" },
   disk: value("SIZE", "Keep what is written to the root on a disk of this size instead of in memory"),
@@ -44,6 +48,7 @@ type Values = OptionValues<typeof CONTAINER_OPTIONS>;
 export async function containerRequest(options: Values): Promise<Partial<CreateVmRequest>> {
   const request: Partial<CreateVmRequest> = {};
   if (options.template !== undefined) request.template = options.template;
+  if (options.pull !== undefined) request.pull = parsePull(options.pull);
   if (options.publish.length > 0) request.ports = options.publish.flatMap(parsePublish);
   if (options["publish-all"]) request.publishAll = true;
   if (options.disk !== undefined) request.diskBytes = parseBytes("--disk", options.disk);
@@ -83,6 +88,11 @@ function healthOf(options: Values): HealthCheck | undefined {
     health.retries = wholeNumber("--health-retries", options["health-retries"]);
   }
   return Object.keys(health).length === 0 ? undefined : health;
+}
+
+function parsePull(text: string): "missing" | "always" | "never" {
+  if (text === "missing" || text === "always" || text === "never") return text;
+  throw new MayflyError("invalid_argument", `--pull is ${JSON.stringify(text)}, not missing, always or never`);
 }
 
 /** `no`, `always`, `unless-stopped`, `on-failure` or `on-failure:N`. @throws MayflyError `invalid_argument`. */

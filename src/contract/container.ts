@@ -84,6 +84,8 @@ export type PublishedPort = z.infer<typeof PublishedPort>;
 export const CONTAINER_REQUEST = {
   /** An OCI image of the store, by reference, name, or id. Its configuration is honoured. */
   image: z.string().max(1024).optional(),
+  /** Whether the image is pulled: `missing` (default), `always` or `never`. */
+  pull: z.enum(["missing", "always", "never"]).optional(),
   /** A template by name or id; one of an image comes with its application running. */
   template: z.string().max(255).optional(),
   /** Instead of the image's entrypoint; empty: none. */
