@@ -281,6 +281,7 @@ export type StreamReply = z.infer<typeof StreamReply>;
 
 export * from "./container.ts";
 export * from "./image.ts";
+export * from "./volume.ts";
 export * from "./template.ts";
 export { STDIN_WINDOW_BYTES, STREAM_CHANNELS } from "./stream.ts";
 

@@ -10,6 +10,7 @@ const NEEDED: readonly { program: string; package: string }[] = [
   { program: "gcc", package: "gcc" },
   { program: "make", package: "make" },
   { program: "mkfs.erofs", package: "erofs-utils" },
+  { program: "mkfs.ext4", package: "e2fsprogs" },
   { program: "musl-gcc", package: "musl-tools" },
   { program: "xz", package: "xz-utils" },
 ];

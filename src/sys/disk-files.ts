@@ -3,6 +3,7 @@ import {
   chmodSync,
   chownSync,
   closeSync,
+  fsyncSync,
   ftruncateSync,
   openSync,
   readSync,
@@ -65,8 +66,50 @@ export function newSparseFile(
     for (const { offset, bytes } of pieces) writeSync(fd, bytes, 0, bytes.length, offset);
   } catch (error) {
     rmSync(path, { force: true });
-    throw diskFull(error, path);
+    throw noPlace(error, path, sizeBytes);
   } finally {
     closeSync(fd);
   }
+}
+
+/** Bytes of a file from an offset on, fewer at its end. At once. */
+export function readRange(path: string, offset: number, length: number): Buffer {
+  const bytes = Buffer.alloc(length);
+  const fd = openSync(path, "r");
+  try {
+    return bytes.subarray(0, readSync(fd, bytes, 0, length, offset));
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Makes a file longer, by a hole, and has that on disk. @throws `disk_full`; `invalid_argument` for a length that cannot be; what else the file system says. */
+export function growFile(path: string, sizeBytes: number): void {
+  const fd = openSync(path, "r+");
+  try {
+    ftruncateSync(fd, sizeBytes);
+    fsyncSync(fd);
+  } catch (error) {
+    throw noPlace(error, path, sizeBytes);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Size of a file and what it takes on disk. @returns undefined if there is none. */
+export function fileSpace(path: string): { sizeBytes: number; allocatedBytes: number } | undefined {
+  const found = statSync(path, { throwIfNoEntry: false });
+  return found === undefined ? undefined : { sizeBytes: found.size, allocatedBytes: found.blocks * 512 };
+}
+
+function noPlace(error: unknown, path: string, sizeBytes: number): unknown {
+  if (!(error instanceof Error) || !("code" in error) || error.code !== "EFBIG") return diskFull(error, path);
+  return new MayflyError(
+    "invalid_argument",
+    `Cannot make ${path} ${sizeBytes} bytes long: its file system has no such files`,
+    {
+      details: { path },
+      cause: error,
+    },
+  );
 }

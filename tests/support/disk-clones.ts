@@ -78,7 +78,7 @@ export class DiskHost implements Disposable {
 
   /** Starts a clone on these disks. */
   async start(disks: DiskFiles = {}): Promise<DiskClone> {
-    const request = { identity: newIdentity("disks"), disks, root: undefined, limits: undefined };
+    const request = { identity: newIdentity("disks"), disks, container: undefined, limits: undefined, files: [] };
     const clock = new StageClock(performance.now());
     const started = new DiskClone(await cloneFromTemplate(this.host, this.template, request, undefined, clock, soon()));
     await started.shell("mkdir -p /m");

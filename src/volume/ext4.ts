@@ -1,0 +1,85 @@
+/** ext4 file systems in files: made, looked at without a process, and mended by e2fsck as a user who may nothing else. */
+import { MayflyError } from "../contract/errors.ts";
+import { grantFile, readRange, revokeFile } from "../sys/disk-files.ts";
+import { runTool } from "../sys/tool.ts";
+
+/** The superblock's place, and what is read of it (Linux Documentation/filesystems/ext4/super.rst). */
+const SUPERBLOCK_OFFSET = 1024;
+const SUPERBLOCK_BYTES = 1024;
+const AT = { magic: 0x38, state: 0x3a, incompatible: 0x60 } as const;
+const MAGIC = 0xef53;
+/** s_state: unmounted cleanly, and nothing else (bit 1: errors were found, bit 2: orphans are being recovered). */
+const STATE_CLEAN = 1;
+/** INCOMPAT_RECOVER: the journal has to be replayed. */
+const NEEDS_RECOVERY = 0x4;
+
+const MAKE_LIMIT_MS = 60_000;
+const MEND_LIMIT_MS = 600_000;
+/** e2fsck(8): bits of the exit code. Everything was mended, that the machine should be restarted means nothing here. */
+const MENDED = 1 | 2;
+
+/**
+ * Makes an ext4 file system in a file of holes. The file reads as zeroes: neither inode tables nor the journal are written, here or by the guest.
+ * Its root is empty, without lost+found, as programs expect of a new volume.
+ * @param journal without one for what is thrown away with its VM.
+ */
+export async function makeExt4(path: string, journal: boolean): Promise<void> {
+  const features = journal ? [] : ["-O", "^has_journal,^resize_inode"];
+  const extended = "assume_storage_prezeroed=1,nodiscard,root_owner=0:0";
+  await runTool(["mkfs.ext4", "-q", "-F", "-m", "0", ...features, "-E", extended, path], {
+    deadlineMs: MAKE_LIMIT_MS,
+    endsWithUs: true,
+  });
+  await runTool(["debugfs", "-w", "-R", "rmdir lost+found", path], { deadlineMs: MAKE_LIMIT_MS, endsWithUs: true });
+}
+
+/**
+ * Whether a file system was unmounted cleanly and no errors were met in it. Reads one kilobyte, at once.
+ * @throws `store_corrupt` if there is no ext4 file system in the file.
+ */
+export function isCleanExt4(path: string): boolean {
+  const superblock = readRange(path, SUPERBLOCK_OFFSET, SUPERBLOCK_BYTES);
+  if (superblock.length < SUPERBLOCK_BYTES || superblock.readUInt16LE(AT.magic) !== MAGIC) {
+    throw new MayflyError("store_corrupt", `Cannot use ${path}: it holds no ext4 file system`, { details: { path } });
+  }
+  return (
+    superblock.readUInt16LE(AT.state) === STATE_CLEAN &&
+    (superblock.readUInt32LE(AT.incompatible) & NEEDS_RECOVERY) === 0
+  );
+}
+
+/**
+ * Mends a file system: its journal is replayed, and what can be put right without a question is. A guest has made what is in it, so
+ * e2fsck runs as a user of its own, who may open this file and nothing else of ours, and without a network.
+ * @param uid a user that nobody else is meanwhile.
+ * @throws `store_corrupt` when it needs somebody's decision; the file is as e2fsck has left it.
+ */
+export async function mendExt4(path: string, uid: number): Promise<void> {
+  grantFile(path, uid);
+  try {
+    if (await runMending(["e2fsck", "-p", path], uid, path)) {
+      // A whole check makes it again.
+      await runMending(["debugfs", "-w", "-R", "rmdir lost+found", path], uid, path);
+    }
+  } finally {
+    revokeFile(path);
+  }
+}
+
+/** @returns whether anything was changed. */
+async function runMending(command: readonly string[], uid: number, path: string): Promise<boolean> {
+  const user = [`--reuid=${uid}`, `--regid=${uid}`, "--clear-groups", "--no-new-privs", "--bounding-set=-all"];
+  const confined = ["unshare", "--net", "--ipc", "--", "setpriv", ...user, "--pdeathsig=KILL", "--", ...command];
+  try {
+    await runTool(confined, { deadlineMs: MEND_LIMIT_MS, endsWithUs: true });
+    return false;
+  } catch (error) {
+    if (!(error instanceof MayflyError) || error.code !== "tool_failed") throw error;
+    const { exitCode = -1 } = error.details;
+    if (exitCode > 0 && (exitCode & ~MENDED) === 0) return true;
+    throw new MayflyError("store_corrupt", `Cannot use ${path}: its file system is damaged, and e2fsck needs answers`, {
+      details: { ...error.details, path, remedy: `e2fsck ${path}` },
+      cause: error,
+    });
+  }
+}
