@@ -29,7 +29,10 @@ test("a plan is the launcher with its limits, then QEMU with its arguments", () 
   ]);
   expect(command[split + 1]).toBe("/q");
   expect(command.slice(-2)).toEqual(["-incoming", "fd:5"]);
-  expect(env).toEqual({ PATH: "/usr/bin:/bin", LC_ALL: "C", MALLOC_ARENA_MAX: "1" });
+  expect(env).toEqual({
+    ...{ PATH: "/usr/bin:/bin", LC_ALL: "C", MALLOC_ARENA_MAX: "1" },
+    GLIBC_TUNABLES: "glibc.malloc.tcache_count=0",
+  });
   expect(opensKvm).toBe(false);
 });
 

@@ -61,9 +61,14 @@ export function planQemu(input: PlanInput): QemuPlan {
   };
 }
 
-/** One malloc arena: each thread's own would keep most of a megabyte for itself. */
+/**
+ * What QEMU's C library is told (mallopt(3), the GNU C library's manual on tunables): one arena, since each thread's own would keep most of
+ * a megabyte for itself, and no caches of freed memory per thread, which keep another 0.3 MB and save no time here.
+ */
+const MALLOC = { MALLOC_ARENA_MAX: "1", GLIBC_TUNABLES: "glibc.malloc.tcache_count=0" };
+
 function qemuEnvironment(qemu: QemuBinary): Record<string, string> {
-  const env: Record<string, string> = { PATH: "/usr/bin:/bin", LC_ALL: "C", MALLOC_ARENA_MAX: "1" };
+  const env: Record<string, string> = { PATH: "/usr/bin:/bin", LC_ALL: "C", ...MALLOC };
   if (qemu.libraryPath) env["LD_LIBRARY_PATH"] = qemu.libraryPath;
   return env;
 }

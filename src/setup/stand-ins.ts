@@ -1,70 +1,94 @@
 /**
- * Stand-ins for libraries that Debian's full QEMU links but that none of Mayfly's VMs can reach: VNC's picture formats and
- * logins, RDMA, the disassembler and the like. Each has the symbols that QEMU wants, and every one of them aborts. QEMU itself
- * stays as Debian built it; it starts in two thirds of the time and keeps 2 MB less for itself (docs/PERFORMANCE.md).
+ * Stand-ins for libraries that Debian's QEMU links but that none of Mayfly's VMs can reach: VNC's picture formats and logins,
+ * RDMA, D-Bus, the disassembler and the like. All are one shared object with the symbols that QEMU wants, nearly all of which abort.
+ * QEMU itself stays as Debian built it; it starts in half of the time and keeps 4 MB less for itself (docs/PERFORMANCE.md).
  * `MAYFLY_STAND_INS=off` does without.
  */
 
 import { createHash } from "node:crypto";
 import { MayflyError } from "../contract/errors.ts";
-import { identityOf, writeText } from "../sys/paths.ts";
+import { identityOf } from "../sys/paths.ts";
 import { publishDirectory } from "../sys/publish.ts";
 import { runTool } from "../sys/tool.ts";
 import type { QemuArtifact } from "./artifacts.ts";
+import { compileStandIns, type StandIn, type StoodIn } from "./stand-in-library.ts";
+import fdt from "./stand-ins/fdt.c" with { type: "text" };
+import gnutls from "./stand-ins/gnutls.c" with { type: "text" };
 import type { Step, StepContext } from "./step.ts";
 import type { Workspace } from "./workspace.ts";
 
-/** By soname: what QEMU uses it for, none of which is in a Mayfly command line. */
-const UNREACHABLE: Readonly<Record<string, string>> = {
-  "libcapstone.so.4": "disassembling guest code for logs",
-  "libpng16.so.16": "screenshots and VNC",
-  "libjpeg.so.62": "VNC",
-  "libsasl2.so.2": "VNC logins",
-  "libpmem.so.1": "persistent memory",
-  "libfuse3.so.3": "exporting disks",
-  "librdmacm.so.1": "migration over RDMA",
-  "libibverbs.so.1": "migration over RDMA",
-  "libvdeplug.so.2": "VDE networks",
-  "libbpf.so.1": "receive-side scaling of virtio-net",
-  "libudev.so.1": "USB and multipath devices of the host",
-  "libnuma.so.1": "binding memory to NUMA nodes",
+/** By soname. */
+const STAND_INS: Readonly<Record<string, StandIn>> = {
+  "libcapstone.so.4": { unreached: "disassembling guest code for logs" },
+  "libpng16.so.16": { unreached: "screenshots and VNC" },
+  "libjpeg.so.62": { unreached: "VNC" },
+  "libsasl2.so.2": { unreached: "VNC logins" },
+  "libpixman-1.so.0": { unreached: "pictures of displays" },
+  "libpmem.so.1": { unreached: "persistent memory" },
+  "libfuse3.so.3": { unreached: "exporting disks" },
+  "librdmacm.so.1": { unreached: "migration over RDMA" },
+  "libibverbs.so.1": { unreached: "migration over RDMA" },
+  "libvdeplug.so.2": { unreached: "VDE networks" },
+  "libbpf.so.1": { unreached: "receive-side scaling of virtio-net" },
+  "libudev.so.1": { unreached: "USB and multipath devices of the host" },
+  "libnuma.so.1": { unreached: "binding memory to NUMA nodes" },
+  "libgio-2.0.so.0": { unreached: "D-Bus" },
+  "libgobject-2.0.so.0": { unreached: "D-Bus" },
+  "libnettle.so.8": { unreached: "encrypted disks and logins" },
+  "libhogweed.so.6": { unreached: "encrypted disks and logins" },
+  "libgmp.so.10": { unreached: "encrypted disks and logins" },
+  "libgnutls.so.30": {
+    unreached: "TLS of VNC, NBD and migration",
+    reached: { names: ["gnutls_global_init", "gnutls_rnd"], source: gnutls },
+  },
+  "libfdt.so.1": {
+    unreached: "a megabyte of zeroes that is written over zeroes",
+    reached: { names: ["fdt_create"], source: fdt, rest: "real" },
+  },
 };
 
 /** Changes with how stand-ins are made. */
-const FORMAT = 1;
+const FORMAT = 3;
 
-/** A symbol that QEMU wants from a library. */
-interface Wanted {
-  name: string;
-  /** Empty for a library without symbol versions. */
-  version: string;
-}
-
-/** Step: fills `made.qemu[].libraryPath` of the full QEMU. */
+/** Step: fills `made.qemu[].libraryPath` of the full QEMU and of Debian's KVM-only one. */
 export function standInsStep(workspace: Workspace): Step {
-  const wanted = () => process.env["MAYFLY_STAND_INS"] !== "off";
-  const full = () => workspace.made.qemu?.find((entry) => entry.kind === "full");
+  const isWanted = () => process.env["MAYFLY_STAND_INS"] !== "off";
   return {
     name: "library stand-ins",
     async pending() {
-      const qemu = full();
-      if (qemu === undefined || (!wanted() && qemu.libraryPath === undefined)) return undefined;
-      if (!wanted()) return "MAYFLY_STAND_INS is off";
-      if (qemu.libraryPath === "") return undefined;
-      if (qemu.libraryPath !== pathFor(workspace, qemu)) return "not made for this QEMU yet";
-      return (await identityOf(qemu.libraryPath)) === undefined ? `${qemu.libraryPath} is gone` : undefined;
+      for (const qemu of used(workspace)) {
+        const reason = isWanted() ? await reasonToMake(workspace, qemu) : reasonToDrop(qemu);
+        if (reason !== undefined) return reason;
+      }
+      return undefined;
     },
     async run(context) {
-      const qemu = full();
-      if (qemu === undefined) return;
-      if (wanted()) qemu.libraryPath = await make(workspace, qemu, context);
-      else delete qemu.libraryPath;
+      for (const qemu of used(workspace)) {
+        if (isWanted()) qemu.libraryPath = await make(workspace, qemu, context);
+        else delete qemu.libraryPath;
+      }
     },
   };
 }
 
+/** The QEMUs that VMs may run in: the first of each kind that Debian builds. */
+function used({ made }: Workspace): QemuArtifact[] {
+  const first = (kind: QemuArtifact["kind"]) => made.qemu?.find((entry) => entry.kind === kind);
+  return [first("full"), first("microvm")].filter((entry) => entry !== undefined);
+}
+
+async function reasonToMake(workspace: Workspace, qemu: QemuArtifact): Promise<string | undefined> {
+  if (qemu.libraryPath === "") return undefined;
+  if (qemu.libraryPath !== pathFor(workspace, qemu)) return "not made for this QEMU yet";
+  return (await identityOf(qemu.libraryPath)) === undefined ? `${qemu.libraryPath} is gone` : undefined;
+}
+
+function reasonToDrop(qemu: QemuArtifact): string | undefined {
+  return qemu.libraryPath === undefined ? undefined : "MAYFLY_STAND_INS is off";
+}
+
 function pathFor(workspace: Workspace, qemu: QemuArtifact): string {
-  const key = [FORMAT, qemu.path, qemu.sizeBytes, qemu.mtimeMs, ...Object.keys(UNREACHABLE)].join("\n");
+  const key = [FORMAT, qemu.path, qemu.sizeBytes, qemu.mtimeMs, JSON.stringify(STAND_INS)].join("\n");
   return `${workspace.directory}/stand-ins/${createHash("sha256").update(key).digest("hex").slice(0, 32)}`;
 }
 
@@ -85,19 +109,18 @@ async function make(workspace: Workspace, qemu: QemuArtifact, context: StepConte
 async function makeInto(directory: string, qemu: QemuArtifact, context: StepContext): Promise<void> {
   const { stdout: linked } = await runTool(["ldd", qemu.path]);
   const asked = await symbolsOf(["--undefined-only"], qemu.path);
+  const libraries: StoodIn[] = [];
   for (const [, soname = "", file = ""] of linked.matchAll(/^\s*(\S+) => (\S+) /gm)) {
-    if (UNREACHABLE[soname] === undefined) continue;
-    context.report(soname);
+    const standIn = STAND_INS[soname];
+    if (standIn === undefined) continue;
     const defined = await symbolsOf(["--defined-only"], file);
     const wanted = [...asked].filter(([name]) => defined.has(name));
     // A stand-in has functions only: a library whose data QEMU reads stays itself.
     if (wanted.some(([name]) => !"TtWi".includes(defined.get(name)?.type ?? ""))) continue;
-    await compile(
-      directory,
-      soname,
-      wanted.map(([name, { version }]) => ({ name, version })),
-    );
+    libraries.push({ soname, file, standIn, wanted: wanted.map(([name, { version }]) => ({ name, version })) });
   }
+  context.report(libraries.map(({ soname }) => soname).join(", "));
+  await compileStandIns(directory, libraries);
   // Resolving every symbol at once shows whether anything else needed what a stand-in does not have.
   await runTool([qemu.path, "--version"], { env: { LD_LIBRARY_PATH: directory, LD_BIND_NOW: "1" } });
 }
@@ -112,23 +135,4 @@ async function symbolsOf(options: string[], file: string): Promise<Map<string, {
     if (name !== "") symbols.set(name, { type, version });
   }
   return symbols;
-}
-
-async function compile(directory: string, soname: string, wanted: readonly Wanted[]): Promise<void> {
-  const source = `${directory}/stand-in.c`;
-  const map = `${directory}/stand-in.map`;
-  await writeText(source, `${wanted.map(({ name }) => `void ${name}(void) { __builtin_trap(); }`).join("\n")}\n`);
-  const versions = Map.groupBy(
-    wanted.filter(({ version }) => version !== ""),
-    ({ version }) => version,
-  );
-  const nodes = [...versions].map(([version, symbols]) => {
-    const names = symbols.map(({ name }) => `${name};`).join(" ");
-    return `${version} { global: ${names} };`;
-  });
-  await writeText(map, `${nodes.join("\n")}\n`);
-  const script = nodes.length === 0 ? [] : [`-Wl,--version-script=${map}`];
-  const flags = ["-w", "-shared", "-fPIC", "-nostdlib", "-Os", "-s", `-Wl,-soname,${soname}`, "-Wl,-z,noseparate-code"];
-  await runTool(["gcc", ...flags, ...script, "-o", `${directory}/${soname}`, source]);
-  await runTool(["rm", source, map]);
 }
