@@ -18,7 +18,7 @@ import { runToEnd, WARM_COMMAND, WARM_HOSTNAME } from "./warm-up.ts";
 
 const CONSOLE_TAIL_BYTES = 4096;
 /** Most bytes of free guest memory that are zeroed before a template is saved: what a boot can have touched and freed. */
-const TRIM_BYTES = 512 * 2 ** 20;
+export const TRIM_BYTES = 512 * 2 ** 20;
 
 /** A disk with less than this free is full: file systems keep a little for themselves. */
 const FULL_BYTES = 2 ** 20;
@@ -86,11 +86,11 @@ async function makeParent(
   onStep("letting the guest settle");
   await settle();
   onStep("saving the template");
-  await saveAndQuit(parent, workspace, deadline);
+  await saveAndQuit(parent.qemu, workspace, deadline);
 }
 
 /** A parent whose memory file finds no space gets SIGBUS, which says nothing of the disk. */
-async function fullDisk({ memoryPath }: TemplateWorkspace, cause: unknown): Promise<MayflyError | undefined> {
+export async function fullDisk({ memoryPath }: TemplateWorkspace, cause: unknown): Promise<MayflyError | undefined> {
   if ((await freeBytes(memoryPath)) >= FULL_BYTES) return undefined;
   const why = cause instanceof Error ? cause.message : String(cause);
   return new MayflyError("disk_full", `Cannot build a template: no space left for ${memoryPath} (${why})`, {
@@ -180,12 +180,12 @@ async function warm(agent: AgentClient, rounds: number, deadline: Deadline): Pro
  * Lets the guest finish what it has deferred (RCU callbacks, work queues, timers): what is pending when a template is saved
  * runs in every clone. Nothing tells when it is done; a second and a half of idling is enough on a slow machine.
  */
-function settle(): Promise<void> {
+export function settle(): Promise<void> {
   return pause(SETTLE_MS);
 }
 
 /** Stops the parent, saves its devices, and lets it quit so that its memory file is complete. */
-async function saveAndQuit({ qemu }: BootedParent, workspace: TemplateWorkspace, deadline: Deadline): Promise<void> {
+export async function saveAndQuit(qemu: QemuProcess, workspace: TemplateWorkspace, deadline: Deadline): Promise<void> {
   const qmp = await qemu.qmp(deadline);
   await qmp.execute("stop", undefined, deadline);
   await qmp.execute("xen-save-devices-state", { filename: workspace.deviceStatePath, live: false }, deadline);

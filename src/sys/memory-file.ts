@@ -1,7 +1,9 @@
 /** Passes over a sparse memory file: finding zero pages, freeing them, and a checksum that does not depend on holes. */
 import { createHash } from "node:crypto";
 import { type FileHandle, open } from "node:fs/promises";
+import { MayflyError } from "../contract/errors.ts";
 import { punchHole, seekData } from "./libc.ts";
+import { runTool } from "./tool.ts";
 
 /** Size of a guest page and of the unit of trimming, in bytes. */
 export const PAGE_BYTES = 4096;
@@ -49,6 +51,24 @@ export async function digestMemoryFile(path: string, options: { trim: boolean })
     };
   } finally {
     await file.close();
+  }
+}
+
+/**
+ * Copies a file's data over another file, whose owner and mode stay; holes stay holes, and where the file system can share blocks it does.
+ * @throws `disk_full`, `cancelled`, `tool_failed`.
+ */
+export async function copySparse(from: string, to: string, signal?: AbortSignal): Promise<void> {
+  const command = ["cp", "--reflink=auto", "--sparse=auto", "--", from, to];
+  try {
+    await runTool(command, { endsWithUs: true, ...(signal === undefined ? {} : { signal }) });
+  } catch (error) {
+    const isFull = error instanceof MayflyError && /No space left on device|Disk quota exceeded/.test(error.message);
+    if (!isFull) throw error;
+    throw new MayflyError("disk_full", `Cannot copy ${from} to ${to}: no space left on its file system`, {
+      details: { path: to },
+      cause: error,
+    });
   }
 }
 
