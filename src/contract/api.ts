@@ -238,6 +238,9 @@ export const DiskUsage = z.object({
     reclaimableBytes: z.int(),
   }),
   vms: z.object({ count: z.int(), bytes: z.int(), reclaimableBytes: z.int() }),
+  volumes: z.object({ count: z.int(), bytes: z.int(), reclaimableBytes: z.int() }),
+  /** Snapshots of directories, and file systems that scratch disks begin with: made again when they are needed. */
+  directories: z.object({ count: z.int(), bytes: z.int(), reclaimableBytes: z.int() }),
 });
 export type DiskUsage = z.infer<typeof DiskUsage>;
 
@@ -281,9 +284,9 @@ export type StreamReply = z.infer<typeof StreamReply>;
 
 export * from "./container.ts";
 export * from "./image.ts";
-export * from "./volume.ts";
-export * from "./template.ts";
 export { STDIN_WINDOW_BYTES, STREAM_CHANNELS } from "./stream.ts";
+export * from "./template.ts";
+export * from "./volume.ts";
 
 /** Which signal to send; without one SIGKILL (9). */
 export const KillRequest = z.strictObject({

@@ -28,6 +28,8 @@ export const VolumeMount = z.strictObject({
   ]),
   target: absolute,
   readOnly: z.boolean().optional(),
+  /** The volume was not named by anybody: it is made for this VM, and removed with it if that removes itself. */
+  anonymous: z.boolean().optional(),
 });
 export type VolumeMount = z.infer<typeof VolumeMount>;
 

@@ -17,6 +17,7 @@ import { QemuProcess } from "./qemu-process.ts";
 import type { VmRecord } from "./records.ts";
 import { openLogs, RunningVm } from "./running-vm.ts";
 import type { Vms } from "./vms.ts";
+import type { Volumes } from "./volumes.ts";
 import { Workload } from "./workload.ts";
 
 const SIGKILL = 9;
@@ -26,6 +27,7 @@ export interface RecoveryContext {
   host: Host;
   vms: Vms;
   events: Events;
+  volumes: Volumes;
 }
 
 /** Recovers all of an earlier daemon's VMs. Call it before anything is started. */
@@ -52,21 +54,25 @@ function endProcess(pid: number): void {
 
 /** Adopts one VM, or records why it could not be. */
 async function adopt(context: RecoveryContext, record: VmRecord): Promise<void> {
-  const { host, vms, events } = context;
+  const { host, vms, events, volumes } = context;
+  const holdings = new Holdings(record.held);
+  holdings.add(volumes.disks.adopt(record.vm, record.held.disks));
   const deadline = Deadline.after(LIMITS_MS.adopt);
   const qemu =
     record.qemu === null ? undefined : await QemuProcess.adopt(record.qemu, host.slots, host.records, deadline);
   if (qemu === undefined) {
     const error = new MayflyError("qemu_exited", `QEMU of VM ${record.vm.name} ended while no daemon was running`);
+    await holdings.release();
     vms.lost(record, { by: "failure", error });
     return;
   }
   try {
-    const running = await qemu.untilExit(reconnect(context, record, qemu, deadline), "being adopted");
+    const running = await qemu.untilExit(reconnect(context, record, { qemu, holdings }, deadline), "being adopted");
     vms.hold(running);
     events.emit("vm.adopted", record.vm.id, record.vm.name);
   } catch (error) {
     await qemu.kill();
+    await holdings.release();
     const cause =
       error instanceof MayflyError
         ? error
@@ -79,7 +85,7 @@ async function adopt(context: RecoveryContext, record: VmRecord): Promise<void> 
 async function reconnect(
   { host, vms }: RecoveryContext,
   record: VmRecord,
-  qemu: QemuProcess,
+  { qemu, holdings }: { qemu: QemuProcess; holdings: Holdings },
   deadline: Deadline,
 ): Promise<RunningVm> {
   // Its template may have been removed or damaged since: it runs on what it has mapped.
@@ -93,7 +99,6 @@ async function reconnect(
     const process = agent.attachProcess({ ...record.main, ...offsets, skipGone: true }, main.consume);
     main.bind(process, record.killAtMs ?? undefined);
   }
-  const holdings = new Holdings(record.held);
   grantDisks(qemu.slot, record.held.disks);
   for (const other of others) dropOutput(agent, other);
   await agent.ready;

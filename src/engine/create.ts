@@ -47,6 +47,8 @@ export async function createVm(
   vms.admit(vm);
   let pool: Pool | undefined;
   const start = async () => {
+    const own = await parts.volumes.disks.prepare(vm, request, options.deadline.signal);
+    holdings.addDisks(own);
     const template = await templateFor(parts, sizes, options);
     templates.touch(template);
     pool = parts.pools.of(template);
@@ -58,11 +60,14 @@ export async function createVm(
       container: plan?.guest,
       pids: request.pidsLimit ?? 0,
       files: secretFiles(request),
+      fills: own.fills,
     };
-    return startClone(context, template, start, options.deadline, startedMs).catch(async (error: unknown) => {
+    const started = await startClone(context, template, start, options.deadline, startedMs).catch(async (error) => {
       await templates.discardIfCorrupt(template, error);
       throw error;
     });
+    await parts.volumes.markUsed(own.fills.map(({ volume }) => volume));
+    return started;
   };
   const launch = {
     start,

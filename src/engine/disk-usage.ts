@@ -3,14 +3,14 @@ import type { DiskUsage, PruneResult } from "../contract/api.ts";
 import { allocatedBytesBelow } from "../sys/allocated.ts";
 import type { EngineParts } from "./engine.ts";
 
-type Parts = Pick<EngineParts, "host" | "templates" | "images" | "vms">;
+type Parts = Pick<EngineParts, "host" | "templates" | "images" | "vms" | "volumes">;
 
 /** Bytes as allocated on disk: holes do not count. */
-export async function diskUsage({ host, templates, images, vms }: Parts): Promise<DiskUsage> {
+export async function diskUsage({ host, templates, images, vms, volumes }: Parts): Promise<DiskUsage> {
   const { stateDir } = host.config;
   const ended = vms.list().filter((vm) => vm.finishedAt !== null);
   const endedBytes = await sum(ended.map((vm) => allocatedBytesBelow(vms.directory(vm.id))));
-  const stale = templates.list().filter((template) => !template.compatible && !vms.runsOn(template.id));
+  const stale = templates.stale();
   return {
     templates: {
       count: templates.list().length,
@@ -27,16 +27,20 @@ export async function diskUsage({ host, templates, images, vms }: Parts): Promis
       bytes: await allocatedBytesBelow(`${stateDir}/vms`),
       reclaimableBytes: endedBytes,
     },
+    ...(await volumes.usage()),
   };
 }
 
-/** Removes ended VMs and templates that do not fit this host. Images stay: users gave them their names. */
+/**
+ * Removes ended VMs, templates that do not fit this host, and snapshots of directories that no VM has. Images stay: users gave them their names; and
+ * volumes: there is data in them.
+ */
 export async function pruneAll(parts: Parts): Promise<PruneResult> {
-  const { host, templates, vms } = parts;
+  const { host, templates, vms, volumes } = parts;
   const before = await allocatedBytesBelow(host.config.stateDir);
   const ended = vms.list().filter((vm) => vm.finishedAt !== null);
   for (const vm of ended) await vms.remove(vm.id, false);
-  const removed = [...ended.map((vm) => vm.id), ...(await templates.prune())];
+  const removed = [...ended.map((vm) => vm.id), ...(await templates.prune()), ...(await volumes.pruneMade())];
   const after = await allocatedBytesBelow(host.config.stateDir);
   return { removed, freedBytes: Math.max(0, before - after) };
 }

@@ -38,19 +38,20 @@ export async function detachDisks(qmp: QmpClient, disks: DiskFiles, deadline: De
 }
 
 /**
- * Gives the files that a QEMU writes to its user, whom nobody else is. Before QEMU opens them, and again for one that is adopted. When the
+ * Gives the files that a QEMU has alone to its user, whom nobody else is. Before QEMU opens them, and again for one that is adopted. When the
  * slot is given back, once its QEMU has ended, they are root's alone again.
  * @throws what the file system says.
  */
 export function grantDisks(slot: Slot, disks: DiskFiles): void {
-  for (const path of writableFiles(disks)) {
+  const grant = (path: string, mode: 0o600 | 0o400) => {
     slot.files.add(path);
-    grantFile(path, slot.uid);
+    grantFile(path, slot.uid, mode);
+  };
+  for (const [, disk] of inUse(disks)) {
+    if (disk.readOnly) continue;
+    grant(disk.path, 0o600);
+    if (disk.ownsBase === true && disk.basePath !== undefined) grant(disk.basePath, 0o400);
   }
-}
-
-function writableFiles(disks: DiskFiles): string[] {
-  return inUse(disks).flatMap(([, disk]) => (disk.readOnly ? [] : [disk.path]));
 }
 
 function inUse(disks: DiskFiles): [DiskSlot, DiskSpec][] {

@@ -2,6 +2,7 @@
 import type {
   BuildTemplateRequest,
   CreateVmRequest,
+  CreateVolumeRequest,
   Event,
   ExecRequest,
   ImportImageRequest,
@@ -27,6 +28,7 @@ import type { Pools } from "./pools.ts";
 import { sizesOf } from "./start.ts";
 import type { Templates } from "./templates.ts";
 import type { Vms } from "./vms.ts";
+import type { Volumes } from "./volumes.ts";
 
 /** Bytes of a guest's console that are kept, as many as its ring has. */
 const CONSOLE_BYTES = 65_536;
@@ -37,6 +39,7 @@ export interface EngineParts {
   templates: Templates;
   images: Images;
   vms: Vms;
+  volumes: Volumes;
   pools: Pools;
   events: Events;
   metrics: Metrics;
@@ -149,6 +152,13 @@ export class LocalEngine implements Engine {
   getImage = (ref: string) => this.parts.images.get(ref);
   importImage = (request: ImportImageRequest, options: ProgressOptions) => this.parts.images.import(request, options);
   removeImage = (ref: string) => this.parts.images.remove(ref);
+
+  listVolumes = () => this.parts.volumes.list();
+  getVolume = (name: string) => this.parts.volumes.get(name);
+  createVolume = (request: CreateVolumeRequest) => this.parts.volumes.create(request);
+  resizeVolume = (name: string, sizeBytes: number) => this.parts.volumes.resize(name, sizeBytes);
+  removeVolume = (name: string) => this.parts.volumes.remove(name);
+  pruneVolumes = (options: { all: boolean }) => this.parts.volumes.prune(options.all);
 
   info() {
     const { host, pools, vms } = this.parts;

@@ -1,5 +1,13 @@
 /** What a running VM holds of the host beside its QEMU: disks, volumes, listening ports. */
+import type { DiskFiles } from "../machine/profile.ts";
 import type { HeldRecord } from "./records.ts";
+
+/** Disks of a VM beside its root, with what gives them back. */
+export interface OwnDisks {
+  disks: Omit<DiskFiles, "root">;
+  volumes: readonly string[];
+  holding: Holding;
+}
 
 /** Something that is given back when a VM has ended. */
 export interface Holding {
@@ -17,6 +25,13 @@ export class Holdings {
 
   add(part: Holding): void {
     this.#parts.push(part);
+  }
+
+  /** Adds disks, which are recorded with the VM. */
+  addDisks({ disks, volumes, holding }: OwnDisks): void {
+    Object.assign(this.record.disks, disks);
+    this.record.volumes.push(...volumes);
+    this.add(holding);
   }
 
   /** Whether its guest has file systems mounted that must be unmounted before it goes. */

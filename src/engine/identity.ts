@@ -3,6 +3,7 @@ import type { AgentClient } from "../agent/client.ts";
 import type { ContainerSpec, IdentitySpec } from "../agent/requests.ts";
 import { type Deadline, realtimeNs } from "../sys/deadline.ts";
 import { randomBytes } from "../sys/ids.ts";
+import { fillVolumes, type VolumeFill } from "./volume-fill.ts";
 
 /** The identity of one VM. */
 export interface Identity {
@@ -31,6 +32,8 @@ export interface GuestSetup {
   container: ContainerSpec | undefined;
   limits: GuestLimits | undefined;
   files: readonly GuestFile[];
+  /** Volumes that get their first content from the image. */
+  fills: readonly VolumeFill[];
 }
 
 /** A fresh identity with the given host name. */
@@ -56,7 +59,13 @@ export function identityRequest(identity: Identity): IdentitySpec {
 export async function applyIdentity(agent: AgentClient, setup: GuestSetup, deadline: Deadline): Promise<void> {
   const requests = [agent.identity(identityRequest(setup.identity), deadline)];
   if (setup.limits !== undefined) requests.push(agent.limits(setup.limits, deadline));
-  if (setup.container !== undefined) requests.push(agent.container(setup.container, deadline));
+  if (setup.container !== undefined) {
+    if (setup.fills.length > 0) {
+      await allInOrder(requests.splice(0));
+      await fillVolumes(agent, setup.container.fstype, setup.fills, deadline);
+    }
+    requests.push(agent.container(setup.container, deadline));
+  }
   for (const file of setup.files) requests.push(placeFile(agent, file, deadline));
   requests.push(agent.thaw(deadline));
   await allInOrder(requests);

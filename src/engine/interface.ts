@@ -2,6 +2,7 @@
 import type {
   BuildTemplateRequest,
   CreateVmRequest,
+  CreateVolumeRequest,
   DiskUsage,
   Event,
   ExecRequest,
@@ -14,6 +15,7 @@ import type {
   VerifyResult,
   Vm,
   VmStats,
+  Volume,
 } from "../contract/api.ts";
 import type { Deadline } from "../sys/deadline.ts";
 
@@ -131,6 +133,15 @@ export interface Engine {
   getImage(ref: string): Image;
   importImage(request: ImportImageRequest, options: ProgressOptions): Promise<Image>;
   removeImage(ref: string): Promise<void>;
+
+  listVolumes(): Volume[];
+  /** Volumes go by their names alone. */
+  getVolume(name: string): Volume;
+  createVolume(request: CreateVolumeRequest): Promise<Volume>;
+  resizeVolume(name: string, sizeBytes: number): Promise<Volume>;
+  removeVolume(name: string): Promise<void>;
+  /** Removes volumes that no VM has: those that nobody named, or all of them. */
+  pruneVolumes(options: { all: boolean }): Promise<PruneResult>;
 
   info(): SystemInfo;
   diskUsage(): Promise<DiskUsage>;

@@ -19,6 +19,7 @@ import { Records } from "./records.ts";
 import { Slots } from "./slots.ts";
 import { Templates } from "./templates.ts";
 import { Vms } from "./vms.ts";
+import { Volumes } from "./volumes.ts";
 
 /** What must be given; the rest has defaults. */
 export type OpenOptions = Pick<EngineConfig, "stateDir" | "runDir" | "artifacts"> & Partial<EngineConfig>;
@@ -49,16 +50,30 @@ export async function openEngine(options: OpenOptions): Promise<Engine> {
   const templates = new Templates(host, store, events);
   const images = new Images(host, events);
   const vms = new Vms(host, events, metrics);
+  const volumes = new Volumes(host, events);
   await templates.load();
   await images.load();
-  await recover({ host, vms, events });
+  await volumes.load();
+  await recover({ host, vms, events, volumes });
+  await volumes.disks.sweep((id) => vms.isRunning(id));
   const pools = new Pools(host, templates, events);
+  volumes.usedBy = (name) => vms.startedWith(name);
   images.usedBy = (name) => vms.runningOnImage(name);
   templates.inUse = (id) => vms.runsOn(id);
   templates.onRemove = (id) => pools.close(id);
   opening.move();
   const release = (held: FileLock) => held[Symbol.dispose]();
-  const engine = new LocalEngine({ host, templates, images, vms, pools, events, metrics, close: () => release(lock) });
+  const engine = new LocalEngine({
+    host,
+    templates,
+    images,
+    vms,
+    volumes,
+    pools,
+    events,
+    metrics,
+    close: () => release(lock),
+  });
   pools.start();
   return engine;
 }

@@ -6,7 +6,7 @@ import { revokeFile } from "../sys/disk-files.ts";
 import { ensureDirectory, namesBelow, removeTree } from "../sys/store-files.ts";
 
 /** Most QEMU processes of one daemon. */
-const MAX_SLOTS = 4096;
+export const MAX_SLOTS = 4096;
 
 /** What one QEMU process has of the host. */
 export interface Slot {

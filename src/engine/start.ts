@@ -16,6 +16,7 @@ import type { Host } from "./host.ts";
 import { type GuestFile, newIdentity } from "./identity.ts";
 import type { Pool } from "./pool.ts";
 import { StageClock } from "./stages.ts";
+import type { VolumeFill } from "./volume-fill.ts";
 
 /** What a VM gets, in numbers. */
 export interface Sizes {
@@ -51,6 +52,7 @@ export interface StartParts {
   /** Most processes of its workload; 0: no limit. */
   pids: number;
   files: readonly GuestFile[];
+  fills: readonly VolumeFill[];
 }
 
 /** What {@link startClone} works with. */
@@ -79,6 +81,7 @@ export async function startClone(
     container: parts.container,
     limits: sizes.limited || pids > 0 ? { ...limitedSizes(sizes, cpuMillis), pids } : undefined,
     files: parts.files,
+    fills: parts.fills,
   };
   const prepared = context.pool?.take();
   if (prepared !== undefined) {

@@ -74,6 +74,19 @@ export class Vms {
     return [...this.#running.values()].some((vm) => vm.clone.template.id === templateId);
   }
 
+  /** Whether a VM has a QEMU of its own. */
+  isRunning(id: string): boolean {
+    return this.#running.has(id);
+  }
+
+  /** Names of the VMs that were started with a volume and not removed since: they may be started again. */
+  startedWith(volume: string): string[] {
+    const mounts = (vm: Vm) => vm.mounts.some(({ kind, source }) => kind === "volume" && source === volume);
+    return this.list()
+      .filter(mounts)
+      .map((vm) => vm.name);
+  }
+
   /** Names of the VMs that run on an image. */
   runningOnImage(name: string): string[] {
     const running = this.list().filter((vm) => vm.rootfs === name && vm.finishedAt === null);

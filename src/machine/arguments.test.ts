@@ -103,7 +103,7 @@ describe("QEMU's arguments", () => {
           '{"driver":"file","node-name":"root-file","filename":"/state/images/x,y/rootfs.erofs","read-only":true,"locking":"off"}',
         ],
         scratch: [
-          '{"driver":"file","node-name":"scratch-file","filename":"/s","read-only":false,"discard":"unmap"}',
+          '{"driver":"file","node-name":"scratch-file","filename":"/s","read-only":false,"discard":"unmap","cache":{"no-flush":true}}',
           '{"driver":"file","node-name":"scratch-base","filename":"/b","read-only":true,"locking":"off"}',
           '{"driver":"qcow2","node-name":"scratch-overlay","file":"scratch-file","discard":"unmap","backing":"scratch-base"}',
         ],

@@ -35,6 +35,8 @@ export interface WritableDisk {
    * may write to gets a file that must not change.
    */
   basePath?: string;
+  /** The base belongs to this VM alone, and is given to its user for reading. */
+  ownsBase?: boolean;
 }
 
 export type DiskSpec = ReadOnlyDisk | WritableDisk;
@@ -61,7 +63,16 @@ export function placeholderNode(slot: DiskSlot): BlockNode {
  */
 export function diskNodes(slot: DiskSlot, disk: DiskSpec): [BlockNode, ...BlockNode[]] {
   if (disk.readOnly) return [readOnlyFile(`${slot}-file`, disk.path)];
-  const file = { driver: "file", "node-name": `${slot}-file`, filename: disk.path, "read-only": false, ...UNMAP };
+  // What is on a scratch disk goes with its VM: that it survives the host's crash is worth no wait for the host's disk.
+  const cache = slot === "scratch" ? { cache: { "no-flush": true } } : {};
+  const file = {
+    driver: "file",
+    "node-name": `${slot}-file`,
+    filename: disk.path,
+    "read-only": false,
+    ...UNMAP,
+    ...cache,
+  };
   if (disk.format === "raw") return [file];
   const overlay = { driver: "qcow2", "node-name": `${slot}-overlay`, file: file["node-name"], ...UNMAP };
   if (disk.basePath === undefined) return [file, { ...overlay, backing: null }];

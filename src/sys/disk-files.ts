@@ -37,9 +37,9 @@ export function diskSizeBytes(path: string, format: "raw" | "qcow2"): number {
   throw new MayflyError("store_corrupt", `Cannot use ${path}: it is no qcow2 file`, { details: { path } });
 }
 
-/** Makes a file a user's own, and nobody else's but root's. */
-export function grantFile(path: string, uid: number): void {
-  chmodSync(path, 0o600);
+/** Makes a file a user's own, to write or only to read, and nobody else's but root's. */
+export function grantFile(path: string, uid: number, mode: 0o600 | 0o400 = 0o600): void {
+  chmodSync(path, mode);
   chownSync(path, uid, 0);
 }
 

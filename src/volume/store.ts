@@ -115,9 +115,9 @@ export class VolumeStore {
   }
 
   /** Makes a volume of the default size unless there is one. */
-  async ensure(name: string): Promise<void> {
+  async ensure(name: string, anonymous = false): Promise<void> {
     if (this.#volumes.has(name)) return;
-    await (this.#making.get(name) ?? this.#make({ name }));
+    await (this.#making.get(name) ?? this.#make({ name, anonymous }));
   }
 
   /**

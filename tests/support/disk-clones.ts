@@ -78,7 +78,14 @@ export class DiskHost implements Disposable {
 
   /** Starts a clone on these disks. */
   async start(disks: DiskFiles = {}): Promise<DiskClone> {
-    const request = { identity: newIdentity("disks"), disks, container: undefined, limits: undefined, files: [] };
+    const request = {
+      identity: newIdentity("disks"),
+      disks,
+      container: undefined,
+      limits: undefined,
+      files: [],
+      fills: [],
+    };
     const clock = new StageClock(performance.now());
     const started = new DiskClone(await cloneFromTemplate(this.host, this.template, request, undefined, clock, soon()));
     await started.shell("mkdir -p /m");

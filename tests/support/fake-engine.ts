@@ -2,6 +2,7 @@
 import type {
   BuildTemplateRequest,
   CreateVmRequest,
+  CreateVolumeRequest,
   DiskUsage,
   Event,
   ExecRequest,
@@ -14,6 +15,7 @@ import type {
   VerifyResult,
   Vm,
   VmStats,
+  Volume,
 } from "../../src/contract/api.ts";
 import { type ErrorCode, MayflyError } from "../../src/contract/errors.ts";
 import type {
@@ -26,7 +28,7 @@ import type {
 } from "../../src/engine/interface.ts";
 import type { Deadline } from "../../src/sys/deadline.ts";
 import { newId } from "../../src/sys/ids.ts";
-import { sampleImage, sampleInfo, sampleStats, sampleTemplate, sampleVm } from "./samples.ts";
+import { sampleImage, sampleInfo, sampleStats, sampleTemplate, sampleVm, sampleVolume } from "./samples.ts";
 
 /** A process of the fake: the test writes its output and ends it. */
 export class FakeProcess implements ProcessSession {
@@ -93,6 +95,7 @@ export class FakeEngine implements Engine {
   readonly vms = new Map<string, Vm>();
   readonly processes: FakeProcess[] = [];
   readonly files = new Map<string, Uint8Array>();
+  readonly volumes = new Map<string, Volume>();
   readonly removed: string[] = [];
   readonly listeners = new Set<(event: Event) => void>();
   logChunks: LogChunk[] = [];
@@ -253,13 +256,46 @@ export class FakeEngine implements Engine {
     this.removed.push(this.getImage(ref).id);
   }
 
+  listVolumes(): Volume[] {
+    return [...this.volumes.values()];
+  }
+
+  getVolume(name: string): Volume {
+    const volume = this.volumes.get(name);
+    if (volume === undefined) throw missing("volume_not_found", "volume", name);
+    return volume;
+  }
+
+  async createVolume(request: CreateVolumeRequest): Promise<Volume> {
+    const { name = "unnamed", sizeBytes = sampleVolume.sizeBytes, labels = {} } = request;
+    if (this.volumes.has(name)) throw new MayflyError("name_in_use", `There is a volume ${name}`);
+    this.volumes.set(name, { ...sampleVolume, name, sizeBytes, labels });
+    return this.getVolume(name);
+  }
+
+  async resizeVolume(name: string, sizeBytes: number): Promise<Volume> {
+    this.volumes.set(name, { ...this.getVolume(name), sizeBytes });
+    return this.getVolume(name);
+  }
+
+  async removeVolume(name: string): Promise<void> {
+    this.volumes.delete(this.getVolume(name).name);
+    this.removed.push(name);
+  }
+
+  async pruneVolumes({ all }: { all: boolean }): Promise<PruneResult> {
+    const removed = this.listVolumes().filter(({ anonymous }) => all || anonymous);
+    for (const { name } of removed) this.volumes.delete(name);
+    return { removed: removed.map(({ name }) => name), freedBytes: 0 };
+  }
+
   info(): SystemInfo {
     return sampleInfo;
   }
 
   async diskUsage(): Promise<DiskUsage> {
     const nothing = { count: 0, bytes: 0, reclaimableBytes: 0 };
-    return { templates: nothing, images: nothing, vms: nothing };
+    return { templates: nothing, images: nothing, vms: nothing, volumes: nothing, directories: nothing };
   }
 
   async prune(): Promise<PruneResult> {

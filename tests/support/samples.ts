@@ -1,5 +1,5 @@
 /** One valid document of each kind. */
-import type { Image, SystemInfo, Template, Vm, VmStats } from "../../src/contract/api.ts";
+import type { Image, SystemInfo, Template, Vm, VmStats, Volume } from "../../src/contract/api.ts";
 
 const at = "2026-01-02T03:04:05.000Z";
 
@@ -32,6 +32,16 @@ export const sampleVm: Vm = {
   exitSignal: null,
   error: null,
   clone: { path: "warm", readyMs: 3.5, stages: { resume: 1.5 } },
+};
+
+export const sampleVolume: Volume = {
+  name: "data",
+  createdAt: at,
+  sizeBytes: 10 * 2 ** 30,
+  allocatedBytes: 4 << 20,
+  labels: {},
+  anonymous: false,
+  vmId: null,
 };
 
 export const sampleStats: VmStats = {
