@@ -40,19 +40,19 @@ function devices(nodes: Readonly<Record<string, string[]>> = {}): string[] {
     ];
   };
   return [
-    ...["-device", '{"driver":"virtio-serial-device","id":"serial","max_ports":2,"bus":"virtio-mmio-bus.8"}'],
+    ...["-device", '{"driver":"virtio-serial-device","id":"serial","max_ports":2,"bus":"virtio-mmio-bus.7"}'],
     ...["-chardev", "socket,id=agent,fd=4,server=on,wait=off"],
     "-device",
     '{"driver":"virtserialport","chardev":"agent","name":"mayfly.agent","bus":"serial.0","nr":1}',
     ...["-netdev", '{"type":"hubport","id":"net","hubid":0}'],
-    ...["-device", '{"driver":"virtio-net-device","id":"nic","netdev":"net","bus":"virtio-mmio-bus.2"}'],
+    ...["-device", '{"driver":"virtio-net-device","id":"nic","netdev":"net","bus":"virtio-mmio-bus.1"}'],
     ...["-object", '{"qom-type":"rng-builtin","id":"entropy"}'],
-    ...["-device", '{"driver":"virtio-rng-device","id":"rng","rng":"entropy","bus":"virtio-mmio-bus.1"}'],
-    ...disk("root", 7, true),
-    ...disk("scratch", 6, false),
-    ...disk("volume0", 5, false),
-    ...disk("volume1", 4, false),
-    ...disk("volume2", 3, false),
+    ...["-device", '{"driver":"virtio-rng-device","id":"rng","rng":"entropy","bus":"virtio-mmio-bus.0"}'],
+    ...disk("root", 6, true),
+    ...disk("scratch", 5, false),
+    ...disk("volume0", 4, false),
+    ...disk("volume1", 3, false),
+    ...disk("volume2", 2, false),
   ];
 }
 
@@ -69,7 +69,7 @@ describe("QEMU's arguments", () => {
   test("for a clone under TCG", () => {
     expect(qemuArguments(clone)).toEqual([
       ...common.firmware,
-      ...["-M", "microvm,memory-backend=memory,suppress-vmdesc=on,pcie=off,usb=off,isa-serial=on"],
+      ...["-M", "microvm,memory-backend=memory,suppress-vmdesc=on,pcie=off,usb=off,isa-serial=on,ioapic2=off"],
       ...["-accel", "tcg,tb-size=64", "-cpu", "max", "-smp", "1", "-m", "128"],
       ...[...common.fixed, "-no-reboot"],
       ...["-object", memory(128 << 20, '"share":false,"readonly":true,"rom":"off"')],
@@ -92,7 +92,7 @@ describe("QEMU's arguments", () => {
     expect(qemuArguments(description)).toEqual([
       ...common.firmware,
       "-M",
-      "microvm,memory-backend=memory,suppress-vmdesc=on,pcie=off,usb=off,isa-serial=on,pit=off,pic=off,rtc=off",
+      "microvm,memory-backend=memory,suppress-vmdesc=on,pcie=off,usb=off,isa-serial=on,ioapic2=off,pit=off,pic=off,rtc=off",
       ...["-add-fd", "fd=6,set=1", "-accel", "kvm,device=/dev/fdset/1", "-cpu", "host", "-smp", "2", "-m", "512"],
       ...[...common.fixed, "-no-reboot"],
       ...["-object", memory(512 << 20, '"share":false,"readonly":true,"rom":"off"')],

@@ -51,6 +51,8 @@ export function escapeOption(value: string): string {
 
 function machineOption(description: QemuDescription): string {
   const options = ["microvm", "memory-backend=memory", "suppress-vmdesc=on", "pcie=off", "usb=off", "isa-serial=on"];
+  // A second I/O APIC has 24 virtio-mmio buses, 40 KB each. The first one has the 8 that there are devices for.
+  options.push("ioapic2=off");
   // Under TCG the guest has no other clock source than these; under KVM it has kvmclock.
   if (description.accelerator === "kvm") options.push("pit=off", "pic=off", "rtc=off");
   return options.join(",");
