@@ -6,6 +6,7 @@ import type {
   Event,
   ExecRequest,
   ImportImageRequest,
+  PoolRequest,
   Vm,
   VmStats,
 } from "../contract/api.ts";
@@ -25,7 +26,6 @@ import type { Engine, OutputSink, ProgressOptions } from "./interface.ts";
 import { attachWithLogs, readLogs } from "./logs.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Pools } from "./pools.ts";
-import { sizesOf } from "./start.ts";
 import type { Templates } from "./templates.ts";
 import type { Vms } from "./vms.ts";
 import type { Volumes } from "./volumes.ts";
@@ -138,10 +138,16 @@ export class LocalEngine implements Engine {
   getTemplate = (ref: string) => this.parts.templates.get(ref);
 
   async buildTemplate(request: BuildTemplateRequest, options: ProgressOptions) {
-    const { templates } = this.parts;
-    const { shape } = sizesOf(request);
-    const parts = { name: request.name, force: request.force === true };
-    const loaded = await templates.build(shape, parts, options.onProgress ?? (() => undefined), options.deadline);
+    const { pools, templates } = this.parts;
+    const loaded = await templates.build(request, options.onProgress ?? (() => undefined), options.deadline);
+    await pools.resize(loaded);
+    return templates.get(loaded.id);
+  }
+
+  async resizePool(ref: string, sizes: PoolRequest) {
+    const { pools, templates } = this.parts;
+    const loaded = templates.setPool(ref, sizes);
+    await pools.resize(loaded);
     return templates.get(loaded.id);
   }
 

@@ -9,6 +9,7 @@ import type {
   FileStat,
   Image,
   ImportImageRequest,
+  PoolRequest,
   PruneResult,
   SystemInfo,
   Template,
@@ -126,6 +127,8 @@ export interface Engine {
   listTemplates(): Template[];
   getTemplate(ref: string): Template;
   buildTemplate(request: BuildTemplateRequest, options: ProgressOptions): Promise<Template>;
+  /** Has a template keep so many prepared ones, from now on and after restarts. */
+  resizePool(ref: string, sizes: PoolRequest): Promise<Template>;
   verifyTemplate(ref: string, deadline: Deadline): Promise<VerifyResult>;
   removeTemplate(ref: string, options: { force: boolean }): Promise<void>;
 

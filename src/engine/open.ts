@@ -61,6 +61,7 @@ export async function openEngine(options: OpenOptions): Promise<Engine> {
   images.usedBy = (name) => vms.runningOnImage(name);
   templates.inUse = (id) => vms.runsOn(id);
   templates.onRemove = (id) => pools.close(id);
+  templates.resolveImage = (ref) => images.resolve(ref);
   opening.move();
   const release = (held: FileLock) => held[Symbol.dispose]();
   const engine = new LocalEngine({

@@ -6,12 +6,11 @@ import type { MayflyError } from "../contract/errors.ts";
 import { Deadline } from "../sys/deadline.ts";
 import { availableMemoryBytes } from "../sys/host.ts";
 import type { LoadedTemplate } from "../template/store.ts";
-import { resumeInto, spawnBlocked, type WarmClone } from "./clone.ts";
+import { spawnBlocked, type WarmClone } from "./clone.ts";
 import { LIMITS_MS, type PoolSizes } from "./config.ts";
 import type { Host } from "./host.ts";
-import { identityRequest, newIdentity } from "./identity.ts";
 import type { QemuProcess } from "./qemu-process.ts";
-import { runToEnd, WARM_COMMAND, WARM_HOSTNAME } from "./warm-up.ts";
+import { makeWarmClone } from "./warm-clone.ts";
 
 /** Members that may fail or die one after the other before the pool waits for the next request. */
 const MAX_FAILURES = 3;
@@ -143,21 +142,9 @@ export class Pool {
     this.template.check();
     const qemu = this.#makeBlocked();
     cleanup.defer(() => qemu.kill());
-    const clone = resumeInto(qemu, this.template, deadline);
-    const { agent } = clone;
-    agent.ready.catch(() => undefined);
-    // A throwaway identity: whoever gets the clone applies its own, which the agent enforces after freeze.
-    await qemu.untilExit(agent.identity(identityRequest(newIdentity(WARM_HOSTNAME)), deadline), "warming a clone");
-    await qemu.untilExit(agent.thaw(deadline), "warming a clone");
-    await qemu.untilExit(runToEnd(agent, WARM_COMMAND, deadline), "warming a clone");
-    await qemu.untilExit(agent.freeze(deadline), "warming a clone");
-    const qmp = await qemu.qmp(deadline);
-    await qmp.execute("stop", undefined, deadline);
+    const clone = await makeWarmClone(qemu, this.template, deadline);
     cleanup.move();
-    const resume = async (until: Deadline) => {
-      await qmp.execute("cont", undefined, until);
-    };
-    return { ...clone, template: this.template, resume };
+    return clone;
   }
 }
 

@@ -1,4 +1,4 @@
-/** The pools of all templates: the default shape's is filled from the start, another's when that shape is asked for. */
+/** The pools of all templates: the default shape's and those that somebody has asked for are filled from the start. */
 import type { SystemInfo } from "../contract/api.ts";
 import type { Shape } from "../contract/machine.ts";
 import { Deadline } from "../sys/deadline.ts";
@@ -28,10 +28,14 @@ export class Pools {
     private readonly events: Events,
   ) {}
 
-  /** Fills the default shape's pool, building its template first if need be, and watches the host's memory. */
+  /**
+   * Fills the pools that somebody has asked for and the default shape's, whose template is built first if need be, and watches the host's
+   * memory.
+   */
   start(): void {
     this.#timer = setInterval(() => void this.#relieve(), PRESSURE_CHECK_MS);
     this.#timer.unref();
+    for (const template of this.templates.pooled()) this.of(template).refill();
     const { blocked, warm } = this.host.config.pool;
     if (blocked + warm === 0) return;
     this.templates
@@ -47,15 +51,26 @@ export class Pools {
   of(template: LoadedTemplate): Pool {
     const known = this.#pools.get(template.id);
     if (known !== undefined) return known;
-    const { memoryMiB, vcpus } = template.manifest.fingerprint;
+    const { application, fingerprint } = template.manifest;
+    const { memoryMiB, vcpus } = fingerprint;
     const isDefault = memoryMiB === DEFAULT_SHAPE.memoryMiB && vcpus === DEFAULT_SHAPE.vcpus;
-    const pool = new Pool(this.host, template, isDefault ? this.host.config.pool : NO_POOL);
+    const configured = isDefault && application === undefined ? this.host.config.pool : NO_POOL;
+    const pool = new Pool(this.host, template, this.templates.poolOf(template.id) ?? configured);
     pool.onChange = (change) => {
       const attributes = change.type === "refilled" ? { ...pool.sizes } : { reason: refillFailure(change.error) };
       this.events.emit(`pool.${change.type}`, template.id, undefined, attributes);
     };
     this.#pools.set(template.id, pool);
     return pool;
+  }
+
+  /** Has a template's pool keep what is recorded for it by now. */
+  async resize(template: LoadedTemplate): Promise<void> {
+    const wanted = this.templates.poolOf(template.id);
+    const pool = this.of(template);
+    if (wanted === null) return;
+    if (wanted.warm !== pool.targets.warm || wanted.blocked !== pool.targets.blocked) await pool.resize(wanted);
+    else pool.refill();
   }
 
   /** Ends the pool of a template. */

@@ -32,6 +32,11 @@ export class ResumedMain {
     this.#held = Promise.withResolvers<OutputConsumer>();
   }
 
+  /** From now on output is dropped: the clone is being warmed. */
+  drop(): void {
+    this.#held = undefined;
+  }
+
   /** Gives its output from now on, and what is held, to a consumer. */
   handTo(consumer: OutputConsumer): AgentProcess {
     this.#consumer = consumer;

@@ -1,15 +1,24 @@
-/** The templates of this host: found by fingerprint, built on demand once however many ask, the least used removed. */
-import type { Template, VerifyResult } from "../contract/api.ts";
+/**
+ * The templates of this host. Those of a size are found by fingerprint, built on demand once however many ask, the least used removed; those
+ * of applications are found by name and built when somebody says so.
+ */
+import type { ApplicationRecipe, BuildTemplateRequest, PoolRequest, Template, VerifyResult } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import type { Shape } from "../contract/machine.ts";
-import { fingerprintDifferences, fingerprintHash } from "../machine/fingerprint.ts";
-import { Deadline } from "../sys/deadline.ts";
+import { fingerprintHash } from "../machine/fingerprint.ts";
+import type { Deadline } from "../sys/deadline.ts";
 import type { LoadedTemplate, TemplateStore } from "../template/store.ts";
 import { buildBaseTemplate } from "./build.ts";
+import { Builds } from "./builds.ts";
 import type { Events } from "./events.ts";
 import { fingerprintFor, type Host } from "./host.ts";
+import type { ResolvedImage } from "./images.ts";
+import { isMadeBy, recipeOf, requireFitting, sameRecipe } from "./recipes.ts";
 import type { TemplateEntry } from "./records.ts";
 import { resolveRef } from "./refs.ts";
+import { sizesOf } from "./start.ts";
+import { describeTemplate } from "./template-document.ts";
+import { buildApplicationTemplate } from "./warmed-build.ts";
 
 /** A template of the store with its entry in the records. */
 interface Known {
@@ -22,22 +31,20 @@ function made({ loaded }: Known): string {
   return loaded.manifest.createdAt;
 }
 
-/** A build under way: everyone who asks for the same fingerprint waits for this one. */
-interface Build {
-  result: Promise<LoadedTemplate>;
-  steps: Set<(step: string) => void>;
-  step: string;
-}
-
 /** All templates of a state directory. */
 export class Templates {
   readonly #known = new Map<string, Known>();
-  readonly #builds = new Map<string, Build>();
-  readonly #closing = new AbortController();
+  readonly #builds = new Builds();
+  /** Recipes of applications that are being built, by name. */
+  readonly #recipes = new Map<string, ApplicationRecipe>();
   /** Called before a template goes, to end its pool. */
   onRemove: (id: string) => Promise<void> = async () => undefined;
   /** Templates that must stay: running clones and pools are on them. */
   inUse: (id: string) => boolean = () => false;
+  /** Finds an image of the store. @throws `image_not_found`. */
+  resolveImage: (ref: string) => ResolvedImage = (ref) => {
+    throw new MayflyError("image_not_found", `There is no image ${JSON.stringify(ref)}`);
+  };
 
   constructor(
     private readonly host: Host,
@@ -78,18 +85,31 @@ export class Templates {
     return this.#find(fingerprintHash(fingerprintFor(this.host, shape)))?.loaded;
   }
 
-  /** Builds a template even if a fitting one exists (`force`), and gives it a name. */
+  /** The template that a name or id means, for a clone. @throws `template_not_found`, `template_incompatible`. */
+  cloneable(ref: string): LoadedTemplate {
+    const { loaded, entry } = this.#resolve(ref);
+    const { memoryMiB, vcpus } = loaded.manifest.fingerprint;
+    requireFitting(loaded.manifest, entry.name, fingerprintFor(this.host, { memoryMiB, vcpus }));
+    return loaded;
+  }
+
+  /** Builds what a request asks for unless it is there, and gives it its name. */
   async build(
-    shape: Shape,
-    options: { name: string | undefined; force: boolean },
+    request: BuildTemplateRequest,
     onStep: (step: string) => void,
     deadline: Deadline,
   ): Promise<LoadedTemplate> {
+    const named = request.name === undefined ? undefined : this.#named(request.name);
+    const recipe = recipeOf(request, named?.loaded.manifest.application);
+    if (recipe !== undefined) return this.#buildApplication(request, recipe, onStep, deadline);
+    if (named?.loaded.manifest.application !== undefined) throw nameTaken(request.name, named);
+    const { shape } = sizesOf(request);
     const hash = fingerprintHash(fingerprintFor(this.host, shape));
-    const known = options.force ? undefined : this.#find(hash);
-    if (known === undefined) return this.#build(hash, shape, options.name ?? null, onStep, deadline);
-    if (options.name !== undefined) this.#record(known, { ...known.entry, name: options.name });
-    return known.loaded;
+    const known = request.force === true ? undefined : this.#find(hash);
+    const loaded = known?.loaded ?? (await this.#build(hash, shape, request.name ?? null, onStep, deadline));
+    const { name = null, pool = null } = request;
+    if (name !== null || pool !== null) this.#change(loaded.id, { ...(name && { name }), ...(pool && { pool }) });
+    return loaded;
   }
 
   #build(
@@ -99,41 +119,110 @@ export class Templates {
     onStep: (step: string) => void,
     deadline: Deadline,
   ): Promise<LoadedTemplate> {
-    let build = this.#builds.get(hash);
-    const isOurs = build === undefined;
-    if (build === undefined) {
-      const steps = new Set<(step: string) => void>();
-      const tell = (step: string) => {
-        if (build !== undefined) build.step = step;
-        for (const listener of steps) listener(step);
-      };
-      const signals = [this.#closing.signal, ...(deadline.signal === undefined ? [] : [deadline.signal])];
-      const until = Deadline.after(deadline.remainingMs, AbortSignal.any(signals));
-      const result = this.#buildNow(shape, name, tell, until).finally(() => this.#builds.delete(hash));
-      build = { result, steps, step: "building a template" };
-      this.#builds.set(hash, build);
-    }
-    onStep(`${build.step} (${shape.memoryMiB} MiB, ${shape.vcpus} vCPU)`);
-    build.steps.add(onStep);
-    const { result, steps } = build;
-    // Our own has our deadline already, and knows better what was not done by then.
-    const built = isOurs ? result : deadline.race(result, "the template");
-    return built.finally(() => steps.delete(onStep));
+    const what = `${shape.memoryMiB} MiB, ${shape.vcpus} vCPU`;
+    return this.#builds.run(
+      `base ${hash}`,
+      what,
+      async (tell, until) => {
+        const loaded = await buildBaseTemplate(this.host, this.store, shape, tell, until);
+        this.#add(loaded, name, null);
+        await this.#removeExcess(loaded.id);
+        return loaded;
+      },
+      onStep,
+      deadline,
+    );
   }
 
-  async #buildNow(
-    shape: Shape,
-    name: string | null,
+  async #buildApplication(
+    request: BuildTemplateRequest,
+    recipe: ApplicationRecipe,
     onStep: (step: string) => void,
     deadline: Deadline,
   ): Promise<LoadedTemplate> {
-    const loaded = await buildBaseTemplate(this.host, this.store, shape, onStep, deadline);
-    const known: Known = { loaded, entry: { id: loaded.id, name, lastUsedAt: null, pool: null } };
-    this.#known.set(loaded.id, known);
-    this.#record(known, { ...known.entry, lastUsedAt: new Date().toISOString() });
-    this.events.emit("template.built", loaded.id, name ?? undefined, { shape, buildMs: loaded.manifest.buildMs });
-    await this.#removeExcess(loaded.id);
+    const { name, pool, force } = request;
+    if (name === undefined) {
+      throw new MayflyError("invalid_argument", `Cannot build a template of image ${recipe.image}: it needs a name`);
+    }
+    const known = this.#named(name);
+    if (known !== undefined && known.loaded.manifest.application === undefined) throw nameTaken(name, known);
+    const image = this.resolveImage(recipe.image);
+    const sizes = sizesOf(recipe);
+    const application = known?.loaded.manifest.application;
+    const isThere = known !== undefined && this.#fits(known) && application && isMadeBy(application, recipe, image);
+    if (isThere && force !== true) {
+      if (pool !== undefined) this.#change(known.loaded.id, { pool });
+      return known.loaded;
+    }
+    const other = this.#recipes.get(name);
+    if (other !== undefined && !sameRecipe(other, recipe)) {
+      throw new MayflyError("resource_in_use", `Cannot build template ${name}: it is being built with other options`);
+    }
+    this.#recipes.set(name, recipe);
+    const built = this.#builds.run(
+      `application ${name}`,
+      name,
+      async (tell, until) => {
+        try {
+          const base = await this.ensure(sizes.shape, tell, until);
+          const build = { name, recipe, image, sizes };
+          const loaded = await buildApplicationTemplate(this.host, this.store, base, build, tell, until);
+          await this.#replace(loaded, name, pool);
+          return loaded;
+        } finally {
+          this.#recipes.delete(name);
+        }
+      },
+      onStep,
+      deadline,
+    );
+    return built;
+  }
+
+  /** Gives a name to a new template. The one that had it goes, or stays without a name as long as VMs run on it. */
+  async #replace(loaded: LoadedTemplate, name: string, pool: PoolRequest | undefined): Promise<void> {
+    const old = this.#named(name);
+    if (old !== undefined) this.#record(old, { ...old.entry, name: null, pool: null });
+    this.#add(loaded, name, pool ?? old?.entry.pool ?? null);
+    if (old === undefined) return;
+    if (this.inUse(old.loaded.id)) await this.onRemove(old.loaded.id);
+    else await this.remove(old.loaded.id, false);
+  }
+
+  #add(loaded: LoadedTemplate, name: string | null, pool: PoolRequest | null): void {
+    const { manifest } = loaded;
+    const { memoryMiB, vcpus } = manifest.fingerprint;
+    const entry = { id: loaded.id, name, lastUsedAt: new Date().toISOString(), pool };
+    this.#known.set(loaded.id, { loaded, entry });
+    this.host.records.putTemplate(entry);
+    const attributes = { shape: { memoryMiB, vcpus }, buildMs: manifest.buildMs };
+    this.events.emit("template.built", loaded.id, name ?? undefined, attributes);
+  }
+
+  /** What a template is to keep prepared, if anybody has said so. */
+  poolOf(id: string): PoolRequest | null {
+    return this.#known.get(id)?.entry.pool ?? null;
+  }
+
+  /** Sets what a template is to keep prepared, from now on. */
+  setPool(ref: string, pool: PoolRequest): LoadedTemplate {
+    const { loaded } = this.#resolve(ref);
+    this.#change(loaded.id, { pool });
     return loaded;
+  }
+
+  /** Fitting templates of which somebody has said what they are to keep prepared. */
+  pooled(): LoadedTemplate[] {
+    return [...this.#known.values()]
+      .filter((known) => known.entry.pool !== null && this.#fits(known))
+      .map(({ loaded }) => loaded);
+  }
+
+  /** Names of the templates whose applications have the contents of an image as their root; an unnamed one's id. */
+  onImage(digest: string): string[] {
+    return [...this.#known.values()]
+      .filter(({ loaded }) => loaded.manifest.application?.image.digest === digest)
+      .map(({ loaded, entry }) => entry.name ?? loaded.id);
   }
 
   /** Uses a template no more that a clone has found damaged; like those found at the start, it is left for `verify` and `rm`. */
@@ -146,8 +235,7 @@ export class Templates {
 
   /** Ends builds under way: their QEMUs would outlive this process. */
   async close(): Promise<void> {
-    this.#closing.abort();
-    await Promise.allSettled([...this.#builds.values()].map((build) => build.result));
+    await this.#builds.close();
   }
 
   /** Notes that a clone was made from it. Written at most once a minute: it is on the path of every clone. */
@@ -189,19 +277,31 @@ export class Templates {
     this.events.emit("template.removed", id);
   }
 
-  /** Removes templates that do not fit this host (any more) and on which nothing runs. @returns their ids. */
+  /**
+   * What nobody needs: templates of a size that do not fit this host (any more), and those of applications that have lost their name to
+   * another. One of an application that has its name stays, fitting or not: its recipe is in it.
+   */
+  stale(): Template[] {
+    return this.list().filter(({ id, application, compatible, name }) => {
+      const isStale = application === null ? !compatible : name === null;
+      return isStale && !this.inUse(id);
+    });
+  }
+
+  /** Removes what nobody needs. @returns their ids. */
   async prune(): Promise<string[]> {
-    const stale = this.list().filter((template) => !template.compatible && !this.inUse(template.id));
+    const stale = this.stale();
     for (const template of stale) await this.remove(template.id, false);
     return stale.map((template) => template.id);
   }
 
   async #removeExcess(keepId: string): Promise<void> {
     const age = (known: Known) => known.entry.lastUsedAt ?? "";
-    const candidates = [...this.#known.values()]
+    const counted = [...this.#known.values()].filter(({ loaded }) => loaded.manifest.application === undefined);
+    const candidates = counted
       .filter(({ loaded, entry }) => loaded.id !== keepId && entry.name === null && !this.inUse(loaded.id))
       .sort((a, b) => (age(a) < age(b) ? -1 : 1));
-    const excess = this.#known.size - this.host.config.templateLimit;
+    const excess = counted.length - this.host.config.templateLimit;
     for (const { loaded } of candidates.slice(0, Math.max(0, excess))) await this.remove(loaded.id, false);
   }
 
@@ -211,14 +311,34 @@ export class Templates {
     return onDisk.includes(ref) ? ref : this.#resolve(ref).loaded.id;
   }
 
+  /** The youngest template of a size with this fingerprint. */
   #find(hash: string): Known | undefined {
-    const fitting = [...this.#known.values()].filter(({ loaded }) => loaded.manifest.fingerprintHash === hash);
+    const fitting = [...this.#known.values()].filter(
+      ({ loaded: { manifest } }) => manifest.fingerprintHash === hash && manifest.application === undefined,
+    );
     return fitting.at(-1);
+  }
+
+  #fits({ loaded: { manifest } }: Known): boolean {
+    const { memoryMiB, vcpus } = manifest.fingerprint;
+    return manifest.fingerprintHash === fingerprintHash(fingerprintFor(this.host, { memoryMiB, vcpus }));
+  }
+
+  #named(name: string): Known | undefined {
+    return [...this.#known.values()].find(({ entry }) => entry.name === name);
   }
 
   #resolve(ref: string): Known {
     const all = [...this.#known.values()].map((known) => ({ id: known.loaded.id, name: known.entry.name, known }));
     return resolveRef(all, ref, "template").known;
+  }
+
+  /** A name is one template's: another that had it has none then. */
+  #change(id: string, change: Partial<TemplateEntry>): void {
+    const known = this.#known.get(id);
+    const holder = change.name == null ? undefined : this.#named(change.name);
+    if (holder !== undefined && holder !== known) this.#record(holder, { ...holder.entry, name: null });
+    if (known !== undefined) this.#record(known, { ...known.entry, ...change });
   }
 
   #record(known: Known, entry: TemplateEntry): void {
@@ -227,26 +347,12 @@ export class Templates {
   }
 
   #describe({ loaded, entry }: Known): Template {
-    const { manifest } = loaded;
-    const { memoryMiB, vcpus } = manifest.fingerprint;
-    const here = fingerprintFor(this.host, { memoryMiB, vcpus });
-    const { sizeBytes, allocatedBytes, sha256 } = manifest.memory;
-    const differences = fingerprintDifferences(manifest.fingerprint, here);
-    return {
-      id: loaded.id,
-      name: entry.name,
-      createdAt: manifest.createdAt,
-      lastUsedAt: entry.lastUsedAt,
-      shape: { memoryMiB, vcpus },
-      fingerprint: { ...manifest.fingerprint },
-      fingerprintHash: manifest.fingerprintHash,
-      compatible: differences.length === 0,
-      differences,
-      memory: { sizeBytes, allocatedBytes, sha256 },
-      deviceStateBytes: manifest.deviceState.sizeBytes,
-      buildMs: manifest.buildMs,
-      application: null,
-      pool: entry.pool,
-    };
+    const { memoryMiB, vcpus } = loaded.manifest.fingerprint;
+    return describeTemplate(loaded.manifest, entry, fingerprintFor(this.host, { memoryMiB, vcpus }));
   }
+}
+
+function nameTaken(name: string | undefined, { loaded, entry }: Known): MayflyError {
+  const what = loaded.manifest.application === undefined ? "a size" : "an application";
+  return new MayflyError("name_in_use", `Cannot name a template ${name}: ${entry.id}, one of ${what}, has that name`);
 }

@@ -9,6 +9,7 @@ import type {
   FileStat,
   Image,
   ImportImageRequest,
+  PoolRequest,
   PruneResult,
   SystemInfo,
   Template,
@@ -227,6 +228,10 @@ export class FakeEngine implements Engine {
     options.onProgress?.("boot");
     await options.deadline.race(this.work(options), "the fake's work");
     return sampleTemplate;
+  }
+
+  async resizePool(ref: string, pool: PoolRequest): Promise<Template> {
+    return { ...this.getTemplate(ref), pool };
   }
 
   async verifyTemplate(ref: string): Promise<VerifyResult> {

@@ -1,0 +1,65 @@
+/** Builds under way: whoever asks for what is being built waits for that one. */
+import { Deadline } from "../sys/deadline.ts";
+import type { LoadedTemplate } from "../template/store.ts";
+
+/** One build, and who is told of its steps. */
+interface Build {
+  result: Promise<LoadedTemplate>;
+  listeners: Set<(step: string) => void>;
+  step: string;
+}
+
+/** Makes one template. */
+export type Builder = (onStep: (step: string) => void, deadline: Deadline) => Promise<LoadedTemplate>;
+
+/** Builds by what they build. */
+export class Builds {
+  readonly #builds = new Map<string, Build>();
+  readonly #closing = new AbortController();
+
+  /** What is being built. */
+  get keys(): string[] {
+    return [...this.#builds.keys()];
+  }
+
+  /**
+   * Joins the build of `key`, or starts it. One that was started by somebody else ends with that one's deadline.
+   * @param what it is, in the steps.
+   */
+  run(
+    key: string,
+    what: string,
+    builder: Builder,
+    onStep: (step: string) => void,
+    deadline: Deadline,
+  ): Promise<LoadedTemplate> {
+    const known = this.#builds.get(key);
+    const build = known ?? this.#start(key, builder, deadline);
+    onStep(`${build.step} (${what})`);
+    build.listeners.add(onStep);
+    // Our own has our deadline already, and knows better what was not done by then.
+    const built = known === undefined ? build.result : deadline.race(build.result, "the template");
+    return built.finally(() => build.listeners.delete(onStep));
+  }
+
+  #start(key: string, builder: Builder, deadline: Deadline): Build {
+    const signals = [this.#closing.signal, ...(deadline.signal === undefined ? [] : [deadline.signal])];
+    const until = Deadline.after(deadline.remainingMs, AbortSignal.any(signals));
+    const listeners = new Set<(step: string) => void>();
+    const { promise: result, resolve } = Promise.withResolvers<LoadedTemplate>();
+    const build: Build = { result, listeners, step: "building a template" };
+    this.#builds.set(key, build);
+    const tell = (step: string) => {
+      build.step = step;
+      for (const listener of listeners) listener(step);
+    };
+    resolve(builder(tell, until).finally(() => this.#builds.delete(key)));
+    return build;
+  }
+
+  /** Ends all that are under way: their QEMUs would outlive this process. */
+  async close(): Promise<void> {
+    this.#closing.abort();
+    await Promise.allSettled([...this.#builds.values()].map((build) => build.result));
+  }
+}

@@ -1,0 +1,56 @@
+/** Warm clones: resumed, exercised, frozen and paused before anybody asks for them, so that a request finds the guest's code translated. */
+import type { Deadline } from "../sys/deadline.ts";
+import type { ApplicationPart } from "../template/application.ts";
+import type { LoadedTemplate } from "../template/store.ts";
+import { type Clone, resumeInto, type WarmClone } from "./clone.ts";
+import { identityRequest, newIdentity } from "./identity.ts";
+import { OutputTail } from "./output-tail.ts";
+import { probedGuest } from "./probed-guest.ts";
+import { exercise } from "./probes.ts";
+import type { QemuProcess } from "./qemu-process.ts";
+import { runToEnd, WARM_COMMAND, WARM_HOSTNAME } from "./warm-up.ts";
+import { applicationProcess } from "./warmed.ts";
+
+/** Longest that one exercise of an application may take. */
+const EXERCISE_MS = 20_000;
+
+/**
+ * Makes a warm clone of a QEMU that blocks on its state socket. It has a throwaway identity: whoever gets it applies its own, which the agent
+ * enforces after a freeze. An application runs for a moment with that, without what a request would give it and without its hooks, which are for
+ * those that are handed out; what it prints meanwhile is dropped.
+ * @throws what QEMU and the guest do wrong; `application_not_ready` when the application does not do what it did when it was saved.
+ */
+export async function makeWarmClone(
+  qemu: QemuProcess,
+  template: LoadedTemplate,
+  deadline: Deadline,
+): Promise<WarmClone> {
+  const { application } = template.manifest;
+  const clone = resumeInto(qemu, template, deadline);
+  const { agent, main } = clone;
+  agent.ready.catch(() => undefined);
+  main?.drop();
+  const warming = <T>(work: Promise<T>) => qemu.untilExit(work, "warming a clone");
+  await warming(agent.identity(identityRequest(newIdentity(WARM_HOSTNAME)), deadline));
+  await warming(agent.thaw(deadline));
+  if (application === undefined) await warming(runToEnd(agent, WARM_COMMAND, deadline));
+  else await warming(exerciseOnce(clone, application, deadline));
+  await warming(agent.freeze(deadline));
+  // What was printed before has come when this has.
+  if (main !== undefined) await warming(agent.ping(deadline));
+  main?.hold();
+  const qmp = await qemu.qmp(deadline);
+  await qmp.execute("stop", undefined, deadline);
+  const resume = async (until: Deadline) => {
+    await qmp.execute("cont", undefined, until);
+  };
+  return { ...clone, template, resume };
+}
+
+/** Does each of the recipe's warm-ups once, or else what tells that the application is ready. */
+async function exerciseOnce({ agent }: Clone, application: ApplicationPart, deadline: Deadline): Promise<void> {
+  const { recipe, ready } = application;
+  const guest = probedGuest(agent, applicationProcess(application, WARM_HOSTNAME), new OutputTail());
+  const probes = ready.kind === "http" || ready.kind === "exec" ? [ready] : [];
+  for (const step of recipe.warmUp ?? probes) await exercise(step, guest, deadline.within(EXERCISE_MS));
+}
