@@ -102,7 +102,7 @@ async function reconnect(
   grantDisks(qemu.slot, record.held.disks);
   for (const other of others) dropOutput(agent, other);
   await agent.ready;
-  return new RunningVm(record.vm.id, { qemu, agent, agentClosed, template }, main, logs, holdings);
+  return new RunningVm(record.vm.id, { qemu, agent, agentClosed, template, main: undefined }, main, logs, holdings);
 }
 
 interface OtherProcess {

@@ -12,6 +12,7 @@ import { attachDisks, grantDisks } from "./disks.ts";
 import { cloneMemoryMode, type Host, planFor } from "./host.ts";
 import { applyIdentity, type GuestSetup } from "./identity.ts";
 import { QemuProcess } from "./qemu-process.ts";
+import { ResumedMain } from "./resumed-main.ts";
 import type { CloneStage, StageClock } from "./stages.ts";
 
 /** What distinguishes a clone from its template. */
@@ -27,6 +28,8 @@ export interface Clone {
   template: Pick<LoadedTemplate, "id" | "memoryPath">;
   /** Resolves with the cause when the agent's connection ends by anything but our own closing. */
   agentClosed: Promise<MayflyError>;
+  /** The main process that came with its template. */
+  main: ResumedMain | undefined;
 }
 
 /** A clone that was resumed, warmed and paused again before it was asked for. */
@@ -72,7 +75,7 @@ export async function cloneFromTemplate(
   clock.end("spawn");
   const spawned = qemu;
   const clone = await inStage("load", qemu, async () => {
-    if (prepared !== undefined) await attach(prepared, request.disks, deadline);
+    if (prepared !== undefined) await attach(prepared, disksToAttach(template, request.disks), deadline);
     return resumeInto(spawned, template, deadline);
   });
   const identified = applyIdentity(clone.agent, request, deadline);
@@ -94,14 +97,15 @@ export async function cloneFromWarm(
   deadline: Deadline,
 ): Promise<Clone> {
   await using cleanup = new AsyncDisposableStack();
-  const { qemu, agent, template, agentClosed } = warm;
+  const { qemu, agent, template, agentClosed, main } = warm;
   cleanup.defer(() => qemu.kill());
   named("plan", () => template.check());
   clock.end("plan");
   // QEMU takes its commands in order: the disks are in place before the guest goes on, and so before it carries out anything.
   const session = await qemu.qmp(deadline);
-  grantDisks(qemu.slot, request.disks);
-  const attached = attachDisks(session, request.disks, deadline);
+  const disks = disksToAttach(template, request.disks);
+  grantDisks(qemu.slot, disks);
+  const attached = attachDisks(session, disks, deadline);
   const resumed = Promise.all([attached, warm.resume(deadline)]);
   const identified = applyIdentity(agent, request, deadline);
   identified.catch(() => undefined);
@@ -110,7 +114,12 @@ export async function cloneFromWarm(
   await inStage("identity", qemu, () => identified);
   clock.end("identity");
   cleanup.move();
-  return { qemu, agent, template, agentClosed };
+  return { qemu, agent, template, agentClosed, main };
+}
+
+/** The root of a template's application is there since its QEMU was spawned. */
+function disksToAttach({ manifest }: LoadedTemplate, { root, ...others }: DiskFiles): DiskFiles {
+  return root === undefined || manifest.application !== undefined ? others : { root, ...others };
 }
 
 /** Puts disks of a prepared QEMU on their files. */
@@ -122,9 +131,11 @@ async function attach(qemu: QemuProcess, disks: DiskFiles, deadline: Deadline): 
 
 /** Begins to talk to the agent, whose socket has been listening since before QEMU started, and writes the device state. */
 export function resumeInto(qemu: QemuProcess, template: LoadedTemplate, deadline: Deadline): Clone {
-  const agent = openAgent(qemu, deadline);
+  const channel = openAgent(qemu, deadline);
+  const { application } = template.manifest;
+  const main = application === undefined ? undefined : new ResumedMain(channel.agent, application.main, "held");
   qemu.loadState(template.deviceState);
-  return { qemu, template, ...agent };
+  return { qemu, template, main, ...channel };
 }
 
 /** Opens the agent's channel and turns its end into a promise. */

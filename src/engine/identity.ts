@@ -3,6 +3,7 @@ import type { AgentClient } from "../agent/client.ts";
 import type { ContainerSpec, IdentitySpec } from "../agent/requests.ts";
 import { type Deadline, realtimeNs } from "../sys/deadline.ts";
 import { randomBytes } from "../sys/ids.ts";
+import { type HookPlan, runHooks } from "./hooks.ts";
 import { fillVolumes, type VolumeFill } from "./volume-fill.ts";
 
 /** The identity of one VM. */
@@ -16,6 +17,8 @@ export interface GuestFile {
   path: string;
   bytes: Uint8Array;
   mode: number;
+  uid: number;
+  gid: number;
 }
 
 /** Limits inside the guest; 0: none. */
@@ -34,6 +37,8 @@ export interface GuestSetup {
   files: readonly GuestFile[];
   /** Volumes that get their first content from the image. */
   fills: readonly VolumeFill[];
+  /** What runs before the workload thaws. */
+  hooks: HookPlan | undefined;
 }
 
 /** A fresh identity with the given host name. */
@@ -53,7 +58,7 @@ export function identityRequest(identity: Identity): IdentitySpec {
 
 /**
  * Applies the contract: identity, limits, container, files, thaw, sent in one write; the agent carries them out in this order and
- * refuses the later ones when the identity failed. Resolves when the workload may run.
+ * refuses the later ones when the identity failed. Only volumes to fill and hooks are waited for. Resolves when the workload may run.
  * @throws what the first failing request throws.
  */
 export async function applyIdentity(agent: AgentClient, setup: GuestSetup, deadline: Deadline): Promise<void> {
@@ -67,15 +72,20 @@ export async function applyIdentity(agent: AgentClient, setup: GuestSetup, deadl
     requests.push(agent.container(setup.container, deadline));
   }
   for (const file of setup.files) requests.push(placeFile(agent, file, deadline));
+  if (setup.hooks !== undefined) {
+    await allInOrder(requests.splice(0));
+    await runHooks(agent, setup.hooks, deadline);
+  }
   requests.push(agent.thaw(deadline));
   await allInOrder(requests);
 }
 
 /** Sends a whole file at once; for files below the stream's window. */
 async function placeFile(agent: AgentClient, file: GuestFile, deadline: Deadline): Promise<void> {
-  const writer = agent.writeFile(file.path, { mode: file.mode, parents: true }, deadline);
+  const { path, bytes, ...owner } = file;
+  const writer = agent.writeFile(path, { ...owner, parents: true }, deadline);
   writer.opened.catch(() => undefined);
-  const written = writer.write(file.bytes);
+  const written = writer.write(bytes);
   written.catch(() => undefined);
   await Promise.all([written, writer.end()]);
 }

@@ -12,6 +12,7 @@ import type { LoadedTemplate } from "../template/store.ts";
 import { type Clone, type CloneRequest, cloneFromTemplate, cloneFromWarm } from "./clone.ts";
 import { DEFAULT_MEMORY_BYTES } from "./config.ts";
 import type { Gate } from "./gate.ts";
+import type { HookPlan } from "./hooks.ts";
 import type { Host } from "./host.ts";
 import { type GuestFile, newIdentity } from "./identity.ts";
 import type { Pool } from "./pool.ts";
@@ -53,6 +54,7 @@ export interface StartParts {
   pids: number;
   files: readonly GuestFile[];
   fills: readonly VolumeFill[];
+  hooks: HookPlan | undefined;
 }
 
 /** What {@link startClone} works with. */
@@ -82,6 +84,7 @@ export async function startClone(
     limits: sizes.limited || pids > 0 ? { ...limitedSizes(sizes, cpuMillis), pids } : undefined,
     files: parts.files,
     fills: parts.fills,
+    hooks: parts.hooks,
   };
   const prepared = context.pool?.take();
   if (prepared !== undefined) {

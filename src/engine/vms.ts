@@ -1,11 +1,13 @@
 /** The VMs of this host: started, listed, ended, removed. Every change of state is recorded before it is told. */
 import { join } from "node:path";
+import type { AgentProcess } from "../agent/process.ts";
 import type { ExecSpec } from "../agent/requests.ts";
 import type { ExecRequest, Vm } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import { Deadline } from "../sys/deadline.ts";
 import { diskFull } from "../sys/publish.ts";
 import { ensureDirectory, removeTree } from "../sys/store-files.ts";
+import type { Clone } from "./clone.ts";
 import { LIMITS_MS } from "./config.ts";
 import type { Events } from "./events.ts";
 import { execSpec } from "./exec-spec.ts";
@@ -145,9 +147,9 @@ export class Vms {
     cleanup.defer(() => clone.qemu.kill());
     const logs = vm.autoRemove ? undefined : this.#openLogs(vm.id);
     cleanup.defer(() => closeLogs(logs));
-    const main = launch.main === undefined ? undefined : new Workload(logs, sink);
+    const main = launch.main === undefined && clone.main === undefined ? undefined : new Workload(logs, sink);
     const killAtMs = launch.timeoutMs === undefined ? null : Date.now() + launch.timeoutMs;
-    const process = main && launch.main ? clone.agent.exec(launch.main, main.consume, deadline) : undefined;
+    const process = main === undefined ? undefined : startMain(clone, launch.main, main, deadline);
     if (main && process) main.bind(process, killAtMs ?? undefined);
     this.metrics.cloned(path, readyMs, clock.stages);
     const { slot, identity } = clone.qemu;
@@ -323,4 +325,15 @@ export class Vms {
     const all = [...this.#records.values()].map((record) => ({ id: record.vm.id, name: record.vm.name, record }));
     return resolveRef(all, ref, "vm").record;
   }
+}
+
+/** Starts the main process, or goes on with the one that came with the template. */
+function startMain(
+  clone: Clone,
+  spec: ExecSpec | undefined,
+  main: Workload,
+  deadline: Deadline,
+): AgentProcess | undefined {
+  if (clone.main !== undefined) return clone.main.handTo(main.consume);
+  return spec === undefined ? undefined : clone.agent.exec(spec, main.consume, deadline);
 }

@@ -20,12 +20,6 @@ export const ENVIRONMENT_FILE = `${INSTANCE_DIRECTORY}/environment`;
 /** Only the application's user reads what a clone was given. */
 const PRIVATE = 0o400;
 
-/** A file with its owner. */
-export interface OwnedFile extends GuestFile {
-  uid: number;
-  gid: number;
-}
-
 /** What a clone of an application's template is started with. */
 export interface ApplicationStart {
   sizes: Sizes;
@@ -33,7 +27,7 @@ export interface ApplicationStart {
   pids: number;
   /** What the VM's document, health checks, ports and exec go by; its `guest` is built already, its `argv` runs. */
   plan: ContainerPlan;
-  files: OwnedFile[];
+  files: GuestFile[];
   /** undefined: there are none. */
   hooks: HookPlan | undefined;
 }
@@ -149,7 +143,7 @@ function containerPlanOf(request: CreateVmRequest, application: ApplicationPart)
   return { ...plan, argv: application.argv, user, defaults };
 }
 
-function instanceFiles({ env, secrets }: CreateVmRequest, { user: { uid, gid } }: ApplicationPart): OwnedFile[] {
+function instanceFiles({ env, secrets }: CreateVmRequest, { user: { uid, gid } }: ApplicationPart): GuestFile[] {
   const owned = { mode: PRIVATE, uid, gid };
   const files = Object.entries(secrets ?? {}).map(([name, base64]) => ({
     path: `${SECRETS_DIRECTORY}/${name}`,

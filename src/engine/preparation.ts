@@ -1,0 +1,192 @@
+/** What a request for a VM means: in the base guest, in a container on an image, or as a clone of a template with an application. */
+import type { ContainerSpec, ExecSpec } from "../agent/requests.ts";
+import type { CreateVmRequest, Image } from "../contract/api.ts";
+import { MayflyError } from "../contract/errors.ts";
+import type { ReadOnlyDisk } from "../machine/profile.ts";
+import type { ApplicationPart } from "../template/application.ts";
+import type { LoadedTemplate } from "../template/store.ts";
+import { type ContainerBase, type ContainerPlan, mainSpec, planContainer } from "./container-plan.ts";
+import type { EngineParts } from "./engine.ts";
+import { baseSpec } from "./exec-spec.ts";
+import type { HookPlan } from "./hooks.ts";
+import type { GuestFile } from "./identity.ts";
+import type { ProgressOptions } from "./interface.ts";
+import { type Sizes, sizesOf } from "./start.ts";
+import { planApplication, SECRETS_DIRECTORY, templateDisks } from "./warmed.ts";
+
+/** What is set up in the guest, beside its identity. */
+export interface GuestParts {
+  container: ContainerSpec | undefined;
+  /** Most processes; 0: no limit. */
+  pids: number;
+  files: readonly GuestFile[];
+  hooks: HookPlan | undefined;
+}
+
+/** A VM, prepared. */
+export interface Preparation {
+  sizes: Sizes;
+  plan: ContainerPlan | undefined;
+  image: Image | undefined;
+  rootDisk: ReadOnlyDisk | undefined;
+  /** The template to clone, built first if need be. */
+  template: () => Promise<LoadedTemplate>;
+  guest: (hostname: string) => GuestParts;
+  /** The main process to start; undefined: there is none, or it runs already. */
+  main: (hostname: string) => ExecSpec | undefined;
+}
+
+/** A root file system and what is known of the processes in it. */
+interface Root extends ContainerBase {
+  disk: ReadOnlyDisk;
+  image: Image | undefined;
+}
+
+/** Options that only a container has. */
+const CONTAINER_ONLY = [
+  "entrypoint",
+  "readOnly",
+  "init",
+  "tmpfs",
+  "volumes",
+  "diskBytes",
+  "publishAll",
+  "secrets",
+  "capAdd",
+  "capDrop",
+] as const satisfies readonly (keyof CreateVmRequest)[];
+
+/** @throws `invalid_argument`, `image_not_found`, `template_not_found`, `user_not_found` ..., for whatever the request cannot mean. */
+export async function prepare(
+  parts: EngineParts,
+  request: CreateVmRequest,
+  options: ProgressOptions,
+): Promise<Preparation> {
+  const named = request.template === undefined ? undefined : parts.templates.cloneable(request.template);
+  const application = named?.manifest.application;
+  if (named !== undefined && application !== undefined) return prepareApplication(parts, request, named, application);
+  const sizes = named === undefined ? sizesOf(request) : sizesOn(named, request);
+  const template = async () => named ?? templateFor(parts, sizes, options);
+  const root = await rootOf(parts, request);
+  if (root !== undefined) return { ...prepareContainer(request, root), sizes, template };
+  refuseContainerOptions(request);
+  const { command, pidsLimit = 0 } = request;
+  return {
+    sizes,
+    template,
+    plan: undefined,
+    image: undefined,
+    rootDisk: undefined,
+    guest: () => ({ container: undefined, pids: pidsLimit, files: [], hooks: undefined }),
+    main: () => (command === undefined ? undefined : baseSpec(request, command, true)),
+  };
+}
+
+function prepareContainer(request: CreateVmRequest, root: Root): Omit<Preparation, "sizes" | "template"> {
+  const plan = planContainer(request, root);
+  if (plan.argv === undefined && root.image !== undefined) {
+    throw new MayflyError(
+      "invalid_argument",
+      `Cannot run image ${root.image.name}: it has no command, and none was given`,
+    );
+  }
+  const { user } = plan;
+  const pids = request.pidsLimit ?? 0;
+  return {
+    plan,
+    image: root.image,
+    rootDisk: root.disk,
+    guest: () => ({ container: plan.guest, pids, files: secretFiles(request, user), hooks: undefined }),
+    main: (hostname) => (plan.argv === undefined ? undefined : mainSpec(plan, request, hostname)),
+  };
+}
+
+function prepareApplication(
+  { host, images }: EngineParts,
+  request: CreateVmRequest,
+  template: LoadedTemplate,
+  application: ApplicationPart,
+): Preparation {
+  const start = planApplication(request, template, application, "");
+  const image = images.list().find(({ id }) => id === application.image.id);
+  return {
+    ...start,
+    image,
+    rootDisk: templateDisks(host.config.stateDir, template).root,
+    template: async () => template,
+    guest: (hostname) => {
+      const { pids, files, hooks } = planApplication(request, template, application, hostname);
+      return { container: undefined, pids, files, hooks };
+    },
+    main: () => undefined,
+  };
+}
+
+/** Sizes on a template that was asked for by name: its own unless the request says less. */
+function sizesOn(template: LoadedTemplate, request: CreateVmRequest): Sizes {
+  const { memoryMiB, vcpus } = template.manifest.fingerprint;
+  const wholeBytes = memoryMiB * 2 ** 20;
+  const { memoryBytes = wholeBytes, cpus = vcpus } = request;
+  if (memoryBytes > wholeBytes || cpus > vcpus) {
+    throw new MayflyError(
+      "invalid_argument",
+      `Cannot start a VM of ${memoryBytes} bytes and ${cpus} CPUs on template ${template.id}: it has ${wholeBytes} and ${vcpus}`,
+    );
+  }
+  const limited = memoryBytes < wholeBytes || cpus < vcpus;
+  return { shape: { memoryMiB, vcpus }, memoryBytes, cpus, limited };
+}
+
+async function templateFor(parts: EngineParts, { shape }: Sizes, options: ProgressOptions): Promise<LoadedTemplate> {
+  const { templates } = parts;
+  const existing = templates.existing(shape);
+  return existing ?? templates.ensure(shape, options.onProgress ?? (() => undefined), options.deadline);
+}
+
+async function rootOf({ images }: EngineParts, request: CreateVmRequest): Promise<Root | undefined> {
+  if (request.image !== undefined) {
+    if (request.rootfs !== undefined) {
+      throw new MayflyError("invalid_argument", "Cannot start a VM with both an image and a rootfs: one is its root");
+    }
+    const { image, rootfs, passwd, group } = images.resolve(request.image);
+    return {
+      config: image.config,
+      accounts: { passwd, group },
+      fstype: rootfs.fstype,
+      disk: rootDisk(rootfs.path),
+      image,
+    };
+  }
+  if (request.rootfs === undefined) return undefined;
+  const { path, fstype } = await images.resolveRootfs(request.rootfs);
+  const { passwd = "", group = "" } = request.rootfs.includes("/") ? {} : images.resolve(request.rootfs);
+  return { config: {}, accounts: { passwd, group }, fstype, disk: rootDisk(path), image: undefined };
+}
+
+function rootDisk(path: string): ReadOnlyDisk {
+  return { path, format: "raw", readOnly: true };
+}
+
+/** The base guest is no container: what would be set up in one must not be dropped in silence. */
+function refuseContainerOptions(request: CreateVmRequest): void {
+  const asked = CONTAINER_ONLY.filter((name) => {
+    const value = request[name];
+    return value !== undefined && value !== false && !(Array.isArray(value) && value.length === 0);
+  });
+  if (asked.length === 0) return;
+  throw new MayflyError(
+    "invalid_argument",
+    `Cannot start a VM with ${asked.join(", ")}: that needs an image or a rootfs`,
+  );
+}
+
+/** Only the main process' user reads them. */
+function secretFiles({ secrets }: CreateVmRequest, { uid, gid }: ContainerPlan["user"]): GuestFile[] {
+  return Object.entries(secrets ?? {}).map(([name, base64]) => ({
+    path: `${SECRETS_DIRECTORY}/${name}`,
+    bytes: Buffer.from(base64, "base64"),
+    mode: 0o400,
+    uid,
+    gid,
+  }));
+}
