@@ -85,6 +85,7 @@ export class DiskHost implements Disposable {
       limits: undefined,
       files: [],
       fills: [],
+      hooks: undefined,
     };
     const clock = new StageClock(performance.now());
     const started = new DiskClone(await cloneFromTemplate(this.host, this.template, request, undefined, clock, soon()));
