@@ -1,4 +1,4 @@
-/** Reading a file of an unpacked tree as the image sees it: links end within the tree, wherever they point. */
+/** Files of an unpacked tree as the image sees it: links end within the tree, wherever they point. */
 
 import { hostEntry } from "../sys/host-files.ts";
 import { linkTarget, readStart } from "../sys/paths.ts";
@@ -7,15 +7,11 @@ import { linkTarget, readStart } from "../sys/paths.ts";
 const MAX_LINKS = 40;
 
 /**
- * Contents of a file below `root`, links resolved as if that were the root of everything. Nobody else may be changing the tree.
+ * Where a file below `root` is, links resolved as if that were the root of everything. Nobody else may be changing the tree.
  *
- * @returns `undefined` if there is no such file or it is no regular one; `"too long"` if it has more than `limitBytes`.
+ * @returns a path without links, or `undefined` if there is no such file or it is no regular one.
  */
-export async function readBelow(
-  root: string,
-  path: string,
-  limitBytes: number,
-): Promise<Uint8Array | "too long" | undefined> {
+export async function fileBelow(root: string, path: string): Promise<string | undefined> {
   const left = path.split("/");
   let links = 0;
   let at: string[] = [];
@@ -40,7 +36,17 @@ export async function readBelow(
     }
   }
   const found = `${root}/${at.join("/")}`;
-  if ((await hostEntry(found, false))?.type !== "file") return undefined;
+  return (await hostEntry(found, false))?.type === "file" ? found : undefined;
+}
+
+/** Contents of a file as {@link fileBelow} finds it. @returns `"too long"` if it has more than `limitBytes`. */
+export async function readBelow(
+  root: string,
+  path: string,
+  limitBytes: number,
+): Promise<Uint8Array | "too long" | undefined> {
+  const found = await fileBelow(root, path);
+  if (found === undefined) return undefined;
   const bytes = await readStart(found, limitBytes + 1);
   return bytes.length > limitBytes ? "too long" : bytes;
 }

@@ -5,6 +5,7 @@ import {
   chmod,
   constants,
   copyFile,
+  link,
   lutimes,
   mkdir,
   mkdtemp,
@@ -137,6 +138,13 @@ export async function removePath(path: string): Promise<void> {
 /** Where a symbolic link points, as it stands in it. */
 export async function linkTarget(path: string): Promise<string> {
   return readlink(path);
+}
+
+/** Gives a file one more name on its file system; whatever has that name already stays. */
+export async function linkFile(path: string, name: string): Promise<void> {
+  await link(path, name).catch((error: unknown) => {
+    if (!(error instanceof Error && "code" in error && error.code === "EEXIST")) throw error;
+  });
 }
 
 /** Makes a symbolic link. */

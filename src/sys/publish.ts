@@ -114,6 +114,11 @@ async function syncTree(directory: string): Promise<void> {
   syncPath(directory);
 }
 
+/** Brings a file to the disk. */
+export function syncFile(path: string): void {
+  syncPath(path);
+}
+
 function syncPath(path: string): void {
   const fd = openSync(path, "r");
   try {
