@@ -6,15 +6,14 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "cgroup.h"
 #include "session.h"
 
-#define FREEZE_LIMIT_MS 2000
-
 static struct {
-    bool freezing, with_result;
+    struct deferred_wait wait; /* ready NULL: not waiting */
+    bool with_result;
     pid_t pid;
     uint32_t stream;
+    deferred_next *next;
     int64_t deadline_ms;
 } current;
 static volatile uint64_t *shared_result;
@@ -35,7 +34,7 @@ int deferred_init(void)
     return 0;
 }
 
-int deferred_start(uint32_t stream, deferred_work *work, void *argument, bool with_result)
+static int start(uint32_t stream, deferred_work *work, void *argument)
 {
     *shared_result = 0;
     pid_t pid = fork();
@@ -45,37 +44,60 @@ int deferred_start(uint32_t stream, deferred_work *work, void *argument, bool wi
         _exit(-work(argument, shared_result));
     current.pid = pid;
     current.stream = stream;
-    current.with_result = with_result;
     return DEFERRED;
 }
 
-int deferred_wait_frozen(uint32_t stream)
+int deferred_start(uint32_t stream, deferred_work *work, void *argument, bool with_result)
 {
-    current.freezing = true;
+    current.with_result = with_result;
+    current.next = NULL;
+    return start(stream, work, argument);
+}
+
+int deferred_start_then(uint32_t stream, deferred_work *work, void *argument, deferred_next *next)
+{
+    current.with_result = false;
+    current.next = next;
+    return start(stream, work, argument);
+}
+
+int deferred_wait(uint32_t stream, const struct deferred_wait *wait)
+{
+    current.wait = *wait;
     current.stream = stream;
-    current.deadline_ms = now_ms() + FREEZE_LIMIT_MS;
+    current.deadline_ms = now_ms() + wait->limit_ms;
     return DEFERRED;
 }
 
-bool deferred_busy(void) { return current.freezing || current.pid; }
+bool deferred_busy(void) { return current.wait.ready || current.pid; }
 
 int deferred_timeout_ms(void)
 {
-    if (!current.freezing)
+    if (!current.wait.ready)
         return -1;
     int64_t left = current.deadline_ms - now_ms();
+    if (current.wait.poll_ms > 0 && left > current.wait.poll_ms)
+        left = current.wait.poll_ms;
     return left < 0 ? 0 : (int)left;
+}
+
+static void answer(deferred_next *next, int error, const void *result, size_t length)
+{
+    if (next)
+        error = next(current.stream, error);
+    if (error != DEFERRED)
+        session_reply(current.stream, error, result, error ? 0 : length);
 }
 
 void deferred_check(void)
 {
-    if (!current.freezing)
+    if (!current.wait.ready)
         return;
-    bool frozen = cgroup_is_frozen();
-    if (!frozen && now_ms() < current.deadline_ms)
+    bool ready = current.wait.ready();
+    if (!ready && now_ms() < current.deadline_ms)
         return;
-    current.freezing = false;
-    session_reply(current.stream, frozen ? 0 : -ETIMEDOUT, NULL, 0);
+    current.wait.ready = NULL;
+    answer(current.wait.next, ready ? 0 : -ETIMEDOUT, NULL, 0);
 }
 
 void deferred_reaped(pid_t pid, int status)
@@ -89,5 +111,5 @@ void deferred_reaped(pid_t pid, int status)
         error = -EIO;
     for (int i = 0; i < 8; i++)
         result[i] = (uint8_t)(*shared_result >> (8 * i));
-    session_reply(current.stream, error, result, error || !current.with_result ? 0 : sizeof result);
+    answer(current.next, error, result, current.with_result ? sizeof result : 0);
 }

@@ -14,18 +14,30 @@
 #include <unistd.h>
 
 #include "cgroup.h"
+#include "container.h"
 #include "files.h"
-#include "root.h"
 
 #define ADD_ENTROPY _IOW('R', 0x03, int[2]) /* RNDADDENTROPY */
 #define RESEED_GENERATOR _IO('R', 0x07)     /* RNDRESEEDCRNG */
 #define NETWORK_DEVICE "eth0"
 #define ETHERNET_HARDWARE 1
+#define MACHINE_ID "/etc/machine-id"
 #define MACHINE_ID_MAPPING 4096
 
 static char machine_id[2 * IDENTITY_MACHINE_ID_BYTES + 2]; /* empty before the first identity */
 static char hostname[MAX_HOSTNAME_BYTES + 1];
-static bool wrote_hostname, wrote_hosts;
+
+/* What containers see instead of files of their image: /run is none of the image's, and outlives each container. */
+#define FILES "/run/etc"
+const struct identity_file identity_files[] = {
+    {FILES "/hostname", "/etc/hostname"},
+    {FILES "/hosts", "/etc/hosts"},
+    {FILES "/resolv.conf", "/etc/resolv.conf"},
+    {MACHINE_ID, "/etc/machine-id"},
+    {NULL, NULL},
+};
+enum { HOSTNAME_FILE, HOSTS_FILE, RESOLVER_FILE, MACHINE_ID_FILE, FILE_COUNT };
+static int file_fds[FILE_COUNT] = {-1, -1, -1, -1}; /* kept open: a clone then walks no path */
 
 /*
  * The machine-id of the agent's own root as a page of memory, mapped before a template is saved: a clone then only copies bytes.
@@ -35,7 +47,7 @@ static char *machine_id_page;
 static int machine_id_fd = -1;
 static int random_fd = -1;
 
-static bool own_root(void) { return root_namespace_fd() < 0; }
+static bool own_root(void) { return !container_exists(); }
 
 void identity_prepare(void)
 {
@@ -52,9 +64,9 @@ void identity_prepare(void)
     if (machine_id_fd >= 0)
         close(machine_id_fd);
     machine_id_page = NULL; /* whatever fails now, the next identity writes the file */
-    if (files_replace("/etc/machine-id", machine_id, 0444))
+    if (files_replace(MACHINE_ID, machine_id, 0444))
         return;
-    machine_id_fd = files_open("/etc/machine-id", O_RDWR, 0);
+    machine_id_fd = files_open(MACHINE_ID, O_RDWR, 0);
     if (machine_id_fd < 0)
         return;
     void *page = mmap(NULL, MACHINE_ID_MAPPING, PROT_READ | PROT_WRITE, MAP_SHARED, machine_id_fd, 0);
@@ -89,39 +101,49 @@ int clock_set_realtime(uint64_t realtime_ns)
     return clock_settime(CLOCK_REALTIME, &time) ? -errno : 0;
 }
 
-static bool is_missing(const char *path)
+/* Writes a file of the agent's; it stays the same file, which a container has mounted. */
+static int write_file(unsigned file, const char *text, mode_t mode)
 {
-    int fd = files_open(path, O_PATH, 0);
-    if (fd >= 0)
-        close(fd);
-    return fd == -ENOENT;
+    size_t length = strlen(text);
+    if (file_fds[file] < 0)
+        file_fds[file] = open(identity_files[file].path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, mode);
+    if (file_fds[file] < 0 || ftruncate(file_fds[file], (off_t)length))
+        return -errno;
+    ssize_t n = pwrite(file_fds[file], text, length, 0);
+    return n == (ssize_t)length ? 0 : n < 0 ? -errno : -ENOSPC;
 }
 
 int identity_write_files(void)
 {
     char text[2 * MAX_HOSTNAME_BYTES + 128];
-    int error = 0;
-    if (!machine_id[0])
-        return 0;
+    if (mkdir(FILES, 0755) && errno != EEXIST)
+        return -errno;
+    strcat(strcpy(text, hostname), "\n");
+    int error = write_file(HOSTNAME_FILE, text, 0644);
+    strcat(strcat(strcpy(text, "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t"), hostname), "\n");
+    if (!error)
+        error = write_file(HOSTS_FILE, text, 0644);
+    if (!error)
+        error = write_file(RESOLVER_FILE, "", 0644);
+    return error ? error : write_file(MACHINE_ID_FILE, machine_id, 0444);
+}
+
+/* In the agent's own root. */
+static int write_machine_id(void)
+{
     /* Only since a freeze is it sure that nothing has truncated the file under the mapping. */
-    if (own_root() && machine_id_page && cgroup_state.identity_pending) {
+    if (machine_id_page && cgroup_state.identity_pending) {
         memcpy(machine_id_page, machine_id, strlen(machine_id));
         return 0;
     }
-    error = files_replace("/etc/machine-id", machine_id, 0444);
-    if (error || own_root())
-        return error;
-    if (wrote_hostname || is_missing("/etc/hostname")) { /* an image's own files stay as they are */
-        strcat(strcpy(text, hostname), "\n");
-        error = files_replace("/etc/hostname", text, 0644);
-        wrote_hostname = true;
-    }
-    if (!error && (wrote_hosts || is_missing("/etc/hosts"))) {
-        strcat(strcat(strcpy(text, "127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.1.1\t"), hostname), "\n");
-        error = files_replace("/etc/hosts", text, 0644);
-        wrote_hosts = true;
-    }
-    return error;
+    return files_replace(MACHINE_ID, machine_id, 0444);
+}
+
+static int set_hostname(const char *name)
+{
+    if (sethostname(name, strlen(name)))
+        return -errno;
+    return container_exists() ? container_set_hostname(name) : 0;
 }
 
 static int set_mac(const uint8_t *mac)
@@ -144,8 +166,8 @@ int identity_apply(const struct identity *identity)
     int error = reseed(identity->entropy);
     if (!error)
         error = clock_set_realtime(identity->realtime_ns);
-    if (!error && sethostname(identity->hostname, strlen(identity->hostname)))
-        error = -errno;
+    if (!error)
+        error = set_hostname(identity->hostname);
     if (error)
         return error;
     strcpy(hostname, identity->hostname);
@@ -155,7 +177,7 @@ int identity_apply(const struct identity *identity)
         *hex++ = "0123456789abcdef"[identity->machine_id[i] & 15];
     }
     strcpy(hex, "\n");
-    error = identity_write_files();
+    error = own_root() ? write_machine_id() : identity_write_files();
     if (!error && memcmp(identity->mac, no_mac, sizeof no_mac))
         error = set_mac(identity->mac);
     return error;

@@ -15,7 +15,13 @@ struct identity {
 /* Entropy, clock, hostname, machine-id, MAC, in this order. Returns 0 or -errno of the first that failed. */
 int identity_apply(const struct identity *identity);
 
-/* Writes the files that carry the identity into a new root. Returns 0 or -errno. */
+/* Files of the agent's that a container has mounted over its own; the last one's path is NULL. */
+struct identity_file {
+    const char *path, *target;
+};
+extern const struct identity_file identity_files[];
+
+/* Writes all of them, for a container that is to be. Returns 0 or -errno. */
 int identity_write_files(void);
 
 /* Before a template is saved: makes the next identity cheap. */

@@ -9,9 +9,11 @@
 
 #include "boot.h"
 #include "cgroup.h"
+#include "container.h"
 #include "deferred.h"
 #include "events.h"
 #include "files.h"
+#include "init.h"
 #include "loop.h"
 #include "session.h"
 #include "stream.h"
@@ -45,10 +47,12 @@ static void open_root(void)
     files_set_root(fd);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     static const struct port port = {port_read, port_write};
     const char *group = NULL;
+    if (argc > 0 && !strcmp(argv[0], INIT_NAME))
+        init_run(argv[1]);
     if (getpid() != 1) {
         fprintf(stderr, "mayfly-agent: this is PID 1 of a guest; on a host, run mayfly-agent-host\n");
         return 2;
@@ -61,6 +65,7 @@ int main(void)
     int error = cgroup_init(&group);
     require(error, group);
     open_root();
+    require(container_init(), "prepare for containers");
     require(events_watch(cgroup_events_fd(), EVENT_FROZEN, EPOLLPRI), "watch the freezer");
     port_fd = boot_open_port();
     require(events_watch(port_fd, EVENT_PORT, EPOLLIN | EPOLLOUT), "watch the port");

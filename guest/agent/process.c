@@ -9,10 +9,11 @@
 #include <unistd.h>
 
 #include "cgroup.h"
+#include "container.h"
 #include "deferred.h"
 #include "drain.h"
 #include "events.h"
-#include "root.h"
+#include "first.h"
 #include "spawn.h"
 
 #define MAX_STRINGS (FRAME_MAX_PAYLOAD / 2)
@@ -26,21 +27,6 @@
 static char *strings[MAX_STRINGS + 2];
 static gid_t group_list[MAX_GROUPS];
 static struct spawn_limit limit_list[MAX_LIMITS];
-
-/* A string of the payload, terminated in place: it is moved down by one byte over its own length. */
-static char *take_string_in_place(struct reader *r)
-{
-    size_t length = take_u16(r);
-    uint8_t *bytes = (uint8_t *)(uintptr_t)take_bytes(r, length);
-    if (!bytes || memchr(bytes, 0, length)) {
-        r->bad = true;
-        return NULL;
-    }
-    char *string = (char *)bytes - 1;
-    memmove(string, bytes, length);
-    string[length] = 0;
-    return string;
-}
 
 static int parse_exec(uint8_t *payload, size_t length, struct spawn *request)
 {
@@ -103,18 +89,24 @@ int process_exec(struct object *o, uint8_t *payload, size_t length)
     int error = parse_exec(payload, length, &request);
     if (error)
         return error;
-    if (cgroup_state.frozen || cgroup_state.identity_pending)
+    if ((cgroup_state.frozen && !(request.flags & EXEC_HOOK)) || cgroup_state.identity_pending)
         return -EBUSY;
-    int cgroup = cgroup_acquire();
+    error = first_admit(request.flags);
+    if (error)
+        return error;
+    int cgroup = cgroup_acquire(request.flags & EXEC_HOOK);
     if (cgroup < 0)
         return cgroup;
     request.cgroup_fd = cgroup_directory(cgroup);
-    request.mount_namespace_fd = root_namespace_fd();
+    request.namespaces = request.flags & EXEC_OUTSIDE ? NULL : container_namespaces();
+    request.pid_namespace = request.namespaces ? first_namespace() : -1;
     error = spawn_process(&request, &spawned);
     if (error) {
         cgroup_return(cgroup);
         return error;
     }
+    if (request.flags & EXEC_FIRST)
+        first_started(spawned.pid);
     o->flags = request.flags;
     o->pid = spawned.pid;
     o->cgroup = cgroup;
@@ -131,7 +123,7 @@ int process_signal(struct object *o, uint32_t signal, bool tree)
     if (o->kind != KIND_PROCESS || signal > 64)
         return -EINVAL;
     if (tree)
-        return cgroup_signal(o->cgroup, o->pid, (int)signal);
+        return cgroup_signal(o->cgroup, o->pid, (int)signal, o->flags & EXEC_INIT ? o->pid : 0);
     if (o->pid == 0)
         return -ESRCH;
     return kill(o->pid, (int)signal) ? -errno : 0;
@@ -244,7 +236,7 @@ static void process_ended(struct object *o, int status, const struct rusage *usa
     o->system_us = (uint64_t)usage->ru_stime.tv_sec * 1000000u + (uint64_t)usage->ru_stime.tv_usec;
     o->max_rss_bytes = (uint64_t)usage->ru_maxrss * 1024u;
     if ((o->flags & EXEC_KILL_TREE) && cgroup_is_populated(o->cgroup))
-        cgroup_signal(o->cgroup, 0, SIGKILL);
+        cgroup_signal(o->cgroup, 0, SIGKILL, 0);
     close_input(o);
     for (int i = 0; i < 2; i++) {
         struct out_stream *s = &o->out[i];
@@ -269,9 +261,10 @@ void process_reap_all(void)
         struct object *o;
         while ((o = object_next(&used)) && !(o->kind == KIND_PROCESS && o->pid == pid))
             continue;
+        bool is_init = first_reaped(pid);
         if (o)
             process_ended(o, status, &usage);
-        else
+        else if (!is_init)
             deferred_reaped(pid, status);
     }
 }
@@ -279,7 +272,7 @@ void process_reap_all(void)
 void process_release(struct object *o)
 {
     if (o->pid)
-        cgroup_signal(o->cgroup, o->pid, SIGKILL);
+        cgroup_signal(o->cgroup, o->pid, SIGKILL, 0);
     close_input(o);
     close_output(o, &o->out[0]);
     close_output(o, &o->out[1]);

@@ -5,14 +5,16 @@
 #include <time.h>
 
 #include "cgroup.h"
+#include "container_requests.h"
 #include "deferred.h"
 #include "files.h"
 #include "identity.h"
 #include "machine.h"
 #include "object.h"
 #include "process.h"
-#include "root.h"
 #include "transfer.h"
+
+#define FREEZE_LIMIT_MS 2000
 
 static char path[PATH_MAX];
 static struct { /* what a child of deferred_start works on */
@@ -115,27 +117,15 @@ static int run_identity(struct reader *r)
     return error;
 }
 
-static int run_container(struct reader *r)
-{
-    char fstype[16];
-    uint32_t flags = take_u32(r);
-    uint64_t upper_bytes = take_u64(r), shm_bytes = take_u64(r);
-    take_string(r, fstype, sizeof fstype);
-    uint16_t count = take_u16(r);
-    if (!reader_done(r) || flags || shm_bytes || count)
-        return -EINVAL;
-    int error = root_mount(fstype, upper_bytes);
-    return error ? error : identity_write_files();
-}
-
 static int run_freeze(const struct frame *frame)
 {
+    static const struct deferred_wait frozen = {.ready = cgroup_is_frozen, .limit_ms = FREEZE_LIMIT_MS};
     cgroup_state.identity_pending = true;
     identity_prepare();
     int error = cgroup_freeze();
     if (error || cgroup_is_frozen())
         return error;
-    return deferred_wait_frozen(frame->stream);
+    return deferred_wait(frame->stream, &frozen);
 }
 
 static int run_time(struct reader *r, struct writer *result)
@@ -205,7 +195,9 @@ int request_run(const struct frame *frame, struct writer *result)
     case TYPE_IDENTITY:
         return run_identity(&r);
     case TYPE_CONTAINER:
-        return run_container(&r);
+        return run_container(frame);
+    case TYPE_TEARDOWN:
+        return run_teardown(frame);
     case TYPE_TIME:
         return run_time(&r, result);
     case TYPE_TRIM:

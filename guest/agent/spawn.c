@@ -6,6 +6,8 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -14,34 +16,29 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "clone.h"
+#include "container.h"
+#include "init.h"
 #include "protocol.h"
-#include "root.h"
 
-#ifndef SYS_clone3
-#define SYS_clone3 435
-#endif
 #ifndef SYS_close_range
 #define SYS_close_range 436
 #endif
-#define CLONE3_INTO_CGROUP 0x200000000ull
 #define CLOSE_RANGE_SETS_CLOEXEC 4u
-#define OPEN_TERMINAL_PEER _IO('T', 0x41) /* TIOCGPTPEER */
+#define OPEN_TERMINAL_PEER _IO('T', 0x41)   /* TIOCGPTPEER */
+#define TERMINAL_NUMBER _IOR('T', 0x30, int) /* TIOCGPTN */
 #define TERMINAL_GROUP 5
-#define CHILD_STACK_BYTES 32768
-
-struct clone3_arguments {
-    uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
-};
 
 /* What the child works on. It shares the agent's memory until it execs, while the agent stands still. */
 static struct {
     const struct spawn *request;
-    int standard[3];
-    bool join_cgroup;
+    struct clone_request clone;
+    int standard[3], terminal; /* terminal: its number, or -1 */
     volatile int error;
 } child;
-static uint8_t child_stack[CHILD_STACK_BYTES] __attribute__((aligned(64)));
 static int nothing_fd = -1; /* /dev/null, kept open for the next process */
+static int program_fd = -1; /* the agent's own program */
+static int own_pids_fd = -1;
 static char candidate[PATH_MAX + 256];
 
 static void exec_searching(const struct spawn *request)
@@ -74,16 +71,6 @@ static void exec_searching(const struct spawn *request)
     errno = error;
 }
 
-static int join_cgroup(int cgroup_fd)
-{
-    int fd = openat(cgroup_fd, "cgroup.procs", O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -1;
-    int result = write(fd, "0", 1) == 1 ? 0 : -1;
-    close(fd);
-    return result;
-}
-
 /* At exec the root user gets what is in the bounding set, and anybody else nothing. */
 static int drop_capabilities(uint64_t kept)
 {
@@ -114,93 +101,113 @@ static int become_user(const struct spawn *request)
     return 0;
 }
 
-/* System calls only from here on: no locks, no handlers, nothing that the agent would find changed. */
-static int child_main(void *unused)
+static int enter_namespaces(const struct spawn *request)
 {
-    const struct spawn *request = child.request;
-    sigset_t none;
-    (void)unused;
-    if (setsid() < 0)
-        goto failed;
-    for (int i = 0; i < 3; i++)
-        if (dup2(child.standard[i], i) < 0)
-            goto failed;
-    if ((request->flags & EXEC_TERMINAL) && ioctl(0, TIOCSCTTY, 0))
-        goto failed;
-    if (child.join_cgroup && join_cgroup(request->cgroup_fd))
-        goto failed;
-    if (request->mount_namespace_fd >= 0 && setns(request->mount_namespace_fd, CLONE_NEWNS))
-        goto failed;
-    if (chdir(request->cwd[0] ? request->cwd : "/"))
-        goto failed;
+    static const int types[CONTAINER_NAMESPACES] = {CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWCGROUP};
+    for (int i = 0; request->namespaces && i < CONTAINER_NAMESPACES; i++)
+        if (setns(request->namespaces->fds[i], types[i]))
+            return -1;
+    return request->namespaces && (request->flags & EXEC_FIRST) ? container_enter_as_first(child.terminal) : 0;
+}
+
+/* Makes the child what was asked for, but for its standard descriptors. */
+static int prepare(const struct spawn *request)
+{
+    if (child.clone.must_join && clone_join_cgroup(request->cgroup_fd))
+        return -1;
+    if (enter_namespaces(request) || chdir(request->cwd[0] ? request->cwd : "/"))
+        return -1;
     umask(request->umask & 0777);
-    if (limit_resources(request) || become_user(request))
-        goto failed;
-    syscall(SYS_close_range, 3u, ~0u, CLOSE_RANGE_SETS_CLOEXEC);
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-    exec_searching(request);
-failed:
+    return limit_resources(request) || become_user(request) ? -1 : 0;
+}
+
+static _Noreturn void child_failed(void)
+{
     child.error = errno;
     _exit(127);
 }
 
-#ifdef __x86_64__
-/* clone3 with a stack of the child's own: the child calls child_main and never returns here. */
-static long clone3_onto_stack(struct clone3_arguments *arguments)
+/* A session of its own with these standard descriptors and no others. */
+static int take_standard(const int fds[3], bool terminal)
 {
-    long result;
-    register int (*entry)(void *) __asm__("r8") = child_main;
-    __asm__ volatile("syscall\n\t"
-                     "test %%rax, %%rax\n\t"
-                     "jnz 1f\n\t"
-                     "xor %%ebp, %%ebp\n\t"
-                     "xor %%edi, %%edi\n\t"
-                     "call *%%r8\n\t"
-                     "hlt\n"
-                     "1:"
-                     : "=a"(result)
-                     : "0"((long)SYS_clone3), "D"(arguments), "S"(sizeof *arguments), "r"(entry)
-                     : "rcx", "r11", "memory");
-    return result;
+    if (setsid() < 0)
+        return -1;
+    for (int i = 0; i < 3; i++)
+        if (dup2(fds[i], i) < 0)
+            return -1;
+    if (terminal && ioctl(0, TIOCSCTTY, 0))
+        return -1;
+    syscall(SYS_close_range, 3u, ~0u, CLOSE_RANGE_SETS_CLOEXEC);
+    return 0;
 }
-#else
-static long clone3_onto_stack(struct clone3_arguments *arguments)
-{
-    (void)arguments;
-    return -ENOSYS;
-}
-#endif
 
-/* Like vfork: returns when the child has exec'd or ended. Straight into the cgroup if the kernel can do that. */
+static void program_main(void)
+{
+    const struct spawn *request = child.request;
+    sigset_t none;
+    if (take_standard(child.standard, request->flags & EXEC_TERMINAL))
+        child_failed();
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    exec_searching(request);
+    child_failed();
+}
+
+/* The program is started first, so that why it cannot be is known; then this child becomes the init over it. */
+static void init_main(const struct spawn *request)
+{
+    static char name[] = INIT_NAME, number[12];
+    char *const argv[] = {name, request->argv ? number : NULL, NULL}, *const envp[] = {NULL};
+    const int nothing[3] = {nothing_fd, nothing_fd, nothing_fd};
+    if (request->argv) {
+        struct clone_request program = {.entry = program_main, .cgroup_fd = -1, .grandchild = true};
+        pid_t pid = clone_child(&program);
+        if (pid < 0)
+            errno = -pid;
+        if (child.error)
+            errno = child.error;
+        if (pid < 0 || child.error)
+            return;
+        snprintf(number, sizeof number, "%d", (int)pid);
+    }
+    if (!take_standard(nothing, false))
+        syscall(SYS_execveat, program_fd, "", argv, envp, AT_EMPTY_PATH);
+}
+
+static void child_main(void)
+{
+    if (prepare(child.request))
+        child_failed();
+    if (!(child.request->flags & EXEC_INIT))
+        program_main();
+    init_main(child.request);
+    child_failed();
+}
+
+/* Into the container's PID namespace, or a new one: the agent's own is left for the moment. */
 static pid_t start_child(const struct spawn *request)
 {
-    struct clone3_arguments arguments = {
-        .flags = CLONE_VM | CLONE_VFORK | (request->cgroup_fd >= 0 ? CLONE3_INTO_CGROUP : 0),
-        .exit_signal = SIGCHLD,
-        .stack = (uint64_t)(uintptr_t)child_stack,
-        .stack_size = sizeof child_stack,
-        .cgroup = (uint64_t)(request->cgroup_fd >= 0 ? request->cgroup_fd : 0),
-    };
-    child.join_cgroup = false;
-    long pid = clone3_onto_stack(&arguments);
-    if (pid == -ENOSYS || pid == -EINVAL || pid == -E2BIG || pid == -EOPNOTSUPP || pid == -EPERM) {
-        child.join_cgroup = request->cgroup_fd >= 0;
-        pid = clone(child_main, child_stack + sizeof child_stack, CLONE_VM | CLONE_VFORK | SIGCHLD, NULL);
-        if (pid < 0)
-            pid = -errno;
-    }
-    return (pid_t)pid;
+    bool first = request->namespaces && (request->flags & EXEC_FIRST);
+    if (request->pid_namespace >= 0 && setns(request->pid_namespace, CLONE_NEWPID))
+        return -errno;
+    child.clone = (struct clone_request){
+        .entry = child_main, .flags = first ? CLONE_NEWPID : 0, .cgroup_fd = request->cgroup_fd};
+    pid_t pid = clone_child(&child.clone);
+    if (request->pid_namespace < 0)
+        return pid;
+    if (setns(own_pids_fd, CLONE_NEWPID))
+        abort(); /* or the agent's next children would be the container's */
+    return pid == -ENOMEM ? -ESRCH : pid; /* its first process is about to end */
 }
 
 static int open_terminal(const struct spawn *request, int *master, int *slave)
 {
     int unlocked = 0;
     struct winsize size = {.ws_row = request->rows, .ws_col = request->columns};
-    *master = root_open_terminal();
+    *master = request->namespaces ? container_open_terminal() : open("/dev/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
     if (*master < 0)
-        return *master;
-    if (ioctl(*master, TIOCSPTLCK, &unlocked) ||
+        return request->namespaces ? *master : -errno;
+    if (ioctl(*master, TIOCSPTLCK, &unlocked) || ioctl(*master, TERMINAL_NUMBER, &child.terminal) ||
         (*slave = ioctl(*master, OPEN_TERMINAL_PEER, O_RDWR | O_NOCTTY | O_CLOEXEC)) < 0)
         return -errno;
     if (geteuid() == 0 && (fchown(*slave, request->uid, TERMINAL_GROUP) || fchmod(*slave, 0620)))
@@ -224,6 +231,8 @@ static int open_pipe(const struct spawn *request, int agent_end, int ends[2])
 static int open_standard(const struct spawn *request, int theirs[3], int ours[3])
 {
     int error, ends[2];
+    if (!request->argv)
+        return 0;
     if (request->flags & EXEC_TERMINAL) {
         if ((error = open_terminal(request, &ours[0], &theirs[0])))
             return error;
@@ -233,8 +242,6 @@ static int open_standard(const struct spawn *request, int theirs[3], int ours[3]
     }
     for (int i = 0; i < 3; i++) {
         if (i == 0 && !(request->flags & EXEC_STDIN)) {
-            if (nothing_fd < 0 && (nothing_fd = open("/dev/null", O_RDONLY | O_CLOEXEC)) < 0)
-                return -errno;
             theirs[0] = nothing_fd;
             continue;
         }
@@ -259,10 +266,25 @@ static void close_all(int fds[3])
     }
 }
 
+/* What children need of the agent's own. */
+static int open_own(void)
+{
+    if (nothing_fd < 0)
+        nothing_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (program_fd < 0)
+        program_fd = open("/proc/self/exe", O_PATH | O_CLOEXEC);
+    if (own_pids_fd < 0)
+        own_pids_fd = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
+    return nothing_fd < 0 || program_fd < 0 || own_pids_fd < 0 ? -errno : 0;
+}
+
 int spawn_process(const struct spawn *request, struct spawned *result)
 {
     int theirs[3] = {-1, -1, -1}, ours[3] = {-1, -1, -1};
-    int error = open_standard(request, theirs, ours);
+    int error = open_own();
+    child.terminal = -1;
+    if (!error)
+        error = open_standard(request, theirs, ours);
     if (!error) {
         child.request = request;
         memcpy(child.standard, theirs, sizeof theirs);

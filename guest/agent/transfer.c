@@ -32,6 +32,14 @@ static void end_transfer(struct object *o, int error)
     in_discard(&o->in);
 }
 
+void transfers_abandon(int error)
+{
+    uint64_t used = objects_used;
+    for (struct object *o; (o = object_next(&used));)
+        if (o->kind != KIND_PROCESS && !o->exited)
+            end_transfer(o, error);
+}
+
 void transfer_release(struct object *o) { end_transfer(o, 0); }
 
 int transfer_read(struct object *o, struct reader *payload, struct writer *result)

@@ -16,6 +16,9 @@ bool transfer_pump(struct object *o);
 void transfer_data(struct object *o, uint64_t offset, const uint8_t *bytes, size_t n);
 void transfer_finish(struct object *o);
 
+/* Ends every transfer that is not over with an error, and closes its descriptors. */
+void transfers_abandon(int error);
+
 /* Closes everything; a file that was not finished leaves nothing behind. */
 void transfer_release(struct object *o);
 

@@ -58,6 +58,22 @@ static inline void take_string(struct reader *r, char *into, size_t size)
     into[length] = 0;
 }
 
+/* A string of a payload that may be changed, terminated in place: it is moved down by one byte over its own length. NULL if it has a NUL
+ * inside. */
+static inline char *take_string_in_place(struct reader *r)
+{
+    size_t length = take_u16(r);
+    uint8_t *bytes = (uint8_t *)(uintptr_t)take_bytes(r, length);
+    if (!bytes || memchr(bytes, 0, length)) {
+        r->bad = true;
+        return NULL;
+    }
+    char *string = (char *)bytes - 1;
+    memmove(string, bytes, length);
+    string[length] = 0;
+    return string;
+}
+
 /* True if everything was read and nothing is left over. */
 static inline bool reader_done(const struct reader *r) { return !r->bad && r->at == r->end; }
 

@@ -16,6 +16,7 @@
 #include "deferred.h"
 #include "events.h"
 #include "files.h"
+#include "init.h"
 #include "loop.h"
 #include "session.h"
 #include "stream.h"
@@ -105,6 +106,8 @@ static _Noreturn void usage(void)
 int main(int argc, char **argv)
 {
     static const struct port port = {port_read, port_write};
+    if (argc > 0 && !strcmp(argv[0], INIT_NAME))
+        init_run(argv[1]);
     const char *root = "/", *listen_path = NULL, *fd_text = NULL;
     for (int i = 1; i < argc; i += 2) {
         const char **value = !strcmp(argv[i], "--fd")       ? &fd_text

@@ -1,16 +1,16 @@
-/* A host in place of a guest: cgroups, identity and root keep their state but change nothing. */
+/* A host in place of a guest: cgroups, identity and container keep their state but change nothing. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <time.h>
 
 #include "cgroup.h"
+#include "container.h"
 #include "identity.h"
 #include "machine.h"
-#include "root.h"
 
 struct cgroup_state cgroup_state;
-static int mounted;
+static bool exists;
 
 int cgroup_init(const char **what)
 {
@@ -18,7 +18,11 @@ int cgroup_init(const char **what)
     return 0;
 }
 
-int cgroup_acquire(void) { return 0; }
+int cgroup_acquire(bool hook)
+{
+    (void)hook;
+    return 0;
+}
 
 void cgroup_return(int group) { (void)group; }
 
@@ -34,9 +38,10 @@ bool cgroup_is_populated(int group)
     return false;
 }
 
-int cgroup_signal(int group, pid_t leader, int signal)
+int cgroup_signal(int group, pid_t leader, int signal, pid_t except)
 {
     (void)group;
+    (void)except;
     if (leader <= 0)
         return -ESRCH;
     return kill(-leader, signal) ? -errno : 0; /* each process leads a session and a group of its own */
@@ -84,23 +89,39 @@ int clock_set_realtime(uint64_t realtime_ns)
     return 0;
 }
 
-int root_mount(const char *fstype, uint64_t upper_bytes)
+int container_build(const struct container_spec *spec)
 {
-    (void)fstype;
-    (void)upper_bytes;
-    if (mounted)
+    (void)spec;
+    if (exists)
         return -EALREADY;
-    mounted = 1;
+    exists = true;
     return 0;
 }
 
-int root_namespace_fd(void) { return -1; }
+bool container_exists(void) { return exists; }
 
-int root_open_terminal(void)
+const struct container_namespaces *container_namespaces(void) { return NULL; }
+
+int container_open_terminal(void) { return -ENOTTY; }
+
+int container_enter_as_first(int terminal)
 {
-    int fd = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
-    return fd < 0 ? -errno : fd;
+    (void)terminal;
+    return 0;
 }
+
+bool container_has_writable_disks(void) { return true; }
+
+int container_settle(void *flags, volatile uint64_t *result)
+{
+    (void)flags;
+    (void)result;
+    return 0;
+}
+
+void container_release(void) { exists = false; }
+
+bool container_disks_are_free(void) { return true; }
 
 int machine_sync(void *unused, volatile uint64_t *result)
 {

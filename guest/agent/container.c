@@ -1,0 +1,192 @@
+#include "container.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cgroup.h"
+#include "clone.h"
+#include "files.h"
+#include "rootfs.h"
+
+#define TRIM_FILE_SYSTEM _IOWR('X', 121, struct trim_range) /* FITRIM */
+
+struct trim_range {
+    uint64_t start, length, smallest;
+};
+
+enum { MOUNT_NAMESPACE, UTS_NAMESPACE, IPC_NAMESPACE, CGROUP_NAMESPACE };
+
+static const struct rootfs nothing = {-1, -1, {-1, -1, -1, -1, -1}};
+static struct rootfs rootfs;
+static struct container_namespaces namespaces;
+static bool exists, has_proc;
+static unsigned disks_used; /* bit n: disk n was mounted by the last container */
+static int own_uts_fd = -1;
+static struct {
+    const struct container_spec *spec;
+    volatile int error;
+} building;
+
+int container_init(void)
+{
+    own_uts_fd = open("/proc/self/ns/uts", O_RDONLY | O_CLOEXEC);
+    return own_uts_fd < 0 ? -errno : rootfs_init();
+}
+
+bool container_exists(void) { return exists; }
+
+const struct container_namespaces *container_namespaces(void) { return exists ? &namespaces : NULL; }
+
+int container_open_terminal(void)
+{
+    int fd = openat(rootfs.terminals_fd, "ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+static void close_if_open(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+/* The last that holds the mounts unmounts them. The cgroup namespace is for the next one too. */
+static void close_all(void)
+{
+    close_if_open(&rootfs.root_fd);
+    close_if_open(&rootfs.terminals_fd);
+    for (unsigned i = 0; i < MAX_CONTAINER_DISKS; i++)
+        close_if_open(&rootfs.disk_fds[i]);
+    for (int i = MOUNT_NAMESPACE; i < CGROUP_NAMESPACE; i++)
+        close_if_open(&namespaces.fds[i]);
+}
+
+/* In a child with the agent's descriptors, in namespaces of its own. */
+static void build_main(void)
+{
+    static const char *const names[] = {"proc/self/ns/mnt", "proc/self/ns/uts", "proc/self/ns/ipc"};
+    int error = setns(namespaces.fds[CGROUP_NAMESPACE], CLONE_NEWCGROUP) ? -errno : 0;
+    if (!error)
+        error = rootfs_mount(building.spec, &rootfs);
+    for (int i = MOUNT_NAMESPACE; i < CGROUP_NAMESPACE && !error; i++) {
+        namespaces.fds[i] = open(names[i], O_RDONLY | O_CLOEXEC);
+        error = namespaces.fds[i] < 0 ? -errno : 0;
+    }
+    building.error = error;
+    _exit(0);
+}
+
+static unsigned disks_of(const struct container_spec *spec)
+{
+    unsigned disks = 1u | (spec->flags & CONTAINER_SCRATCH ? 2u : 0);
+    for (size_t i = 0; i < spec->mount_count; i++)
+        if (spec->mounts[i].kind == MOUNT_DISK)
+            disks |= 4u << spec->mounts[i].disk;
+    return disks;
+}
+
+int container_build(const struct container_spec *spec)
+{
+    struct clone_request request = {
+        .entry = build_main, .flags = CLONE_FILES | CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC, .cgroup_fd = -1};
+    if (exists)
+        return -EALREADY;
+    if (cgroup_namespace() < 0)
+        return -ENOSYS; /* a kernel without cgroup namespaces */
+    rootfs = nothing;
+    namespaces = (struct container_namespaces){{-1, -1, -1, cgroup_namespace()}};
+    building.spec = spec;
+    building.error = -EIO; /* of a child that is killed */
+    pid_t pid = clone_child(&request);
+    if (pid < 0)
+        return pid;
+    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        continue;
+    if (building.error) {
+        close_all();
+        return building.error;
+    }
+    exists = true;
+    has_proc = false;
+    disks_used = disks_of(spec);
+    files_set_root(rootfs.root_fd);
+    rootfs.root_fd = -1;
+    return 0;
+}
+
+int container_enter_as_first(int terminal)
+{
+    if (has_proc)
+        umount2("/proc", MNT_DETACH); /* of an earlier first process */
+    has_proc = true;
+    if (rootfs_mount_proc())
+        return -1;
+    return terminal < 0 ? 0 : rootfs_mount_console(terminal);
+}
+
+int container_set_hostname(const char *name)
+{
+    if (setns(namespaces.fds[UTS_NAMESPACE], CLONE_NEWUTS))
+        return -errno;
+    int error = sethostname(name, strlen(name)) ? -errno : 0;
+    if (setns(own_uts_fd, CLONE_NEWUTS))
+        abort(); /* or the agent would take the container's name for its own */
+    return error;
+}
+
+bool container_has_writable_disks(void)
+{
+    for (unsigned i = 0; i < MAX_CONTAINER_DISKS; i++)
+        if (rootfs.disk_fds[i] >= 0)
+            return true;
+    return false;
+}
+
+int container_settle(void *flags, volatile uint64_t *result)
+{
+    int error = 0;
+    (void)result;
+    for (unsigned i = 0; i < MAX_CONTAINER_DISKS; i++) {
+        struct trim_range all = {.length = UINT64_MAX};
+        int fd = rootfs.disk_fds[i];
+        if (fd < 0)
+            continue;
+        if (*(const uint32_t *)flags & TEARDOWN_TRIM)
+            ioctl(fd, TRIM_FILE_SYSTEM, &all); /* a disk that discards nothing is as good */
+        if (syncfs(fd))
+            error = -errno;
+    }
+    return error;
+}
+
+void container_release(void)
+{
+    int fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0)
+        files_set_root(fd);
+    close_all();
+    exists = false;
+}
+
+bool container_disks_are_free(void)
+{
+    for (unsigned i = 0; i < MAX_CONTAINER_DISKS; i++) {
+        char path[16] = "/";
+        if (!(disks_used >> i & 1))
+            continue;
+        int fd = open(strcat(path, rootfs_disk(i)), O_RDONLY | O_EXCL | O_CLOEXEC); /* EBUSY while it is mounted */
+        if (fd < 0)
+            return false;
+        close(fd);
+    }
+    disks_used = 0;
+    return true;
+}
