@@ -37,8 +37,13 @@ const IMAGE_COMMANDS: readonly CommandEntry[] = [
 const TEMPLATE_COMMANDS: readonly CommandEntry[] = [
   {
     name: "build",
-    summary: "Build a template for a size of VM",
+    summary: "Build a template for a size of VM, or of an application",
     load: lazy(() => import("./commands/template-build.ts")),
+  },
+  {
+    name: "pool",
+    summary: "Set how many clones of a template are kept prepared",
+    load: lazy(() => import("./commands/template-pool.ts")),
   },
   { name: "ls", summary: "List templates", aliases: ["list"], load: lazy(() => import("./commands/template-ls.ts")) },
   {
@@ -52,6 +57,19 @@ const TEMPLATE_COMMANDS: readonly CommandEntry[] = [
     load: lazy(() => import("./commands/template-verify.ts")),
   },
   { name: "rm", summary: "Remove templates", load: lazy(() => import("./commands/template-rm.ts")) },
+];
+
+const VOLUME_COMMANDS: readonly CommandEntry[] = [
+  { name: "create", summary: "Make a volume", load: lazy(() => import("./commands/volume-create.ts")) },
+  { name: "ls", summary: "List volumes", aliases: ["list"], load: lazy(() => import("./commands/volume-ls.ts")) },
+  {
+    name: "inspect",
+    summary: "Show all that is known of volumes",
+    load: lazy(() => import("./commands/volume-inspect.ts")),
+  },
+  { name: "rm", summary: "Remove volumes", load: lazy(() => import("./commands/volume-rm.ts")) },
+  { name: "resize", summary: "Make a volume larger", load: lazy(() => import("./commands/volume-resize.ts")) },
+  { name: "prune", summary: "Remove unused volumes", load: lazy(() => import("./commands/volume-prune.ts")) },
 ];
 
 const SYSTEM_COMMANDS: readonly CommandEntry[] = [
@@ -73,6 +91,7 @@ export const COMMANDS: readonly CommandEntry[] = [
   ...inSection("What VMs are made from", [
     { name: "image", summary: "Root file systems", children: IMAGE_COMMANDS },
     { name: "template", summary: "Parents that VMs are cloned from", children: TEMPLATE_COMMANDS },
+    { name: "volume", summary: "Disks that outlive their VMs", children: VOLUME_COMMANDS },
   ]),
   ...inSection("Mayfly itself", [
     {

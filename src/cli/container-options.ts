@@ -5,6 +5,7 @@ import { parsePublish } from "./ports.ts";
 import { parseSignal } from "./signals.ts";
 import { parseBytes, parseCount, parseDurationMs } from "./sizes.ts";
 import type { OptionSpecs, OptionValues } from "./specification.ts";
+import { parseVolume } from "./volumes.ts";
 
 const value = (placeholder: string, summary: string) => ({ kind: "value", value: placeholder, summary }) as const;
 const list = (placeholder: string, summary: string) => ({ kind: "list", value: placeholder, summary }) as const;
@@ -23,6 +24,11 @@ export const CONTAINER_OPTIONS = {
   publish: { ...list("[IP:][HOSTPORT:]PORT", "Forward a TCP port of the host to one of the VM"), short: "p" },
   "publish-all": { ...flag("Forward free ports to all that the image exposes"), short: "P" },
   disk: value("SIZE", "Keep what is written to the root on a disk of this size instead of in memory"),
+  volume: {
+    ...list("[NAME|DIR:]PATH[:ro]", "Mount a volume, made if it is missing, or a snapshot of a directory (:ro)"),
+    short: "v",
+    complete: "volume",
+  },
   tmpfs: list("PATH[:OPTIONS]", "Mount a tmpfs, e.g. /tmp:size=64m,mode=1777"),
   "read-only": flag("Mount the root read-only"),
   entrypoint: value("COMMAND", "Run this instead of the image's entrypoint"),
@@ -52,6 +58,7 @@ export async function containerRequest(options: Values): Promise<Partial<CreateV
   if (options.publish.length > 0) request.ports = options.publish.flatMap(parsePublish);
   if (options["publish-all"]) request.publishAll = true;
   if (options.disk !== undefined) request.diskBytes = parseBytes("--disk", options.disk);
+  if (options.volume.length > 0) request.volumes = options.volume.map((text) => parseVolume(text));
   if (options.tmpfs.length > 0) request.tmpfs = options.tmpfs.map(parseTmpfs);
   if (options["read-only"]) request.readOnly = true;
   if (options.entrypoint !== undefined) request.entrypoint = options.entrypoint === "" ? [] : [options.entrypoint];

@@ -32,6 +32,7 @@ export interface ExaminationOptions {
 /** Programs run by commands that not everybody uses, and peers of benchmarks. */
 const TOOLS: readonly { program: string; use: string; package?: string; required: boolean }[] = [
   { program: "mkfs.erofs", use: "importing images", required: true },
+  { program: "mkfs.ext4", use: "volumes", required: true },
   { program: "tar", use: "importing images, cp", required: true },
   { program: "flock", use: "starting once", package: "util-linux", required: true },
   { program: "xz", use: "images in .tar.xz", required: false },

@@ -7,6 +7,7 @@ import { type Images, images, type Templates, templates } from "./stores.ts";
 import { type EventOptions, events, type System, system } from "./system.ts";
 import type { Transport } from "./transport.ts";
 import { type Vms, vms } from "./vms.ts";
+import { type Volumes, volumes } from "./volumes.ts";
 
 /** A client of one daemon. Every call throws MayflyError with the daemon's code, kind and details. */
 export interface Client extends AsyncDisposable {
@@ -14,6 +15,7 @@ export interface Client extends AsyncDisposable {
   readonly files: Files;
   readonly templates: Templates;
   readonly images: Images;
+  readonly volumes: Volumes;
   readonly operations: Operations;
   readonly system: System;
   /** What happens, as it happens. */
@@ -30,6 +32,7 @@ export function clientOver(transport: Transport): Client {
     files: files(rest),
     templates: templates(rest),
     images: images(rest),
+    volumes: volumes(rest),
     operations: operations(rest),
     system: system(rest),
     events: (options) => events(rest, options),

@@ -13,6 +13,7 @@ import type { Target, Transport } from "./transport.ts";
 export type {
   BuildTemplateRequest,
   CreateVmRequest,
+  CreateVolumeRequest,
   DiskUsage,
   Event,
   ExecRequest,
@@ -21,7 +22,9 @@ export type {
   Image,
   ImportImageRequest,
   Operation,
+  PoolRequest,
   PruneResult,
+  ReadyProbe,
   SystemInfo,
   Template,
   VerifyResult,
@@ -29,6 +32,8 @@ export type {
   Vm,
   VmState,
   VmStats,
+  WarmUp,
+  Volume,
 } from "../contract/api.ts";
 export { type ErrorCode, type ErrorDetails, type ErrorKind, MayflyError } from "../contract/errors.ts";
 export type { Client } from "./client.ts";
@@ -41,6 +46,7 @@ export type { OutputName, ProcessExit } from "./session.ts";
 export type { Images, Templates } from "./stores.ts";
 export type { EventOptions, System } from "./system.ts";
 export type { Vms } from "./vms.ts";
+export type { Volumes } from "./volumes.ts";
 
 /** Which daemon to talk to; without any, the local one. */
 export interface ConnectOptions {

@@ -7,6 +7,7 @@ import { checkTerminal, runAttached } from "../attached.ts";
 import { openTransport } from "../connection.ts";
 import { CONTAINER_OPTIONS, containerRequest } from "../container-options.ts";
 import { DETACH_KEYS, parseDetachKeys } from "../detach-keys.ts";
+import { parseLabels } from "../labels.ts";
 import { PROCESS_OPTIONS, processRequest } from "../process-options.ts";
 import { parseBytes, parsePositive } from "../sizes.ts";
 import { defineCommand, type OptionSpecs, type OptionValues } from "../specification.ts";
@@ -86,7 +87,7 @@ async function createRequest(
   if (options.rm) request.autoRemove = true;
   if (options.name !== undefined) request.name = options.name;
   if (options.hostname !== undefined) request.hostname = options.hostname;
-  if (options.label.length > 0) request.labels = Object.fromEntries(options.label.map(splitLabel));
+  if (options.label.length > 0) request.labels = parseLabels(options.label);
   if (options.memory !== undefined) request.memoryBytes = parseBytes("--memory", options.memory);
   if (options.cpus !== undefined) request.cpus = parsePositive("--cpus", options.cpus);
   if (options.rootfs !== undefined) request.rootfs = rootfsOf(options.rootfs);
@@ -97,9 +98,4 @@ async function createRequest(
 /** A name as it is; what has a slash is a file of this host, whose path the daemon needs whole. */
 function rootfsOf(rootfs: string): string {
   return rootfs.includes("/") ? resolve(rootfs) : rootfs;
-}
-
-function splitLabel(label: string): [key: string, value: string] {
-  const equals = label.indexOf("=");
-  return equals < 0 ? [label, ""] : [label.slice(0, equals), label.slice(equals + 1)];
 }

@@ -6,6 +6,7 @@ import { streamRoutes } from "./streams.ts";
 import { systemRoutes } from "./system.ts";
 import { imageRoutes, templateRoutes } from "./templates.ts";
 import { vmRoutes } from "./vms.ts";
+import { volumeRoutes } from "./volumes.ts";
 
 export const routes: readonly Route[] = [
   ...systemRoutes,
@@ -14,5 +15,6 @@ export const routes: readonly Route[] = [
   ...fileRoutes,
   ...templateRoutes,
   ...imageRoutes,
+  ...volumeRoutes,
   ...operationRoutes,
 ];
