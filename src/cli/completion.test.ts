@@ -43,7 +43,7 @@ const CASES: readonly [line: string, offered: string][] = [
   ["exec -i we", "web"],
   ["exec web ", ""],
   ["rm web w", "web worker"],
-  ["template ", "build ls inspect verify rm"],
+  ["template ", "build pool ls inspect verify rm"],
   ["image rm ", "alpha"],
   ["kill -s HU", "HUP"],
   ["completion ", "bash zsh fish"],

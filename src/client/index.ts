@@ -32,8 +32,8 @@ export type {
   Vm,
   VmState,
   VmStats,
-  WarmUp,
   Volume,
+  WarmUp,
 } from "../contract/api.ts";
 export { type ErrorCode, type ErrorDetails, type ErrorKind, MayflyError } from "../contract/errors.ts";
 export type { Client } from "./client.ts";

@@ -8,7 +8,7 @@ import { defineCommand } from "../specification.ts";
 
 export const command = defineCommand({
   description:
-    "List templates. One that does not fit this host's QEMU, kernel or agent any more is not used, and prune removes it.",
+    "List templates. One that does not fit this host's QEMU, kernel or agent any more is not used: prune removes it if it is one of a size, and build makes it again if it is one of an application.",
   operands: [],
   options: {
     quiet: { kind: "flag", short: "q", summary: "Only ids" },
@@ -24,6 +24,7 @@ export const command = defineCommand({
       const rows = templates.map((template) => [
         idOf(template.id),
         template.name ?? "-",
+        template.application?.image ?? "-",
         `${template.shape.memoryMiB}MiB`,
         String(template.shape.vcpus),
         template.compatible ? "yes" : "no",
@@ -31,7 +32,7 @@ export const command = defineCommand({
         `${formatElapsed(template.createdAt, Date.now())} ago`,
         template.lastUsedAt === null ? "never" : `${formatElapsed(template.lastUsedAt, Date.now())} ago`,
       ]);
-      await printTable(["TEMPLATE ID", "NAME", "MEMORY", "CPUS", "FITS", "ON DISK", "CREATED", "USED"], rows);
+      await printTable(["TEMPLATE ID", "NAME", "IMAGE", "MEMORY", "CPUS", "FITS", "ON DISK", "CREATED", "USED"], rows);
     }
     return 0;
   },

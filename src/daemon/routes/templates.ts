@@ -5,6 +5,7 @@ import {
   Image,
   ImportImageRequest,
   Operation,
+  PoolRequest,
   Template,
   VerifyResult,
 } from "../../contract/api.ts";
@@ -20,7 +21,7 @@ export const templateRoutes: readonly Route[] = [
     method: "POST",
     path: "/v1/templates",
     tag: "templates",
-    summary: "Build a template, unless a fitting one exists.",
+    summary: "Build a template of a size or of an application, unless it is there.",
     body: BuildTemplateRequest,
     bodyKind: "optional-json",
     answer: started,
@@ -43,6 +44,15 @@ export const templateRoutes: readonly Route[] = [
     summary: "One template, by id, name, or unambiguous beginning of the id.",
     answer: { status: 200, description: "The template.", schema: Template },
     handle: ({ engine, params }) => engine.getTemplate(params.id),
+  }),
+  jsonRoute({
+    method: "PUT",
+    path: "/v1/templates/{id}/pool",
+    tag: "templates",
+    summary: "Set how many clones of a template are kept prepared.",
+    body: PoolRequest,
+    answer: { status: 200, description: "The template.", schema: Template },
+    handle: ({ engine, params, body }) => engine.resizePool(params.id, body),
   }),
   jsonRoute({
     method: "POST",
