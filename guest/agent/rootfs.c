@@ -8,6 +8,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "identity.h"
@@ -18,6 +19,7 @@
  */
 #define STAGE "run/root"
 #define FLUSH_BUFFERS _IO(0x12, 97) /* BLKFLSBUF */
+#define GROW_EXT4 _IOW('f', 16, uint64_t) /* EXT4_IOC_RESIZE_FS */
 #define DEFAULT_SHM_BYTES (64ull << 20)
 #define DISK_SCRATCH 1u
 #define DISK_VOLUMES 2u
@@ -75,6 +77,16 @@ static int mount_all(const struct mount_step *steps, size_t count)
     for (size_t i = 0; i < count && !error; i++)
         error = mount_at(steps[i].source, steps[i].target, steps[i].type, steps[i].flags, steps[i].options);
     return error;
+}
+
+/* The kernel does it in its journal: interrupted at any moment, the file system is as before or larger. */
+static int grow_ext4(int fd, uint64_t bytes)
+{
+    struct statfs found;
+    if (fstatfs(fd, &found))
+        return -errno;
+    uint64_t blocks = bytes / (uint64_t)found.f_bsize;
+    return ioctl(fd, GROW_EXT4, &blocks) ? -errno : 0;
 }
 
 static int mount_disk(unsigned disk, const char *target, const char *fstype, unsigned long flags, struct rootfs *result)
@@ -181,8 +193,12 @@ static int mount_asked(const struct container_spec *spec, const struct container
     const char *target = mount_spec->target;
     unsigned long flags = mount_flags(mount_spec->flags);
     char options[64] = "";
-    if (mount_spec->kind == MOUNT_DISK)
-        return mount_disk(DISK_VOLUMES + mount_spec->disk, target, mount_spec->fstype, flags, result);
+    if (mount_spec->kind == MOUNT_DISK) {
+        unsigned disk = DISK_VOLUMES + mount_spec->disk;
+        int error = mount_disk(disk, target, mount_spec->fstype, flags, result);
+        bool grows = mount_spec->bytes && result->disk_fds[disk] >= 0;
+        return !error && grows ? grow_ext4(result->disk_fds[disk], mount_spec->bytes) : error;
+    }
     if (mount_spec->kind == MOUNT_DIRECTORY) { /* mounted onto itself, it is not part of the mount that becomes read-only */
         if (spec->flags & CONTAINER_READ_ONLY)
             return mount_at(target, target, NULL, MS_BIND, NULL);

@@ -56,8 +56,8 @@ export interface MountFlags {
 /** What is mounted in a container. `target` is absolute, made if missing, and never outside of the root. */
 export type ContainerMount =
   | ({ kind: "tmpfs"; target: string; sizeBytes?: number; mode?: number } & MountFlags)
-  /** `disk` 0 to 2 is /dev/vdc to /dev/vde. */
-  | ({ kind: "disk"; target: string; disk: number; fstype: "erofs" | "ext4" } & MountFlags)
+  /** `disk` 0 to 2 is /dev/vdc to /dev/vde. An ext4 that is smaller than `sizeBytes` grows to that size. */
+  | ({ kind: "disk"; target: string; disk: number; fstype: "erofs" | "ext4"; sizeBytes?: number } & MountFlags)
   /** A directory of the root that stays writable when the root is not. */
   | { kind: "directory"; target: string };
 
@@ -284,7 +284,7 @@ function encodeMount(out: PayloadWriter, mount: ContainerMount): void {
     .u8("the disk", kind === "disk" ? mount.disk : 0)
     .u16("the flags", flags([off.readOnly, 1], [off.nosuid, 2], [off.nodev, 4], [off.noexec, 8]))
     .u32("the mode", kind === "tmpfs" ? (mount.mode ?? 0) : 0)
-    .u53("the size", kind === "tmpfs" ? (mount.sizeBytes ?? 0) : 0)
+    .u53("the size", kind === "directory" ? 0 : (mount.sizeBytes ?? 0))
     .string("the type", kind === "disk" ? mount.fstype : "")
     .string("the target", target, MAX_PATH);
 }

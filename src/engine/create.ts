@@ -9,6 +9,7 @@ import { newVm } from "./new-vm.ts";
 import type { Pool } from "./pool.ts";
 import { prepare } from "./preparation.ts";
 import { startClone } from "./start.ts";
+import { withSizes } from "./vm-disks.ts";
 import type { Launch } from "./vms.ts";
 
 /**
@@ -42,6 +43,7 @@ export async function createVm(
     const guest = prepared.guest(vm.hostname);
     const clone = {
       ...guest,
+      container: withSizes(guest.container, own.grows),
       hostname: vm.hostname,
       sizes: prepared.sizes,
       disks: holdings.record.disks,

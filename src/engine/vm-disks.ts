@@ -1,5 +1,6 @@
 /** What a VM's mounts need on the host: volumes claimed, directories packed, a scratch disk made; and all of it given back. */
 import { join } from "node:path";
+import type { ContainerSpec } from "../agent/requests.ts";
 import type { CreateVmRequest, VolumeMount } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import type { DiskFiles, DiskSlot, WritableDisk } from "../machine/profile.ts";
@@ -37,6 +38,8 @@ export interface VmDisks {
   volumes: string[];
   /** Volumes that nobody has had before: to be filled before the container is built. */
   fills: VolumeFill[];
+  /** Sizes in bytes to which file systems are to grow, by the place of their mount in the request. */
+  grows: Map<number, number>;
   holding: Holding;
 }
 
@@ -63,7 +66,7 @@ export class VmDiskMaker {
     signal?: AbortSignal,
   ): Promise<VmDisks> {
     const { volumes = [], diskBytes } = request;
-    const prepared: VmDisks = { disks: {}, volumes: [], fills: [], holding: noHolding };
+    const prepared: VmDisks = { disks: {}, volumes: [], fills: [], grows: new Map(), holding: noHolding };
     if (volumes.length === 0 && diskBytes === undefined) return prepared;
     const held = new HeldDisks(vm, this.#directory(vm.id), this.stores);
     try {
@@ -150,14 +153,28 @@ export class VmDiskMaker {
       prepared.disks[slot] = overlaid(held, slot, path);
       return;
     }
-    const { name, path, isNew } = await this.stores.volumes.ready(source.volume);
+    const { name, path, isNew, growsToBytes } = await this.stores.volumes.ready(source.volume);
     if (mount.readOnly === true) {
       prepared.disks[slot] = { ...overlaid(held, slot, path), ownsBase: true };
       return;
     }
     prepared.disks[slot] = { path, format: "raw", readOnly: false };
+    if (growsToBytes !== undefined) prepared.grows.set(index, growsToBytes);
     if (isNew) prepared.fills.push({ volume: name, device: GUEST_DEVICES[index] ?? "", target });
   }
+}
+
+/** A container whose volumes grow to the sizes of their disks. */
+export function withSizes(
+  container: ContainerSpec | undefined,
+  grows: ReadonlyMap<number, number>,
+): ContainerSpec | undefined {
+  if (container === undefined || grows.size === 0) return container;
+  const mounts = (container.mounts ?? []).map((mount) => {
+    const sizeBytes = mount.kind === "disk" ? grows.get(mount.disk) : undefined;
+    return sizeBytes === undefined ? mount : { ...mount, sizeBytes };
+  });
+  return { ...container, mounts };
 }
 
 /** A slot takes a disk that can be written: what must not change lies below an overlay of the VM's own, which takes what a guest writes. */

@@ -6,12 +6,14 @@ import { runTool } from "../sys/tool.ts";
 /** The superblock's place, and what is read of it (Linux Documentation/filesystems/ext4/super.rst). */
 const SUPERBLOCK_OFFSET = 1024;
 const SUPERBLOCK_BYTES = 1024;
-const AT = { magic: 0x38, state: 0x3a, incompatible: 0x60 } as const;
+const AT = { blocks: 0x4, blockSize: 0x18, magic: 0x38, state: 0x3a, incompatible: 0x60, blocksHigh: 0x150 } as const;
 const MAGIC = 0xef53;
 /** s_state: unmounted cleanly, and nothing else (bit 1: errors were found, bit 2: orphans are being recovered). */
 const STATE_CLEAN = 1;
 /** INCOMPAT_RECOVER: the journal has to be replayed. */
 const NEEDS_RECOVERY = 0x4;
+/** INCOMPAT_64BIT: numbers of blocks have an upper half. */
+const HAS_64_BITS = 0x80;
 
 const MAKE_LIMIT_MS = 60_000;
 const MEND_LIMIT_MS = 600_000;
@@ -33,19 +35,27 @@ export async function makeExt4(path: string, journal: boolean): Promise<void> {
   await runTool(["debugfs", "-w", "-R", "rmdir lost+found", path], { deadlineMs: MAKE_LIMIT_MS, endsWithUs: true });
 }
 
-/**
- * Whether a file system was unmounted cleanly and no errors were met in it. Reads one kilobyte, at once.
- * @throws `store_corrupt` if there is no ext4 file system in the file.
- */
-export function isCleanExt4(path: string): boolean {
+/** What an ext4 file system says of itself. */
+export interface Ext4State {
+  /** Whether it was unmounted cleanly and no errors were met in it. */
+  isClean: boolean;
+  /** At most the size of its disk. */
+  sizeBytes: number;
+}
+
+/** Reads the superblock, one kilobyte, at once. @throws `store_corrupt` if there is no ext4 file system in the file. */
+export function readExt4(path: string): Ext4State {
   const superblock = readRange(path, SUPERBLOCK_OFFSET, SUPERBLOCK_BYTES);
   if (superblock.length < SUPERBLOCK_BYTES || superblock.readUInt16LE(AT.magic) !== MAGIC) {
     throw new MayflyError("store_corrupt", `Cannot use ${path}: it holds no ext4 file system`, { details: { path } });
   }
-  return (
-    superblock.readUInt16LE(AT.state) === STATE_CLEAN &&
-    (superblock.readUInt32LE(AT.incompatible) & NEEDS_RECOVERY) === 0
-  );
+  const incompatible = superblock.readUInt32LE(AT.incompatible);
+  const high = (incompatible & HAS_64_BITS) === 0 ? 0 : superblock.readUInt32LE(AT.blocksHigh);
+  const blocks = high * 2 ** 32 + superblock.readUInt32LE(AT.blocks);
+  return {
+    isClean: superblock.readUInt16LE(AT.state) === STATE_CLEAN && (incompatible & NEEDS_RECOVERY) === 0,
+    sizeBytes: blocks * 2 ** (10 + superblock.readUInt32LE(AT.blockSize)),
+  };
 }
 
 /**

@@ -11,7 +11,7 @@ import { fileSpace, growFile, newSparseFile, revokeFile } from "../sys/disk-file
 import { makeDirectory, movePath, namesIn, readOptional, removePath } from "../sys/paths.ts";
 import { exists, publishDirectory, publishFile, sweepUnfinished } from "../sys/publish.ts";
 import { setMode } from "../sys/store-files.ts";
-import { isCleanExt4, makeExt4, mendExt4 } from "./ext4.ts";
+import { makeExt4, mendExt4, readExt4 } from "./ext4.ts";
 import { type Holder, Holds } from "./holds.ts";
 import { decodeVolumeManifest, encodeVolumeManifest, type VolumeManifest } from "./manifest.ts";
 
@@ -34,6 +34,8 @@ export interface ReadyVolume {
   path: string;
   /** Whether no VM has had it before: it takes over what the image has at its mount point. */
   isNew: boolean;
+  /** Size that its file system is to grow to, if it is smaller than its disk. */
+  growsToBytes?: number;
 }
 
 /** The volumes of one state directory. One process at a time may use it. */
@@ -141,8 +143,10 @@ export class VolumeStore {
    */
   async ready(name: string): Promise<ReadyVolume> {
     const path = this.dataPath(name);
-    if (!isCleanExt4(path)) await mendExt4(path, this.mendingUid());
-    return { name, path, isNew: !this.#manifest(name).used };
+    if (!readExt4(path).isClean) await mendExt4(path, this.mendingUid());
+    const diskBytes = this.get(name).sizeBytes;
+    const grows = readExt4(path).sizeBytes < diskBytes;
+    return { name, path, isNew: !this.#manifest(name).used, ...(grows ? { growsToBytes: diskBytes } : {}) };
   }
 
   /** Records that a VM has had a volume: what is in it is no longer an image's. */
