@@ -11,6 +11,7 @@ import { LIMITS_MS, type PoolSizes } from "./config.ts";
 import type { Host } from "./host.ts";
 import type { QemuProcess } from "./qemu-process.ts";
 import { makeWarmClone } from "./warm-clone.ts";
+import { templateDisks } from "./warmed.ts";
 
 /** Members that may fail or die one after the other before the pool waits for the next request. */
 const MAX_FAILURES = 3;
@@ -130,7 +131,7 @@ export class Pool {
   }
 
   #makeBlocked(): QemuProcess {
-    const qemu = spawnBlocked(this.host, this.template, {});
+    const qemu = spawnBlocked(this.host, this.template, templateDisks(this.host.config.stateDir, this.template));
     qemu.slot.cgroup.prioritise("background");
     return qemu;
   }
