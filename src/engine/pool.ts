@@ -143,7 +143,7 @@ export class Pool {
     this.template.check();
     const qemu = this.#makeBlocked();
     cleanup.defer(() => qemu.kill());
-    const clone = await makeWarmClone(qemu, this.template, deadline);
+    const clone = await makeWarmClone(qemu, this.template, this.host.config.artifacts.rehearsal.path, deadline);
     cleanup.move();
     return clone;
   }

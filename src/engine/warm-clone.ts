@@ -8,6 +8,7 @@ import { OutputTail } from "./output-tail.ts";
 import { probedGuest } from "./probed-guest.ts";
 import { exercise } from "./probes.ts";
 import type { QemuProcess } from "./qemu-process.ts";
+import { rehearseContainer } from "./rehearsal.ts";
 import { runToEnd, WARM_COMMAND, WARM_HOSTNAME } from "./warm-up.ts";
 import { applicationProcess } from "./warmed.ts";
 
@@ -17,12 +18,14 @@ const EXERCISE_MS = 20_000;
 /**
  * Makes a warm clone of a QEMU that blocks on its state socket. It has a throwaway identity: whoever gets it applies its own, which the agent
  * enforces after a freeze. An application runs for a moment with that, without what a request would give it and without its hooks, which are for
- * those that are handed out; what it prints meanwhile is dropped.
+ * those that are handed out; what it prints meanwhile is dropped. The base guest rehearses a command, and one in a container.
+ * @param rehearsalPath erofs image for that container.
  * @throws what QEMU and the guest do wrong; `application_not_ready` when the application does not do what it did when it was saved.
  */
 export async function makeWarmClone(
   qemu: QemuProcess,
   template: LoadedTemplate,
+  rehearsalPath: string,
   deadline: Deadline,
 ): Promise<WarmClone> {
   const { application } = template.manifest;
@@ -33,8 +36,10 @@ export async function makeWarmClone(
   const warming = <T>(work: Promise<T>) => qemu.untilExit(work, "warming a clone");
   await warming(agent.identity(identityRequest(newIdentity(WARM_HOSTNAME)), deadline));
   await warming(agent.thaw(deadline));
-  if (application === undefined) await warming(runToEnd(agent, WARM_COMMAND, deadline));
-  else await warming(exerciseOnce(clone, application, deadline));
+  if (application === undefined) {
+    await warming(runToEnd(agent, WARM_COMMAND, deadline));
+    await warming(rehearseContainer(clone, rehearsalPath, deadline));
+  } else await warming(exerciseOnce(clone, application, deadline));
   await warming(agent.freeze(deadline));
   // What was printed before has come when this has.
   if (main !== undefined) await warming(agent.ping(deadline));
