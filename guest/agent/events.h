@@ -10,6 +10,7 @@
 #define EVENT_FROZEN 4u
 #define EVENT_STREAM 0x100u /* | slot << 2 | channel; channel 0: a terminal, both ways */
 #define EVENT_DRAIN 0x200u  /* | slot << 2 */
+#define EVENT_CONNECTION 0x10000u /* | place; looked at first, a place has any bits */
 
 /* Adds fd to the main loop's epoll set, or changes what it is watched for; it leaves the set when closed.
  * Returns 0 or -errno. */

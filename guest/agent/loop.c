@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cgroup.h"
+#include "connection.h"
 #include "deferred.h"
 #include "drain.h"
 #include "events.h"
@@ -90,7 +91,9 @@ _Noreturn void loop_run(void (*other)(uint32_t event))
         int count = epoll_wait(epoll_fd, events, EVENTS_AT_ONCE, more ? 0 : deferred_timeout_ms());
         for (int i = 0; i < count; i++) {
             uint32_t event = events[i].data.u32;
-            if (event & EVENT_STREAM)
+            if (event & EVENT_CONNECTION)
+                connection_event(event & (MAX_CONNECTIONS - 1), events[i].events);
+            else if (event & EVENT_STREAM)
                 stream_event(event);
             else if (event & EVENT_DRAIN)
                 drain_event(event >> 2 & (MAX_OBJECTS - 1));

@@ -9,6 +9,7 @@
 
 #include "boot.h"
 #include "cgroup.h"
+#include "connection.h"
 #include "container.h"
 #include "deferred.h"
 #include "events.h"
@@ -61,6 +62,7 @@ int main(int argc, char **argv)
     boot_machine();
     require(loop_init(), "make the event loop");
     require(streams_init(), "reserve memory for streams");
+    require(connections_init(), "reserve memory for connections");
     require(deferred_init(), "share a page with children");
     int error = cgroup_init(&group);
     require(error, group);

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "cgroup.h"
+#include "connection.h"
 #include "container_requests.h"
 #include "deferred.h"
 #include "files.h"
@@ -184,6 +185,8 @@ int request_run(const struct frame *frame, struct writer *result)
     case TYPE_FILE_READ:
     case TYPE_FILE_WRITE:
         return make_object(frame, &r, result);
+    case TYPE_CONNECT:
+        return connection_open(frame);
     case TYPE_SIGNAL:
     case TYPE_RESIZE:
         return run_on_process(frame, &r);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cgroup.h"
+#include "connection.h"
 #include "deferred.h"
 #include "frame.h"
 #include "object.h"
@@ -48,7 +49,7 @@ void session_init(const struct port *new_port)
 void session_port_event(void) { readable = writable = true; }
 
 /* Starts a frame in the send buffer; the caller has made sure that there is room. */
-static struct writer begin_frame(uint8_t type, uint32_t stream)
+struct writer session_begin(uint8_t type, uint32_t stream)
 {
     struct writer w = {out + out_length, out + SEND_BYTES, false};
     put_u8(&w, FRAME_MAGIC);
@@ -60,7 +61,7 @@ static struct writer begin_frame(uint8_t type, uint32_t stream)
     return w;
 }
 
-static void end_frame(struct writer *w)
+void session_end(struct writer *w)
 {
     struct writer head = {out + out_length + 12, out + SEND_BYTES, false};
     if (w->full)
@@ -69,25 +70,27 @@ static void end_frame(struct writer *w)
     out_length = (size_t)(w->at - out);
 }
 
+size_t session_room(void) { return out_length < SEND_DATA_BELOW ? SEND_DATA_BELOW - out_length : 0; }
+
 void session_reply(uint32_t stream, int error, const void *result, size_t length)
 {
-    struct writer w = begin_frame(TYPE_REPLY, stream);
+    struct writer w = session_begin(TYPE_REPLY, stream);
     put_u32(&w, (uint32_t)-error);
     if (!error)
         put_bytes(&w, result, length);
-    end_frame(&w);
+    session_end(&w);
 }
 
-static void send_offset(uint8_t type, uint32_t stream, uint64_t offset)
+void session_offset(uint8_t type, uint32_t stream, uint64_t offset)
 {
-    struct writer w = begin_frame(type, stream);
+    struct writer w = session_begin(type, stream);
     put_u64(&w, offset);
-    end_frame(&w);
+    session_end(&w);
 }
 
 static void send_exit(struct object *o)
 {
-    struct writer w = begin_frame(TYPE_EXIT, o->id << 2);
+    struct writer w = session_begin(TYPE_EXIT, o->id << 2);
     put_u32(&w, (uint32_t)o->code);
     put_u32(&w, (uint32_t)o->signal);
     put_u32(&w, (uint32_t)o->error);
@@ -97,7 +100,7 @@ static void send_exit(struct object *o)
     put_u64(&w, o->max_rss_bytes);
     put_u64(&w, out_end(&o->out[0]));
     put_u64(&w, out_end(&o->out[1]));
-    end_frame(&w);
+    session_end(&w);
     o->exit_sent = true;
 }
 
@@ -107,7 +110,7 @@ static void answer_hello(void)
     uint64_t used = objects_used;
     put_bytes(&w, PREAMBLE, PREAMBLE_BYTES);
     out_length = (size_t)(w.at - out);
-    w = begin_frame(TYPE_HELLO_ACK, 0);
+    w = session_begin(TYPE_HELLO_ACK, 0);
     put_u16(&w, PROTOCOL_VERSION);
     put_u16(&w, (uint16_t)((cgroup_state.identity_pending ? HELLO_FLAG_IDENTITY_PENDING : 0) |
                            (cgroup_state.frozen ? HELLO_FLAG_FROZEN : 0)));
@@ -127,7 +130,7 @@ static void answer_hello(void)
         put_u64(&w, out_end(&o->out[0]));
         put_u64(&w, out_end(&o->out[1]));
     }
-    end_frame(&w);
+    session_end(&w);
 }
 
 /* What was sent in the last epoch may have been lost: go back to what is acknowledged, and drop input not delivered. */
@@ -167,11 +170,14 @@ static void receive_hello(const struct frame *frame)
             out_acknowledge(s, offset, out_end(s));
     }
     rewind_objects();
+    connections_reset();
     answer_hello();
 }
 
 static void receive_stream(const struct frame *frame)
 {
+    if (is_connection(frame->stream >> 2))
+        return connection_receive(frame);
     struct reader r = {frame->payload, frame->payload + frame->length, false};
     uint64_t offset = take_u64(&r);
     uint32_t channel = frame->stream & 3;
@@ -204,6 +210,8 @@ static void release(const struct frame *frame)
     struct object *o = object_find(frame->stream >> 2);
     if ((frame->stream & 3) || frame->length)
         return session_reply(frame->stream, -EINVAL, NULL, 0);
+    if (is_connection(frame->stream >> 2))
+        return session_reply(frame->stream, connection_release(frame->stream >> 2), NULL, 0);
     if (!o)
         return session_reply(frame->stream, -ENOENT, NULL, 0);
     if (o->kind == KIND_PROCESS)
@@ -280,14 +288,14 @@ static void compose_object(struct object *o)
         struct out_stream *s = &o->out[i];
         uint32_t stream = o->id << 2 | (CHANNEL_OUTPUT + i);
         while (s->sent < out_end(s) && out_length + DATA_HEAD_BYTES < SEND_DATA_BELOW) {
-            struct writer w = begin_frame(TYPE_DATA, stream);
+            struct writer w = session_begin(TYPE_DATA, stream);
             put_u64(&w, s->sent);
             w.at += out_take(s, w.at, SEND_DATA_BELOW - (out_length + DATA_HEAD_BYTES));
-            end_frame(&w);
+            session_end(&w);
         }
         bool has_eof = o->kind == KIND_PROCESS || (o->kind == KIND_FILE_READ && i == 0);
         if (has_eof && s->ended && s->sent == out_end(s) && !s->eof_sent && out_length < SEND_DATA_BELOW) {
-            send_offset(TYPE_EOF, stream, s->sent);
+            session_offset(TYPE_EOF, stream, s->sent);
             s->eof_sent = true;
         }
         all_ended = all_ended && (s->eof_sent || !has_eof);
@@ -296,14 +304,14 @@ static void compose_object(struct object *o)
         send_exit(o);
 }
 
-static void compose(void)
+static void compose_objects(void)
 {
     uint64_t used = objects_used;
     for (struct object *o; out_length < SEND_DATA_BELOW && (o = object_next(&used));) {
         if (o->in.acked == o->in.kept || o->exited)
             continue;
         o->in.acked = o->in.kept;
-        send_offset(TYPE_ACK, o->id << 2 | CHANNEL_INPUT, o->in.kept);
+        session_offset(TYPE_ACK, o->id << 2 | CHANNEL_INPUT, o->in.kept);
     }
     for (unsigned i = 0; i < MAX_OBJECTS && out_length < SEND_DATA_BELOW; i++) {
         unsigned slot = next_slot;
@@ -311,6 +319,18 @@ static void compose(void)
         if (objects_used >> slot & 1)
             compose_object(&objects[slot]);
     }
+}
+
+/* Objects and connections take turns at the first place, so that neither keeps the port to itself. */
+static void compose(void)
+{
+    static bool connections_first;
+    connections_first = !connections_first;
+    if (connections_first)
+        connections_compose();
+    compose_objects();
+    if (!connections_first)
+        connections_compose();
 }
 
 bool session_send(void)

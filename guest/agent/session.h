@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "wire.h"
+
 /* How the session reaches the port: like read(2) and write(2), but returning -errno. */
 struct port {
     ssize_t (*read)(void *bytes, size_t n);
@@ -23,6 +25,16 @@ bool session_receive(void);
 
 /* Writes what is due until the port takes no more. Returns true if there is more to do at once. */
 bool session_send(void);
+
+/* Frames for the send buffer, composed in turn from session_send. Bytes that there is room for; small frames always fit. */
+size_t session_room(void);
+
+/* Starts a frame; what is put into the writer is its payload. Nothing is sent unless the frame is ended. */
+struct writer session_begin(uint8_t type, uint32_t stream);
+void session_end(struct writer *w);
+
+/* A frame whose payload is an offset: ACK or EOF. */
+void session_offset(uint8_t type, uint32_t stream, uint64_t offset);
 
 /* Answers a request: `error` is 0 or -errno, the result follows only on success. */
 void session_reply(uint32_t stream, int error, const void *result, size_t length);

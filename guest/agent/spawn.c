@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -40,6 +41,15 @@ static int nothing_fd = -1; /* /dev/null, kept open for the next process */
 static int program_fd = -1; /* the agent's own program */
 static int own_pids_fd = -1;
 static char candidate[PATH_MAX + 256];
+static struct rlimit file_limit;
+static bool has_file_limit;
+
+void spawn_keep_file_limit(const struct rlimit *limit)
+{
+    has_file_limit = limit != NULL;
+    if (limit)
+        file_limit = *limit;
+}
 
 static void exec_searching(const struct spawn *request)
 {
@@ -118,6 +128,8 @@ static int prepare(const struct spawn *request)
     if (enter_namespaces(request) || chdir(request->cwd[0] ? request->cwd : "/"))
         return -1;
     umask(request->umask & 0777);
+    if (has_file_limit && syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, &file_limit, NULL))
+        return -1;
     return limit_resources(request) || become_user(request) ? -1 : 0;
 }
 

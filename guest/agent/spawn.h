@@ -12,6 +12,7 @@ struct spawn_limit {
     uint64_t values[2];
 };
 
+struct rlimit;
 struct container_namespaces;
 
 struct spawn {
@@ -33,6 +34,9 @@ struct spawned {
     pid_t pid;
     int input, output, error; /* the agent's ends, non-blocking; -1 if there is none. A terminal is both input and output */
 };
+
+/* Processes start with this limit of open files instead of the agent's own. NULL: with the agent's. */
+void spawn_keep_file_limit(const struct rlimit *limit);
 
 /* Returns 0 once the program runs, or -errno of the step that failed; nothing is left behind then. */
 int spawn_process(const struct spawn *request, struct spawned *result);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "cgroup.h"
+#include "connection.h"
 #include "deferred.h"
 #include "events.h"
 #include "files.h"
@@ -125,6 +126,7 @@ int main(int argc, char **argv)
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0); /* no test leaves one behind */
     require(loop_init(), "make the event loop");
     require(streams_init(), "reserve memory for streams");
+    require(connections_init(), "reserve memory for connections");
     require(deferred_init(), "share a page with children");
     int root_fd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
     require(root_fd < 0 ? -errno : 0, root);

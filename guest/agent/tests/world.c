@@ -15,9 +15,10 @@
 
 #include "cgroup.h"
 #include "deferred.h"
+#include "connection.h"
 #include "drain.h"
-#include "events.h"
 #include "files.h"
+#include "network.h"
 #include "object.h"
 #include "process.h"
 #include "session.h"
@@ -66,14 +67,6 @@ static ssize_t port_write(const void *bytes, size_t n)
 
 static const struct port port = {port_read, port_write};
 
-int events_watch(int fd, uint32_t event, uint32_t epoll_events)
-{
-    (void)fd;
-    (void)event;
-    (void)epoll_events;
-    return 0;
-}
-
 /* Processes */
 
 static void close_end(int *fd)
@@ -111,6 +104,8 @@ int spawn_process(const struct spawn *request, struct spawned *result)
         abort();
     return 0;
 }
+
+void spawn_keep_file_limit(const struct rlimit *limit) { (void)limit; }
 
 void world_exit(struct world_process *process, int status)
 {
@@ -239,7 +234,7 @@ void world_init(void)
     outbox = malloc(OUTBOX_BYTES);
     const char *scratch = getenv("TMPDIR");
     snprintf(directory, sizeof directory, "%s/mayfly-world-XXXXXX", scratch ? scratch : "/tmp");
-    if (!inbox || !outbox || !mkdtemp(directory) || streams_init() || deferred_init())
+    if (!inbox || !outbox || !mkdtemp(directory) || streams_init() || connections_init() || deferred_init())
         abort();
 }
 
@@ -258,6 +253,8 @@ void world_reset(void)
     process_reap_all();
     while (drain_pump())
         continue;
+    connections_reset();
+    network_reset();
     cgroup_state = (struct cgroup_state){false, false};
     inbox_at = inbox_end = outbox_at = outbox_end = 0;
     world_accept(SIZE_MAX, SIZE_MAX);
@@ -330,6 +327,7 @@ void world_run(void)
         process_reap_all();
         deferred_check();
         more = session_receive();
+        network_events();
         more = pump() || more;
         more = drain_pump() || more;
         more = session_send() || more;
@@ -372,11 +370,11 @@ uint8_t world_next(struct world_frame *frame)
     frame->payload = take_bytes(&r, frame->length);
     if (!frame->payload)
         return 0;
-    outbox_at += FRAME_HEADER_BYTES + frame->length;
+    world_take(FRAME_HEADER_BYTES + frame->length);
     return frame->type;
 }
 
-int world_objects(void) { return __builtin_popcountll(objects_used); }
+int world_objects(void) { return __builtin_popcountll(objects_used) + (int)connections_count(); }
 
 int world_descriptors(void)
 {

@@ -1,0 +1,22 @@
+/* The network of a world without a machine: one real server on the loopback device, whatever address is asked for. */
+#ifndef MAYFLY_NETWORK_H
+#define MAYFLY_NETWORK_H
+
+#include <stdbool.h>
+
+#define SERVER_PORT 80
+#define SILENT_PORT 81 /* nothing answers: connecting goes on for ever */
+
+/* The next connection that the agent has made, non-blocking, or -1. The caller closes it. */
+int network_accept(void);
+
+/* Closes one in a way that the agent sees as a reset. */
+void network_abort(int fd);
+
+/* Tells the agent what has happened to its sockets. */
+void network_events(void);
+
+/* No connection, and none that waits to be accepted. */
+void network_reset(void);
+
+#endif
