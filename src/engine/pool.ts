@@ -104,8 +104,11 @@ export class Pool {
       if (availableMemoryBytes() < this.host.config.memoryReserveBytes) return;
       try {
         if (this.#warm.length < this.target.warm) {
-          this.#keep(this.#warm, await this.#makeWarm(), (clone) => clone.qemu);
+          const clone = await this.#makeWarm();
           this.#failures = 0;
+          // The pool may have become smaller meanwhile.
+          if (this.#warm.length < this.target.warm) this.#keep(this.#warm, clone, ({ qemu }) => qemu);
+          else await clone.qemu.kill();
         } else if (this.#blocked.length < this.target.blocked) {
           // Whether it lives is not known yet: that it was spawned makes up for no failure.
           this.#keep(this.#blocked, this.#makeBlocked(), (qemu) => qemu);
