@@ -1,9 +1,10 @@
 /** The typed client: everything that the REST interface offers, over any transport. */
 import type { Event } from "../contract/api.ts";
 import { type Files, files } from "./files.ts";
+import { type Images, images } from "./images.ts";
 import { type Operations, operations } from "./operations.ts";
 import { Rest } from "./rest.ts";
-import { type Images, images, type Templates, templates } from "./stores.ts";
+import { type Templates, templates } from "./stores.ts";
 import { type EventOptions, events, type System, system } from "./system.ts";
 import type { Transport } from "./transport.ts";
 import { type Vms, vms } from "./vms.ts";

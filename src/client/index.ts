@@ -11,6 +11,7 @@ import { type Client, clientOver } from "./client.ts";
 import type { Target, Transport } from "./transport.ts";
 
 export type {
+  BuildImageRequest,
   BuildTemplateRequest,
   CreateVmRequest,
   CreateVolumeRequest,
@@ -20,10 +21,14 @@ export type {
   ExecResult,
   FileStat,
   Image,
+  ImageDetails,
   ImportImageRequest,
+  LoadImageRequest,
   Operation,
   PoolRequest,
+  PruneImagesRequest,
   PruneResult,
+  PullImageRequest,
   ReadyProbe,
   SystemInfo,
   Template,
@@ -38,12 +43,13 @@ export type {
 export { type ErrorCode, type ErrorDetails, type ErrorKind, MayflyError } from "../contract/errors.ts";
 export type { Client } from "./client.ts";
 export type { FileContent, Files, WriteOptions } from "./files.ts";
+export type { Images, PullResult } from "./images.ts";
 export type { OperationOptions, Operations } from "./operations.ts";
 export type { Process } from "./process.ts";
 export type { OutputChunk } from "./raw-stream.ts";
 export type { CallOptions } from "./rest.ts";
 export type { OutputName, ProcessExit } from "./session.ts";
-export type { Images, Templates } from "./stores.ts";
+export type { Templates } from "./stores.ts";
 export type { EventOptions, System } from "./system.ts";
 export type { Vms } from "./vms.ts";
 export type { Volumes } from "./volumes.ts";

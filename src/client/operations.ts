@@ -3,12 +3,17 @@ import type { Operation } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import { serverEvents } from "./events.ts";
 import { errorOfProblem } from "./problem.ts";
-import { type CallOptions, type Rest, segment } from "./rest.ts";
+import { type CallOptions, type RequestOptions, type Rest, segment } from "./rest.ts";
 
 /** Options of calls that start an operation and wait for its end. */
 export interface OperationOptions extends CallOptions {
   onProgress?: (step: string) => void;
+  /** Called with each line that the programs of a build print. */
+  onOutput?: (line: string) => void;
 }
+
+/** An operation that has made something. */
+export type FinishedOperation = Operation & { result: string };
 
 /** What can be done with operations. */
 export interface Operations {
@@ -16,17 +21,30 @@ export interface Operations {
   get(id: string, options?: CallOptions): Promise<Operation>;
   cancel(id: string, options?: CallOptions): Promise<void>;
   /** The operation now, then after each change, until it has ended. */
-  watch(id: string, options?: CallOptions): AsyncIterable<Operation>;
-  /** Waits for the end. @returns the id of what it made. @throws the operation's error, `cancelled`. */
-  wait(id: string, options?: OperationOptions): Promise<string>;
+  watch(id: string, options?: Pick<OperationOptions, "signal" | "onOutput">): AsyncIterable<Operation>;
+  /** Waits for the end. @returns the operation as it ended, and the id of what it made. @throws the operation's error, `cancelled`. */
+  wait(id: string, options?: OperationOptions): Promise<FinishedOperation>;
 }
 
 /** The calls for operations. */
 export function operations(rest: Rest): Operations {
   const at = (id: string, verb = "") => `/v1/operations/${segment(id)}${verb}`;
-  async function* watch(id: string, options: CallOptions = {}): AsyncGenerator<Operation> {
-    const response = await rest.send("GET", at(id, "/events"), options);
-    for await (const { data } of serverEvents(response.chunks())) yield JSON.parse(data) as Operation;
+  async function* watch(id: string, { onOutput, ...options }: OperationOptions = {}): AsyncGenerator<Operation> {
+    let next = 0;
+    let again = true;
+    // A reader that was too slow is told so at the end of its stream, and asks anew.
+    while (again) {
+      again = false;
+      const response = await rest.send("GET", at(id, "/events"), options);
+      for await (const { event, data } of serverEvents(response.chunks())) {
+        if (event === "operation") yield JSON.parse(data) as Operation;
+        again = event === "overflow";
+        if (event !== "output") continue;
+        const { line, number } = JSON.parse(data) as { line: string; number: number };
+        if (number >= next) onOutput?.(line);
+        next = Math.max(next, number + 1);
+      }
+    }
   }
   return {
     list: (options) => rest.json("GET", "/v1/operations", options),
@@ -43,8 +61,27 @@ export function operations(rest: Rest): Operations {
   };
 }
 
-function resultOf({ id, state, result, error }: Operation): string {
+/** Starts an operation and waits for its end; an abort cancels it in the daemon as well. @throws the operation's error, `cancelled`. */
+export async function finished(
+  rest: Rest,
+  path: string,
+  body: Pick<RequestOptions, "json" | "content">,
+  { signal, ...options }: OperationOptions,
+): Promise<FinishedOperation> {
+  const call = signal === undefined ? {} : { signal };
+  const operation = await rest.json<Operation>("POST", path, { ...body, ...call });
+  const calls = operations(rest);
+  try {
+    return await calls.wait(operation.id, { ...options, ...call });
+  } catch (error) {
+    if (signal?.aborted) await calls.cancel(operation.id).catch(() => undefined);
+    throw error;
+  }
+}
+
+function resultOf(operation: Operation): FinishedOperation {
+  const { id, state, result, error } = operation;
   if (error !== null) throw errorOfProblem(error);
-  if (state === "done" && result !== null) return result;
+  if (state === "done" && result !== null) return { ...operation, result };
   throw new MayflyError("cancelled", `Operation ${id} was cancelled`);
 }

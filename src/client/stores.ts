@@ -1,14 +1,6 @@
-/** Templates and images: what VMs are made from. */
-import type {
-  BuildTemplateRequest,
-  Image,
-  ImportImageRequest,
-  Operation,
-  PoolRequest,
-  Template,
-  VerifyResult,
-} from "../contract/api.ts";
-import { type OperationOptions, operations } from "./operations.ts";
+/** Templates: what VMs are cloned from. */
+import type { BuildTemplateRequest, PoolRequest, Template, VerifyResult } from "../contract/api.ts";
+import { finished, type OperationOptions } from "./operations.ts";
 import { type CallOptions, type Rest, segment } from "./rest.ts";
 
 /** What can be done with templates. `template` is an id, a name, or an unambiguous beginning of an id. */
@@ -24,20 +16,14 @@ export interface Templates {
   remove(template: string, options?: CallOptions & { force?: boolean }): Promise<void>;
 }
 
-/** What can be done with images. `image` is an id, a name, or an unambiguous beginning of an id. */
-export interface Images {
-  /** Imports a root file system from a file on the daemon's host, and waits for it. */
-  import(request: ImportImageRequest, options?: OperationOptions): Promise<Image>;
-  list(options?: CallOptions): Promise<Image[]>;
-  get(image: string, options?: CallOptions): Promise<Image>;
-  remove(image: string, options?: CallOptions): Promise<void>;
-}
-
 /** The calls for templates. */
 export function templates(rest: Rest): Templates {
   const at = (template: string, verb = "") => `/v1/templates/${segment(template)}${verb}`;
   return {
-    build: (request = {}, options = {}) => startAndGet(rest, "/v1/templates", request, options),
+    async build(json = {}, options = {}) {
+      const { result } = await finished(rest, "/v1/templates", { json }, options);
+      return rest.json("GET", at(result));
+    },
     list: (options) => rest.json("GET", "/v1/templates", options),
     get: (template, options) => rest.json("GET", at(template), options),
     pool: (template, json, options) => rest.json("PUT", at(template, "/pool"), { ...options, json }),
@@ -45,30 +31,4 @@ export function templates(rest: Rest): Templates {
     remove: (template, { force, ...options } = {}) =>
       rest.empty("DELETE", at(template), { ...options, query: { force } }),
   };
-}
-
-/** The calls for images. */
-export function images(rest: Rest): Images {
-  const at = (image: string) => `/v1/images/${segment(image)}`;
-  return {
-    import: (request, options = {}) => startAndGet(rest, "/v1/images", request, options),
-    list: (options) => rest.json("GET", "/v1/images", options),
-    get: (image, options) => rest.json("GET", at(image), options),
-    remove: (image, options) => rest.empty("DELETE", at(image), options),
-  };
-}
-
-/** Starts an operation, waits for it (an abort cancels it in the daemon as well), and gets what it made. */
-async function startAndGet<T>(rest: Rest, path: string, json: unknown, options: OperationOptions): Promise<T> {
-  const { onProgress, signal } = options;
-  const call = signal === undefined ? {} : { signal };
-  const operation = await rest.json<Operation>("POST", path, { json, ...call });
-  const calls = operations(rest);
-  try {
-    const id = await calls.wait(operation.id, onProgress === undefined ? call : { onProgress, ...call });
-    return await rest.json<T>("GET", `${path}/${segment(id)}`, call);
-  } catch (error) {
-    if (signal?.aborted) await calls.cancel(operation.id).catch(() => undefined);
-    throw error;
-  }
 }

@@ -182,8 +182,12 @@ export const Operation = z.object({
   step: z.string(),
   createdAt: z.string(),
   finishedAt: z.string().nullable(),
-  /** Id of what it made. */
+  /** Id of what it made; of several the first. */
   result: z.string().nullable(),
+  /** Ids of all that it made. */
+  results: z.array(z.string()),
+  /** What is to be said of its end, e.g. that all was there already. */
+  note: z.string().nullable(),
   error: Problem.nullable(),
 });
 export type Operation = z.infer<typeof Operation>;

@@ -20,7 +20,7 @@ export async function diskUsage({ host, templates, images, vms, volumes }: Parts
     images: {
       count: images.list().length,
       bytes: await allocatedBytesBelow(`${stateDir}/images`),
-      reclaimableBytes: 0,
+      reclaimableBytes: await images.reclaimableBytes(),
     },
     vms: {
       count: vms.list().length,
@@ -32,17 +32,33 @@ export async function diskUsage({ host, templates, images, vms, volumes }: Parts
 }
 
 /**
- * Removes ended VMs, templates that do not fit this host, and snapshots of directories that no VM has. Images stay: users gave them their names; and
- * volumes: there is data in them.
+ * Removes ended VMs, templates that do not fit this host, and snapshots of directories that no VM has, images whose
+ * name has moved on, and the cache of builds. Images with names stay: users gave them; and volumes: there is data in them.
  */
 export async function pruneAll(parts: Parts): Promise<PruneResult> {
-  const { host, templates, vms, volumes } = parts;
+  const { host, images, templates, vms, volumes } = parts;
   const before = await allocatedBytesBelow(host.config.stateDir);
   const ended = vms.list().filter((vm) => vm.finishedAt !== null);
   for (const vm of ended) await vms.remove(vm.id, false);
-  const removed = [...ended.map((vm) => vm.id), ...(await templates.prune()), ...(await volumes.pruneMade())];
+  const removed = [
+    ...ended.map((vm) => vm.id),
+    ...(await templates.prune()),
+    ...(await volumes.pruneMade()),
+    ...(await images.prune(false)),
+  ];
   const after = await allocatedBytesBelow(host.config.stateDir);
   return { removed, freedBytes: Math.max(0, before - after) };
+}
+
+/** Removes images as `Images.prune` has it. */
+export async function pruneImages(
+  { host, images }: Pick<Parts, "host" | "images">,
+  all: boolean,
+): Promise<PruneResult> {
+  const directory = `${host.config.stateDir}/images`;
+  const before = await allocatedBytesBelow(directory);
+  const removed = await images.prune(all);
+  return { removed, freedBytes: Math.max(0, before - (await allocatedBytesBelow(directory))) };
 }
 
 async function sum(numbers: readonly Promise<number>[]): Promise<number> {

@@ -1,12 +1,16 @@
 /** The engine of one state directory: the parts of it behind one interface. */
 import type {
+  BuildImageRequest,
   BuildTemplateRequest,
   CreateVmRequest,
   CreateVolumeRequest,
   Event,
   ExecRequest,
   ImportImageRequest,
+  LoadImageRequest,
   PoolRequest,
+  PruneImagesRequest,
+  PullImageRequest,
   Vm,
   VmStats,
 } from "../contract/api.ts";
@@ -16,11 +20,12 @@ import type { Deadline } from "../sys/deadline.ts";
 import { hostCpuCount } from "../sys/host.ts";
 import { cpuTimeUsOf, ownRssBytes, uniqueMemoryOf } from "../sys/process.ts";
 import { createVm } from "./create.ts";
-import { diskUsage, pruneAll } from "./disk-usage.ts";
+import { diskUsage, pruneAll, pruneImages } from "./disk-usage.ts";
 import type { Events } from "./events.ts";
 import { describeFile, listDirectory, readContents, writeContents } from "./files.ts";
 import { Gate } from "./gate.ts";
 import type { Host } from "./host.ts";
+import { ImageOperations } from "./image-operations.ts";
 import type { Images } from "./images.ts";
 import type { Engine, OutputSink, ProgressOptions } from "./interface.ts";
 import { attachWithLogs, readLogs } from "./logs.ts";
@@ -55,8 +60,11 @@ function gateWidth(): number {
 /** The {@link Engine} over QEMU processes of this host. */
 export class LocalEngine implements Engine {
   readonly #gate = new Gate(gateWidth());
+  readonly #imageOperations: ImageOperations;
 
-  constructor(private readonly parts: EngineParts) {}
+  constructor(private readonly parts: EngineParts) {
+    this.#imageOperations = new ImageOperations(parts.host, parts.images, parts.events);
+  }
 
   createVm = (request: CreateVmRequest, options: ProgressOptions & { sink?: OutputSink }) =>
     createVm(this.parts, this.#gate, request, options);
@@ -156,8 +164,16 @@ export class LocalEngine implements Engine {
 
   listImages = () => this.parts.images.list();
   getImage = (ref: string) => this.parts.images.get(ref);
-  importImage = (request: ImportImageRequest, options: ProgressOptions) => this.parts.images.import(request, options);
-  removeImage = (ref: string) => this.parts.images.remove(ref);
+  inspectImage = (ref: string) => this.parts.images.details(ref);
+  importImage = (request: ImportImageRequest, options: ProgressOptions) =>
+    this.#imageOperations.import(request, options);
+  pullImage = (request: PullImageRequest, options: ProgressOptions) => this.#imageOperations.pull(request, options);
+  loadImage = (request: LoadImageRequest, options: ProgressOptions) => this.#imageOperations.load(request, options);
+  receiveArchive = (content: AsyncIterable<Uint8Array>) => this.#imageOperations.receive(content);
+  buildImage = (request: BuildImageRequest, options: ProgressOptions) => this.#imageOperations.build(request, options);
+  tagImage = (ref: string, name: string) => this.parts.images.tag(ref, name);
+  removeImage = (ref: string, options?: { force: boolean }) => this.parts.images.remove(ref, options?.force);
+  pruneImages = ({ all = false }: PruneImagesRequest) => pruneImages(this.parts, all);
 
   listVolumes = () => this.parts.volumes.list();
   getVolume = (name: string) => this.parts.volumes.get(name);

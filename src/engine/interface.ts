@@ -1,5 +1,6 @@
 /** What the engine offers to the daemon. `open.ts` makes one; the daemon only translates between this and REST. */
 import type {
+  BuildImageRequest,
   BuildTemplateRequest,
   CreateVmRequest,
   CreateVolumeRequest,
@@ -8,9 +9,13 @@ import type {
   ExecRequest,
   FileStat,
   Image,
+  ImageDetails,
   ImportImageRequest,
+  LoadImageRequest,
   PoolRequest,
+  PruneImagesRequest,
   PruneResult,
+  PullImageRequest,
   SystemInfo,
   Template,
   VerifyResult,
@@ -51,7 +56,21 @@ export interface ProcessSession {
 /** Options of what may have to build a template first. */
 export interface ProgressOptions {
   onProgress?: (step: string) => void;
+  /** Lines that programs print, of what runs them for its caller. */
+  onOutput?: (line: string) => void;
   deadline: Deadline;
+}
+
+/** What came of a pull. */
+export interface PulledImage {
+  image: Image;
+  /** Nothing was fetched: the registry has what was here. */
+  unchanged: boolean;
+}
+
+/** An archive on the disk of the store. */
+export interface ReceivedArchive extends AsyncDisposable {
+  path: string;
 }
 
 /** A chunk of a VM's kept output. */
@@ -134,8 +153,20 @@ export interface Engine {
 
   listImages(): Image[];
   getImage(ref: string): Image;
+  /** With the whole OCI configuration, which is read from the disk. */
+  inspectImage(ref: string): Promise<ImageDetails>;
   importImage(request: ImportImageRequest, options: ProgressOptions): Promise<Image>;
-  removeImage(ref: string): Promise<void>;
+  pullImage(request: PullImageRequest, options: ProgressOptions): Promise<PulledImage>;
+  /** All images of an archive. */
+  loadImage(request: LoadImageRequest, options: ProgressOptions): Promise<Image[]>;
+  /** Keeps an archive that is sent until it has been loaded: disposing it removes it. */
+  receiveArchive(content: AsyncIterable<Uint8Array>): Promise<ReceivedArchive>;
+  /** One entry for each name that it gets. */
+  buildImage(request: BuildImageRequest, options: ProgressOptions): Promise<Image[]>;
+  tagImage(ref: string, name: string): Promise<Image>;
+  /** @returns the names that went. */
+  removeImage(ref: string, options?: { force: boolean }): Promise<string[]>;
+  pruneImages(request: PruneImagesRequest): Promise<PruneResult>;
 
   listVolumes(): Volume[];
   /** Volumes go by their names alone. */

@@ -1,5 +1,5 @@
 /** What exists and who owns it, in SQLite: VMs, QEMU processes, templates, images. */
-import type { Image, PoolRequest, Vm } from "../contract/api.ts";
+import { type Image, NO_NAME, type PoolRequest, type Vm } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import type { DiskFiles } from "../machine/profile.ts";
 import { Database } from "../sys/database.ts";
@@ -149,13 +149,17 @@ export class Records implements Disposable {
   images(): Image[] {
     return this.#database
       .all("SELECT document FROM images ORDER BY name")
-      .map((row) => JSON.parse(String(row["document"])));
+      .map((row) => ({ ...LATER_IMAGE, ...JSON.parse(String(row["document"])) }));
   }
 
-  /** @throws `disk_full`. */
-  putImage(image: Image): void {
-    const sql = "INSERT OR REPLACE INTO images VALUES (?, ?, ?)";
-    this.#now(() => this.#database.run(sql, image.id, image.name, JSON.stringify(image)));
+  /** Records images, all of them or none. A name is there once: whoever else had it must be given with another. @throws `disk_full`. */
+  putImages(images: readonly Image[]): void {
+    const sql = `INSERT OR REPLACE INTO images VALUES ${images.map(() => "(?, ?, ?)").join(", ")}`;
+    const values = images.flatMap((image) => {
+      const name = image.name === NO_NAME ? image.id : image.name;
+      return [image.id, name, JSON.stringify(image)];
+    });
+    this.#now(() => this.#database.run(sql, ...values));
   }
 
   removeImage(id: string): void {
@@ -209,6 +213,10 @@ export class Records implements Disposable {
 const LATER_VM: Partial<Vm> = {
   ...{ image: null, imageId: null, ports: [], mounts: [], restart: { name: "no" } },
   ...{ restartCount: 0, health: null, stopSignal: 15 },
+};
+const LATER_IMAGE: Partial<Image> = {
+  ...{ configDigest: null, manifestDigest: null, repoDigest: null, architecture: null, builtAt: null },
+  ...{ layers: [], config: {} },
 };
 const LATER: Partial<VmRecord> = { container: null, held: { disks: {}, volumes: [] } };
 

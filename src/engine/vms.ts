@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import type { AgentProcess } from "../agent/process.ts";
 import type { ExecSpec } from "../agent/requests.ts";
-import type { ExecRequest, Vm } from "../contract/api.ts";
+import type { ExecRequest, Image, Vm } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import { Deadline } from "../sys/deadline.ts";
 import { diskFull } from "../sys/publish.ts";
@@ -90,8 +90,9 @@ export class Vms {
   }
 
   /** Names of the VMs that run on an image. */
-  runningOnImage(name: string): string[] {
-    const running = this.list().filter((vm) => vm.rootfs === name && vm.finishedAt === null);
+  runningOnImage({ id, name }: Pick<Image, "id" | "name">): string[] {
+    const isOn = (vm: Vm) => vm.imageId === id || vm.rootfs === name;
+    const running = this.list().filter((vm) => isOn(vm) && vm.finishedAt === null);
     return running.map((vm) => vm.name);
   }
 

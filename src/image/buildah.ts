@@ -6,8 +6,16 @@
 import { randomBytes } from "node:crypto";
 import { MayflyError } from "../contract/errors.ts";
 import type { ImageLayer } from "../contract/image.ts";
-import { waitForLock } from "../sys/lock.ts";
-import { linkFile, makeDirectory, readBytes, readOptional, removePath, writeText } from "../sys/paths.ts";
+import { tryLockFile, waitForLock } from "../sys/lock.ts";
+import {
+  isDirectoryEmpty,
+  linkFile,
+  makeDirectory,
+  readBytes,
+  readOptional,
+  removePath,
+  writeText,
+} from "../sys/paths.ts";
 import { publishFile } from "../sys/publish.ts";
 import { runTool, type ToolOptions } from "../sys/tool.ts";
 import { blobPath, readDocument } from "./blob-store.ts";
@@ -91,7 +99,10 @@ export async function buildImage(options: BuildOptions): Promise<IncomingImage> 
 
 /** Removes buildah's cache, unless a build is at work. */
 export async function removeBuildCache(stateDir: string): Promise<void> {
-  await removePath(buildDirectory(stateDir));
+  const directory = buildDirectory(stateDir);
+  if (await isDirectoryEmpty(directory)) return;
+  using lock = tryLockFile(`${directory}/lock`);
+  if (lock !== undefined) await removePath(directory);
 }
 
 class Buildah {

@@ -74,6 +74,16 @@ export async function writeText(path: string, content: string | Uint8Array, mode
   await chmod(path, mode);
 }
 
+/** Writes a new file, which only its owner may read, as its bytes come. */
+export async function writeStream(path: string, content: AsyncIterable<Uint8Array>): Promise<void> {
+  const file = await open(path, "wx", 0o600);
+  try {
+    for await (const chunk of content) await file.writeFile(chunk);
+  } finally {
+    await file.close();
+  }
+}
+
 /** Makes a directory and its parents; it has `mode` whatever the umask. */
 export async function makeDirectory(path: string, mode = 0o755): Promise<void> {
   await mkdir(path, { recursive: true });

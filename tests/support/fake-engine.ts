@@ -1,5 +1,6 @@
 /** An engine in memory, for tests of the daemon only: VMs are records, processes are scripts of the test. */
 import type {
+  BuildImageRequest,
   BuildTemplateRequest,
   CreateVmRequest,
   CreateVolumeRequest,
@@ -9,8 +10,11 @@ import type {
   FileStat,
   Image,
   ImportImageRequest,
+  LoadImageRequest,
   PoolRequest,
+  PruneImagesRequest,
   PruneResult,
+  PullImageRequest,
   SystemInfo,
   Template,
   VerifyResult,
@@ -29,6 +33,7 @@ import type {
 } from "../../src/engine/interface.ts";
 import type { Deadline } from "../../src/sys/deadline.ts";
 import { newId } from "../../src/sys/ids.ts";
+import { buildFake, loadFake, pullFake, receiveFake } from "./fake-images.ts";
 import { sampleImage, sampleInfo, sampleStats, sampleTemplate, sampleVm, sampleVolume } from "./samples.ts";
 
 /** A process of the fake: the test writes its output and ends it. */
@@ -257,9 +262,18 @@ export class FakeEngine implements Engine {
     return sampleImage;
   }
 
-  async removeImage(ref: string): Promise<void> {
+  async removeImage(ref: string): Promise<string[]> {
     this.removed.push(this.getImage(ref).id);
+    return [ref];
   }
+
+  inspectImage = async (ref: string) => ({ ...this.getImage(ref), document: { architecture: "amd64" } });
+  pullImage = (request: PullImageRequest, options: ProgressOptions) => pullFake(this, request, options);
+  loadImage = async ({ path }: LoadImageRequest) => loadFake(path);
+  receiveArchive = receiveFake;
+  buildImage = (request: BuildImageRequest, options: ProgressOptions) => buildFake(this, request, options);
+  tagImage = async (ref: string, name: string) => ({ ...this.getImage(ref), name });
+  pruneImages = async ({ all }: PruneImagesRequest) => ({ removed: all ? [sampleImage.name] : [], freedBytes: 0 });
 
   listVolumes(): Volume[] {
     return [...this.volumes.values()];

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { Operation } from "../../contract/api.ts";
 import { contentRoute, emptyRoute, jsonRoute, type Route } from "../route.ts";
-import { eventStream } from "../sse.ts";
+import { type EventSink, eventStream } from "../sse.ts";
 
 const tag = "operations";
 
@@ -30,21 +30,22 @@ export const operationRoutes: readonly Route[] = [
     summary: "Progress: the operation now, then after each change, until it has ended.",
     answer: {
       status: 200,
-      description: "Events `operation`, whose data is an Operation.",
+      description:
+        "Events `operation`, whose data is an Operation; of builds also `output`, whose data has a `line` and its `number`.",
       content: "text/event-stream",
       schema: Operation,
     },
     handle({ operations, params, signal }) {
-      const now = operations.get(params.id);
-      return eventStream((sink) => {
-        const send = (operation: Operation) => {
-          sink.send("operation", operation);
-          if (operation.state !== "running") sink.end();
-        };
-        const stop = operations.watch(params.id, send);
-        send(now);
-        return stop;
-      }, signal);
+      operations.get(params.id);
+      const follow = (sink: EventSink) =>
+        operations.watch(params.id, {
+          output: (line, number) => sink.send("output", { line, number }),
+          state(operation) {
+            sink.send("operation", operation);
+            if (operation.state !== "running") sink.end();
+          },
+        });
+      return eventStream(follow, signal);
     },
   }),
   emptyRoute({

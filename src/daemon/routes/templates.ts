@@ -1,14 +1,6 @@
-/** `/v1/templates` and `/v1/images`: what VMs are made from. */
+/** `/v1/templates`: what VMs are cloned from. */
 import { z } from "zod";
-import {
-  BuildTemplateRequest,
-  Image,
-  ImportImageRequest,
-  Operation,
-  PoolRequest,
-  Template,
-  VerifyResult,
-} from "../../contract/api.ts";
+import { BuildTemplateRequest, Operation, PoolRequest, Template, VerifyResult } from "../../contract/api.ts";
 import { VERIFY_LIMIT_MS } from "../limits.ts";
 import { flag } from "../query.ts";
 import { emptyRoute, jsonRoute, type Route } from "../route.ts";
@@ -70,43 +62,5 @@ export const templateRoutes: readonly Route[] = [
     query: z.strictObject({ force: flag.describe("Also if it is the one that new VMs would take.") }),
     description: "It is gone.",
     handle: ({ engine, params, query }) => engine.removeTemplate(params.id, { force: query.force }),
-  }),
-];
-
-export const imageRoutes: readonly Route[] = [
-  jsonRoute({
-    method: "POST",
-    path: "/v1/images",
-    tag: "images",
-    summary: "Import a root file system from a file on the daemon's host.",
-    body: ImportImageRequest,
-    answer: started,
-    location,
-    handle: ({ engine, operations, body }) =>
-      operations.start("image.import", async (options) => (await engine.importImage(body, options)).id),
-  }),
-  jsonRoute({
-    method: "GET",
-    path: "/v1/images",
-    tag: "images",
-    summary: "All images.",
-    answer: { status: 200, description: "The images.", schema: z.array(Image) },
-    handle: ({ engine }) => engine.listImages(),
-  }),
-  jsonRoute({
-    method: "GET",
-    path: "/v1/images/{id}",
-    tag: "images",
-    summary: "One image, by id, name, or unambiguous beginning of the id.",
-    answer: { status: 200, description: "The image.", schema: Image },
-    handle: ({ engine, params }) => engine.getImage(params.id),
-  }),
-  emptyRoute({
-    method: "DELETE",
-    path: "/v1/images/{id}",
-    tag: "images",
-    summary: "Remove an image that no VM uses.",
-    description: "It is gone.",
-    handle: ({ engine, params }) => engine.removeImage(params.id),
   }),
 ];
