@@ -223,6 +223,28 @@ static void giving_up_while_connecting_gets_two_answers(void)
     CHECK(next_reply() == ECANCELED && next_reply() == 0 && connections_count() == 0 && blocks_used() == 0);
 }
 
+static void what_is_decided_later_is_answered_later(void)
+{
+    char got[16];
+    begin();
+    send_connect(ID, SILENT_PORT, "127.0.0.1");
+    send_data(ID, 0, "early", 5);
+    world_run();
+    CHECK(!world_next(&frame));
+    network_decide(true);
+    world_run();
+    CHECK(next_reply() == 0 && frame.stream >> 2 == ID);
+    int fd = network_accept();
+    CHECK(read(fd, got, sizeof got) == 5 && release(ID) == 0);
+    close(fd);
+    send_connect(ID, SILENT_PORT, "127.0.0.1");
+    send_data(ID, 0, "early", 5);
+    world_run();
+    network_decide(false);
+    world_run();
+    CHECK(next_reply() == ECONNREFUSED && connections_count() == 0 && blocks_used() == 0);
+}
+
 static void a_new_host_finds_none(void)
 {
     char got[16];
@@ -409,6 +431,7 @@ int main(void)
     RUN(releasing_an_open_one_resets_it);
     RUN(an_ended_one_is_released_without_a_reset);
     RUN(giving_up_while_connecting_gets_two_answers);
+    RUN(what_is_decided_later_is_answered_later);
     RUN(a_new_host_finds_none);
     RUN(output_waits_for_the_window_and_goes_on);
     RUN(stuck_ones_leave_room_for_others);

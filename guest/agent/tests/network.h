@@ -5,10 +5,13 @@
 #include <stdbool.h>
 
 #define SERVER_PORT 80
-#define SILENT_PORT 81 /* nothing answers: connecting goes on for ever */
+#define SILENT_PORT 81 /* nothing answers: connecting goes on until network_decide */
 
 /* The next connection that the agent has made, non-blocking, or -1. The caller closes it. */
 int network_accept(void);
+
+/* The last socket that connects to SILENT_PORT reaches the server, or is refused. */
+void network_decide(bool works);
 
 /* Closes one in a way that the agent sees as a reset. */
 void network_abort(int fd);
