@@ -73,6 +73,11 @@ export class AgentClient {
     return AgentProcess.start(this.#connection, spec, consumer, deadline);
   }
 
+  /** Like {@link exec}, for a process that no later connection wants: whoever finds it releases it (`isTransient` in `connection.ts`). */
+  execTransient(spec: encode.ExecSpec, consumer: OutputConsumer, deadline: Deadline): AgentProcess {
+    return AgentProcess.start(this.#connection, spec, consumer, deadline, "transient");
+  }
+
   /** Goes on with a process of an earlier connection; only before the connection stands (directly after {@link open}). */
   attachProcess(resume: ResumePoint & { pid: number }, consumer: OutputConsumer): AgentProcess {
     return AgentProcess.attach(this.#connection, resume, consumer);

@@ -55,6 +55,14 @@ const ACK_BYTES = 65536;
 /** How long fewer than that may wait, in milliseconds, for a frame that they can go along with. */
 const ACK_DELAY_MS = 10;
 
+/** Ids of objects from here on are those of transient ones. */
+const FIRST_TRANSIENT_ID = (MAX_OBJECT_ID + 1) / 2;
+
+/** Whether an object was made for the connection that made it alone: whoever finds it later releases it. */
+export function isTransient(object: number): boolean {
+  return object >= FIRST_TRANSIENT_ID;
+}
+
 /** One connection to an agent: requests and their replies, objects and their streams, until it is lost or closed. */
 export class AgentConnection {
   /** Resolves with what the agent says of itself. */
@@ -68,7 +76,8 @@ export class AgentConnection {
   readonly #objects = new Map<number, AgentObject>();
   readonly #resumes = new Map<number, ResumePoint>();
   readonly #unacknowledged = new Map<number, IncomingStream>();
-  #nextId = 1 + (randomU32() % MAX_OBJECT_ID);
+  #nextId = 1 + (randomU32() % (FIRST_TRANSIENT_ID - 1));
+  #nextTransientId = FIRST_TRANSIENT_ID + (randomU32() % (MAX_OBJECT_ID - FIRST_TRANSIENT_ID + 1));
   #hello: AgentHello | undefined;
   #greeted = false;
   #channel: ByteChannel | undefined;
@@ -109,7 +118,14 @@ export class AgentConnection {
   /** A fresh id for an object or a request. They start at random, so they do not meet those of earlier connections. */
   newId(): number {
     const id = this.#nextId;
-    this.#nextId = id === MAX_OBJECT_ID ? 1 : id + 1;
+    this.#nextId = id === FIRST_TRANSIENT_ID - 1 ? 1 : id + 1;
+    return id;
+  }
+
+  /** A fresh id for an object that is of no use to a later connection; see {@link isTransient}. */
+  newTransientId(): number {
+    const id = this.#nextTransientId;
+    this.#nextTransientId = id === MAX_OBJECT_ID ? FIRST_TRANSIENT_ID : id + 1;
     return id;
   }
 

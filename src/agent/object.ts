@@ -43,11 +43,19 @@ export class AgentObject {
   #exit: ExitReport | undefined;
   #over = false;
 
-  /** @param resume for an object that exists already; its input waits until the agent says from where. */
-  constructor(connection: AgentConnection, consumer: OutputConsumer, resume?: ResumePoint) {
+  /**
+   * @param from where an object that exists already is to go on (its input waits until the agent says from where); or whether a new one is of
+   * use to later connections.
+   */
+  constructor(
+    connection: AgentConnection,
+    consumer: OutputConsumer,
+    from: ResumePoint | "lasting" | "transient" = "lasting",
+  ) {
+    const resume = typeof from === "string" ? undefined : from;
     this.#connection = connection;
     this.#resume = resume;
-    this.id = resume?.object ?? connection.newId();
+    this.id = resume?.object ?? (from === "transient" ? connection.newTransientId() : connection.newId());
     const stream = streamOf(this.id, Channel.input);
     this.input = new OutgoingStream(
       {

@@ -78,10 +78,11 @@ export class AgentProcess {
     spec: ExecSpec,
     consumer: OutputConsumer,
     deadline: Deadline,
+    kind: "lasting" | "transient" = "lasting",
   ): AgentProcess {
     const payload = encodeExec(spec);
     const command = spec.argv[0] ?? "";
-    const object = new AgentObject(connection, consumer);
+    const object = new AgentObject(connection, consumer, kind);
     const request = {
       type: FrameType.exec,
       stream: streamOf(object.id, Channel.control),

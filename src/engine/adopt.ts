@@ -3,6 +3,8 @@
  * QEMU that nobody owns is reaped.
  */
 import type { AgentClient } from "../agent/client.ts";
+import { isTransient } from "../agent/connection.ts";
+import type { KnownObject } from "../agent/results.ts";
 import { MayflyError } from "../contract/errors.ts";
 import type { TemplateId } from "../contract/ids.ts";
 import { Deadline } from "../sys/deadline.ts";
@@ -18,7 +20,7 @@ import type { VmRecord } from "./records.ts";
 import { openLogs, RunningVm } from "./running-vm.ts";
 import type { Vms } from "./vms.ts";
 import type { Volumes } from "./volumes.ts";
-import { Workload } from "./workload.ts";
+import { type OutputLogs, Workload } from "./workload.ts";
 
 const SIGKILL = 9;
 
@@ -33,6 +35,7 @@ export interface RecoveryContext {
 /** Recovers all of an earlier daemon's VMs. Call it before anything is started. */
 export async function recover(context: RecoveryContext): Promise<void> {
   const { host, vms } = context;
+  host.records.sweepRestarts();
   const records = host.records.vms();
   for (const record of records) vms.restore(record);
   const key = (id: ProcessIdentity | undefined) => `${id?.pid} ${id?.startTicks} ${id?.bootId}`;
@@ -55,30 +58,45 @@ function endProcess(pid: number): void {
 /** Adopts one VM, or records why it could not be. */
 async function adopt(context: RecoveryContext, record: VmRecord): Promise<void> {
   const { host, vms, events, volumes } = context;
+  const { vm } = record;
+  if (vm.state === "restarting" && record.qemu === null) {
+    vms.restarts.resume(record);
+    return;
+  }
   const holdings = new Holdings(record.held);
-  holdings.add(volumes.disks.adopt(record.vm, record.held.disks));
+  holdings.add(volumes.disks.adopt(vm, record.held.disks));
   const deadline = Deadline.after(LIMITS_MS.adopt);
   const qemu =
     record.qemu === null ? undefined : await QemuProcess.adopt(record.qemu, host.slots, host.records, deadline);
   if (qemu === undefined) {
-    const error = new MayflyError("qemu_exited", `QEMU of VM ${record.vm.name} ended while no daemon was running`);
+    const error = new MayflyError("qemu_exited", `QEMU of VM ${vm.name} ended while no daemon was running`);
     await holdings.release();
-    vms.lost(record, { by: "failure", error });
+    vms.lost(record, error);
     return;
   }
   try {
     const running = await qemu.untilExit(reconnect(context, record, { qemu, holdings }, deadline), "being adopted");
     vms.hold(running);
-    events.emit("vm.adopted", record.vm.id, record.vm.name);
+    events.emit("vm.adopted", vm.id, vm.name);
+    goOn(vms, record, running);
   } catch (error) {
     await qemu.kill();
     await holdings.release();
     const cause =
       error instanceof MayflyError
         ? error
-        : new MayflyError("internal", `Cannot adopt VM ${record.vm.name}: ${error}`, { cause: error });
-    vms.lost(record, { by: "failure", error: cause });
+        : new MayflyError("internal", `Cannot adopt VM ${vm.name}: ${error}`, { cause: error });
+    vms.lost(record, cause);
   }
+}
+
+/** Finishes what the daemon before has begun with a VM: a start of its main process, or its end. */
+function goOn(vms: Vms, { vm, main }: VmRecord, running: RunningVm): void {
+  if (vm.state === "stopping") void vms.stop(vm.id, undefined, Deadline.after(LIMITS_MS.request));
+  if (vm.state !== "restarting") return;
+  const record = vms.record(vm.id);
+  if (running.main !== undefined) vms.restarts.runs(running, main?.pid ?? 0);
+  else if (record !== undefined) vms.restarts.resume(record);
 }
 
 /** Connects to the agent again: the main process goes on where its logs end, everything else drops its output. */
@@ -90,19 +108,31 @@ async function reconnect(
 ): Promise<RunningVm> {
   // Its template may have been removed or damaged since: it runs on what it has mapped.
   const template = { id: record.vm.templateId as TemplateId, memoryPath: record.memoryPath };
-  const others = await otherProcesses(record, qemu, deadline);
+  const { others, knowsMain } = await objectsOf(record, qemu, deadline);
   const { agent, agentClosed } = openAgent(qemu, deadline);
   const logs = record.vm.autoRemove ? undefined : openLogs(vms.directory(record.vm.id), host.config.logLimitBytes);
-  const main = record.main === null ? undefined : new Workload(logs, undefined);
-  if (main !== undefined && record.main !== null) {
-    const offsets = { output: logs?.stdout.offset ?? 0, error: logs?.stderr.offset ?? 0 };
-    const process = agent.attachProcess({ ...record.main, ...offsets, skipGone: true }, main.consume);
-    main.bind(process, record.killAtMs ?? undefined);
-  }
+  // A start that was recorded and never asked for is still to come.
+  const isRunning = record.main !== null && (knowsMain || record.vm.state !== "restarting");
+  const main = isRunning && record.main !== null ? goOnWith(agent, record.main, record.killAtMs, logs) : undefined;
   grantDisks(qemu.slot, record.held.disks);
   for (const other of others) dropOutput(agent, other);
   await agent.ready;
   return new RunningVm(record.vm.id, { qemu, agent, agentClosed, template, main: undefined }, main, logs, holdings);
+}
+
+/** The main process of before, from the offsets at which its logs end. */
+function goOnWith(
+  agent: AgentClient,
+  { base, ...main }: NonNullable<VmRecord["main"]>,
+  killAtMs: number | null,
+  logs: OutputLogs | undefined,
+): Workload {
+  const workload = new Workload(logs, undefined, base);
+  const kept = (name: "stdout" | "stderr") => Math.max(0, (logs?.[name].offset ?? 0) - base[name]);
+  const offsets = { output: kept("stdout"), error: kept("stderr") };
+  const process = agent.attachProcess({ ...main, ...offsets, skipGone: true }, workload.consume);
+  workload.bind(process, killAtMs ?? undefined);
+  return workload;
 }
 
 interface OtherProcess {
@@ -111,16 +141,22 @@ interface OtherProcess {
   error: number;
 }
 
-/** Processes besides the main one: a first connection only asks for them. */
-async function otherProcesses(record: VmRecord, qemu: QemuProcess, deadline: Deadline): Promise<OtherProcess[]> {
+/** What is in the guest besides the main process, and whether that is: a first connection only asks for it, and ends what nobody wants any more. */
+async function objectsOf(
+  record: VmRecord,
+  qemu: QemuProcess,
+  deadline: Deadline,
+): Promise<{ others: OtherProcess[]; knowsMain: boolean }> {
   const { agent } = openAgent(qemu, deadline);
-  const hello = await agent.ready;
-  const transfers = hello.objects.filter((object) => object.kind !== "process");
-  await Promise.all(transfers.map((object) => agent.releaseObject(object.object, deadline)));
+  const { objects } = await agent.ready;
+  const isUnwanted = ({ kind, object }: KnownObject) => kind !== "process" || isTransient(object);
+  await Promise.all(objects.filter(isUnwanted).map(({ object }) => agent.releaseObject(object, deadline)));
   agent.close();
-  return hello.objects
-    .filter((object) => object.kind === "process" && object.object !== record.main?.object)
+  const processes = objects.filter((object) => !isUnwanted(object));
+  const others = processes
+    .filter(({ object }) => object !== record.main?.object)
     .map(({ object, outputEnd, errorEnd }) => ({ object, output: outputEnd, error: errorEnd }));
+  return { others, knowsMain: processes.length > others.length };
 }
 
 /** Their clients went with the daemon: they go on, their output is dropped. */

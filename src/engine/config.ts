@@ -51,6 +51,8 @@ export const LIMITS_MS = {
   exit: 10_000,
   /** The kernel's teardown of a killed QEMU that is not our child: 10-30 ms, during which nothing else is done. */
   teardown: 1_000,
+  /** The start of another QEMU for a VM whose own is gone; its template may have to be built first. */
+  revival: 300_000,
   /** Adoption of one VM at start. */
   adopt: 5_000,
 } as const;

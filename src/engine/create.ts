@@ -1,16 +1,18 @@
 /** From a request to a running VM: prepared (`preparation.ts`), admitted, its disks ready; then the clone, and its main process on its way. */
 import type { CreateVmRequest, Vm } from "../contract/api.ts";
-import { nowMs } from "../sys/deadline.ts";
+import { type Deadline, nowMs } from "../sys/deadline.ts";
 import type { EngineParts } from "./engine.ts";
 import type { Gate } from "./gate.ts";
+import { planHealth } from "./health.ts";
 import { Holdings } from "./holdings.ts";
 import type { OutputSink, ProcessSession, ProgressOptions } from "./interface.ts";
+import type { Launch } from "./launch.ts";
 import { newVm } from "./new-vm.ts";
 import type { Pool } from "./pool.ts";
-import { prepare } from "./preparation.ts";
+import { type Preparation, prepare } from "./preparation.ts";
+import { checkPolicy } from "./restart-policy.ts";
 import { startClone } from "./start.ts";
 import { withSizes } from "./vm-disks.ts";
-import type { Launch } from "./vms.ts";
 
 /**
  * Starts a VM, and with a command its main process.
@@ -23,18 +25,64 @@ export async function createVm(
   options: ProgressOptions & { sink?: OutputSink },
 ): Promise<{ vm: Vm; process: ProcessSession | undefined }> {
   const startedMs = nowMs();
-  const { host, templates, vms, volumes } = parts;
+  const { vms } = parts;
+  checkPolicy(request.restart, request.autoRemove === true);
   const prepared = await prepare(parts, request, options);
-  const name = vms.name(request.name);
-  const vm = newVm(request, { ...prepared, name, ports: [] });
+  const vm = newVm(request, { ...prepared, name: vms.name(request.name), ports: [] });
+  vms.admit(vm);
+  const { launch, refill } = launchOf(parts, gate, { request, prepared, vm, startedMs }, options.deadline);
+  try {
+    return await vms.start(vm, launch, options.sink, options.deadline);
+  } finally {
+    refill();
+  }
+}
+
+/** Makes the launch of a VM whose QEMU is gone: what it asked for, as its name means it now, on the image that it had. */
+export async function relaunch(
+  parts: EngineParts,
+  gate: Gate,
+  vm: Vm,
+  request: CreateVmRequest,
+  deadline: Deadline,
+): Promise<Launch> {
+  const startedMs = nowMs();
+  const again: CreateVmRequest = {
+    ...request,
+    name: vm.name,
+    ...(request.image === undefined ? {} : { image: vm.imageId ?? request.image }),
+    // Ports that were free ones are its own now.
+    ...(vm.ports.length === 0 ? {} : { ports: [...vm.ports], publishAll: false }),
+  };
+  const prepared = await prepare(parts, again, { deadline });
+  return launchOf(parts, gate, { request: again, prepared, vm, startedMs }, deadline).launch;
+}
+
+/** A VM whose document is made. */
+interface Admitted {
+  request: CreateVmRequest;
+  prepared: Preparation;
+  vm: Vm;
+  /** On the clock of `nowMs`, to tell how long it took. */
+  startedMs: number;
+}
+
+/** How an admitted VM is started; and what fills its pool again afterwards. */
+function launchOf(
+  parts: EngineParts,
+  gate: Gate,
+  { request, prepared, vm, startedMs }: Admitted,
+  deadline: Deadline,
+): { launch: Launch; refill: () => void } {
+  const { host, templates, volumes } = parts;
+  const { plan } = prepared;
   const holdings = new Holdings({
     disks: prepared.rootDisk === undefined ? {} : { root: prepared.rootDisk },
     volumes: [],
   });
-  vms.admit(vm);
   let pool: Pool | undefined;
   const start = async () => {
-    const own = await volumes.disks.prepare(vm, request, options.deadline.signal);
+    const own = await volumes.disks.prepare(vm, request, deadline.signal);
     holdings.addDisks(own);
     const template = await prepared.template();
     templates.touch(template);
@@ -49,7 +97,7 @@ export async function createVm(
       disks: holdings.record.disks,
       fills: own.fills,
     };
-    const started = await startClone(context, template, clone, options.deadline, startedMs).catch(async (error) => {
+    const started = await startClone(context, template, clone, deadline, startedMs).catch(async (error) => {
       await templates.discardIfCorrupt(template, error);
       throw error;
     });
@@ -57,16 +105,14 @@ export async function createVm(
     return started;
   };
   const launch: Launch = {
+    request,
     start,
     main: prepared.main(vm.hostname),
-    timeoutMs: request.timeoutMs,
-    container: prepared.plan === undefined ? null : { defaults: prepared.plan.defaults, user: prepared.plan.user },
+    again: prepared.again(vm.hostname),
+    container: plan === undefined ? null : { defaults: plan.defaults, user: plan.user },
+    health: planHealth(plan === undefined ? request.health : plan.health),
     holdings,
   };
-  try {
-    return await vms.start(vm, launch, options.sink, options.deadline);
-  } finally {
-    // Spawning takes milliseconds of this thread: only now, with the command on its way, is there time for it.
-    pool?.refill();
-  }
+  // Spawning takes milliseconds of this thread: only when the command is on its way is there time for it.
+  return { launch, refill: () => pool?.refill() };
 }

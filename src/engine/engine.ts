@@ -19,7 +19,7 @@ import { CONSOLE_RING } from "../machine/arguments.ts";
 import type { Deadline } from "../sys/deadline.ts";
 import { hostCpuCount } from "../sys/host.ts";
 import { cpuTimeUsOf, ownRssBytes, uniqueMemoryOf } from "../sys/process.ts";
-import { createVm } from "./create.ts";
+import { createVm, relaunch } from "./create.ts";
 import { diskUsage, pruneAll, pruneImages } from "./disk-usage.ts";
 import type { Events } from "./events.ts";
 import { describeFile, listDirectory, readContents, writeContents } from "./files.ts";
@@ -64,6 +64,7 @@ export class LocalEngine implements Engine {
 
   constructor(private readonly parts: EngineParts) {
     this.#imageOperations = new ImageOperations(parts.host, parts.images, parts.events);
+    parts.vms.relaunch = (vm, request, deadline) => relaunch(parts, this.#gate, vm, request, deadline);
   }
 
   createVm = (request: CreateVmRequest, options: ProgressOptions & { sink?: OutputSink }) =>
@@ -81,7 +82,7 @@ export class LocalEngine implements Engine {
   logs = (ref: string, options: Parameters<Engine["logs"]>[1]) => readLogs(this.parts.vms, ref, options);
 
   killVm = (ref: string, signal: number, deadline: Deadline) => this.parts.vms.kill(ref, signal, deadline);
-  stopVm = (ref: string, graceMs: number, deadline: Deadline) => this.parts.vms.stop(ref, graceMs, deadline);
+  stopVm = (ref: string, graceMs: number | undefined, deadline: Deadline) => this.parts.vms.stop(ref, graceMs, deadline);
   removeVm = (ref: string, options: { force: boolean; deadline: Deadline }) =>
     this.parts.vms.remove(ref, options.force);
   waitVm = async (ref: string, signal: AbortSignal): Promise<Vm> => this.parts.vms.wait(ref, signal);
@@ -227,7 +228,7 @@ export class LocalEngine implements Engine {
     const { host, pools, templates, vms } = this.parts;
     await templates.close();
     await pools.closeAll();
-    vms.letGo();
+    await vms.letGo();
     host.slots.close();
     host.records[Symbol.dispose]();
     this.parts.close();

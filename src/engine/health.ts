@@ -36,8 +36,15 @@ export interface CheckResult {
 export function planHealth(check: HealthCheck | undefined): HealthPlan | undefined {
   const [kind, ...words] = check?.test ?? [];
   if (check === undefined || kind === undefined || kind === "NONE") return undefined;
-  const { test: _, ...numbers } = check;
-  return { ...DEFAULTS, ...numbers, command: commandOf(kind, words) };
+  const { intervalMs, timeoutMs, startPeriodMs, startIntervalMs, retries } = check;
+  return {
+    command: commandOf(kind, words),
+    intervalMs: intervalMs ?? DEFAULTS.intervalMs,
+    timeoutMs: timeoutMs ?? DEFAULTS.timeoutMs,
+    startPeriodMs: startPeriodMs ?? DEFAULTS.startPeriodMs,
+    startIntervalMs: startIntervalMs ?? DEFAULTS.startIntervalMs,
+    retries: retries ?? DEFAULTS.retries,
+  };
 }
 
 function commandOf(kind: string, words: readonly string[]): string[] {

@@ -114,8 +114,8 @@ export interface Engine {
   logs(ref: string, options: { follow: boolean; tail?: number; signal: AbortSignal }): AsyncIterable<LogChunk>;
   /** Sends a signal to the main process; SIGKILL without a main process ends the VM. */
   killVm(ref: string, signal: number, deadline: Deadline): Promise<Vm>;
-  /** SIGTERM to the main process, SIGKILL after `graceMs`. Returns when the VM has ended. */
-  stopVm(ref: string, graceMs: number, deadline: Deadline): Promise<Vm>;
+  /** The VM's stop signal to the main process, SIGKILL after `graceMs` (the VM's own unless given). Returns when the VM has ended. */
+  stopVm(ref: string, graceMs: number | undefined, deadline: Deadline): Promise<Vm>;
   removeVm(ref: string, options: { force: boolean; deadline: Deadline }): Promise<void>;
   /** Resolves when the VM has ended. */
   waitVm(ref: string, signal: AbortSignal): Promise<Vm>;

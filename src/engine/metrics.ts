@@ -33,6 +33,8 @@ export class Metrics {
   readonly #ready = new Map<ClonePath, Histogram>();
   readonly #stages = new Map<string, Histogram>();
   readonly #failures = new Map<string, number>();
+  readonly #restarts = new Map<string, number>();
+  readonly #checks = new Map<string, number>();
 
   /** A clone became ready. */
   cloned(path: ClonePath, readyMs: number, stages: Partial<Record<CloneStage, number>>): void {
@@ -45,7 +47,17 @@ export class Metrics {
 
   /** A VM could not be started. */
   failed(code: string): void {
-    this.#failures.set(code, (this.#failures.get(code) ?? 0) + 1);
+    count(this.#failures, code);
+  }
+
+  /** A VM is started again, since its main process has ended or its QEMU is gone. */
+  restarted(cause: "exit" | "failure"): void {
+    count(this.#restarts, cause);
+  }
+
+  /** A health check has ended. */
+  checked(result: "passed" | "failed" | "not_done"): void {
+    count(this.#checks, result);
   }
 
   histograms(): HistogramSnapshot[] {
@@ -60,14 +72,23 @@ export class Metrics {
   }
 
   samples(): SampleSnapshot[] {
-    return [...this.#failures].map(([code, value]) => ({
-      name: "mayfly_clone_failures_total",
-      help: "VMs that could not be started, by error code.",
-      type: "counter",
-      labels: { code },
-      value,
-    }));
+    const counters = (name: string, help: string, label: string, values: ReadonlyMap<string, number>) =>
+      [...values].map(([key, value]) => ({ name, help, type: "counter" as const, labels: { [label]: key }, value }));
+    return [
+      ...counters(
+        "mayfly_clone_failures_total",
+        "VMs that could not be started, by error code.",
+        "code",
+        this.#failures,
+      ),
+      ...counters("mayfly_restarts_total", "VMs started again by their policy.", "cause", this.#restarts),
+      ...counters("mayfly_health_checks_total", "Health checks that have ended.", "result", this.#checks),
+    ];
   }
+}
+
+function count(counts: Map<string, number>, key: string): void {
+  counts.set(key, (counts.get(key) ?? 0) + 1);
 }
 
 function getOrMake<K>(map: Map<K, Histogram>, key: K): Histogram {

@@ -2,6 +2,7 @@
 import type { CreateVmRequest, Image, PublishedPort, Vm } from "../contract/api.ts";
 import { newId } from "../sys/ids.ts";
 import type { ContainerPlan } from "./container-plan.ts";
+import { planHealth, startingHealth } from "./health.ts";
 
 const SIGTERM = 15;
 
@@ -33,7 +34,7 @@ export function newVm(request: CreateVmRequest, { name, sizes, plan, image, port
     mounts: mountsOf(request),
     restart: request.restart ?? { name: "no" },
     restartCount: 0,
-    health: (plan === undefined ? request.health?.test : plan.health) === undefined ? null : startingHealth(),
+    health: planHealth(plan === undefined ? request.health : plan.health) === undefined ? null : startingHealth(),
     stopSignal: plan?.stopSignal ?? request.stopSignal ?? SIGTERM,
     autoRemove: request.autoRemove === true,
     terminal: request.terminal !== undefined,
@@ -46,11 +47,6 @@ export function newVm(request: CreateVmRequest, { name, sizes, plan, image, port
     error: null,
     clone: { path: null, readyMs: null, stages: {} },
   };
-}
-
-/** Health before the first check. */
-export function startingHealth(): NonNullable<Vm["health"]> {
-  return { status: "starting", failingStreak: 0, lastExitCode: null, lastOutput: "" };
 }
 
 function mountsOf(request: CreateVmRequest): Vm["mounts"] {

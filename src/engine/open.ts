@@ -51,6 +51,8 @@ export async function openEngine(options: OpenOptions): Promise<Engine> {
   const images = new Images(host, events);
   const vms = new Vms(host, events, metrics);
   const volumes = new Volumes(host, events);
+  images.usedBy = (image) => vms.runningOnImage(image);
+  images.neededBy = (digest) => templates.onImage(digest);
   await templates.load();
   await images.load();
   await volumes.load();
@@ -58,7 +60,6 @@ export async function openEngine(options: OpenOptions): Promise<Engine> {
   await volumes.disks.sweep((id) => vms.isRunning(id));
   const pools = new Pools(host, templates, events);
   volumes.usedBy = (name) => vms.startedWith(name);
-  images.usedBy = (name) => vms.runningOnImage(name);
   templates.inUse = (id) => vms.runsOn(id);
   templates.onRemove = (id) => pools.close(id);
   templates.resolveImage = (ref) => images.resolve(ref);
@@ -76,6 +77,7 @@ export async function openEngine(options: OpenOptions): Promise<Engine> {
     close: () => release(lock),
   });
   pools.start();
+  vms.restarts.release();
   return engine;
 }
 

@@ -34,6 +34,8 @@ export interface Preparation {
   guest: (hostname: string) => GuestParts;
   /** The main process to start; undefined: there is none, or it runs already. */
   main: (hostname: string) => ExecSpec | undefined;
+  /** The main process when it is started again. */
+  again: (hostname: string) => ExecSpec | undefined;
 }
 
 /** A root file system and what is known of the processes in it. */
@@ -71,6 +73,7 @@ export async function prepare(
   if (root !== undefined) return { ...prepareContainer(request, root), sizes, template };
   refuseContainerOptions(request);
   const { command, pidsLimit = 0 } = request;
+  const main = () => (command === undefined ? undefined : baseSpec(request, command, true));
   return {
     sizes,
     template,
@@ -78,7 +81,8 @@ export async function prepare(
     image: undefined,
     rootDisk: undefined,
     guest: () => ({ container: undefined, pids: pidsLimit, files: [], hooks: undefined }),
-    main: () => (command === undefined ? undefined : baseSpec(request, command, true)),
+    main,
+    again: main,
   };
 }
 
@@ -92,12 +96,14 @@ function prepareContainer(request: CreateVmRequest, root: Root): Omit<Preparatio
   }
   const { user } = plan;
   const pids = request.pidsLimit ?? 0;
+  const main = (hostname: string) => (plan.argv === undefined ? undefined : mainSpec(plan, request, hostname));
   return {
     plan,
     image: root.image,
     rootDisk: root.disk,
     guest: () => ({ container: plan.guest, pids, files: secretFiles(request, user), hooks: undefined }),
-    main: (hostname) => (plan.argv === undefined ? undefined : mainSpec(plan, request, hostname)),
+    main,
+    again: main,
   };
 }
 
@@ -119,6 +125,7 @@ function prepareApplication(
       return { container: undefined, pids, files, hooks };
     },
     main: () => undefined,
+    again: (hostname) => mainSpec(start.plan, request, hostname),
   };
 }
 

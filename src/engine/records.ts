@@ -1,11 +1,14 @@
 /** What exists and who owns it, in SQLite: VMs, QEMU processes, templates, images. */
-import { type Image, NO_NAME, type PoolRequest, type Vm } from "../contract/api.ts";
+import type { ExecSpec } from "../agent/requests.ts";
+import { type CreateVmRequest, type Image, NO_NAME, type PoolRequest, type Vm } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import type { DiskFiles } from "../machine/profile.ts";
 import { Database } from "../sys/database.ts";
 import type { ProcessIdentity } from "../sys/process.ts";
 import type { ProcessDefaults } from "./container-plan.ts";
+import type { HealthPlan } from "./health.ts";
 import type { ResolvedUser } from "./users.ts";
+import type { LogBase } from "./workload.ts";
 
 const MIGRATIONS = [
   `CREATE TABLE vms (id TEXT PRIMARY KEY, document TEXT NOT NULL);
@@ -15,6 +18,7 @@ const MIGRATIONS = [
    CREATE TABLE images (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, document TEXT NOT NULL);
    CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);`,
   `ALTER TABLE templates ADD COLUMN pool TEXT;`,
+  `CREATE TABLE restarts (id TEXT PRIMARY KEY, document TEXT NOT NULL);`,
 ];
 
 /** How long what found no space waits for the next try, if nothing else is written. */
@@ -39,8 +43,8 @@ export interface VmRecord {
   vm: Vm;
   /** The QEMU process it runs in, while it runs. */
   qemu: { identity: ProcessIdentity; slot: number } | null;
-  /** Its main process in the agent, to go on with after a restart. */
-  main: { object: number; pid: number } | null;
+  /** Its main process in the agent, to go on with after a restart of the daemon; pid 0: it was asked for, and has not been heard of. */
+  main: { object: number; pid: number; base: LogBase } | null;
   /** Milliseconds since 1970 at which its main process is killed, if it has a time limit. */
   killAtMs: number | null;
   /** Memory file of its template, to tell the guest's part of its memory. */
@@ -48,6 +52,32 @@ export interface VmRecord {
   /** null: it runs in the base guest. */
   container: ContainerRecord | null;
   held: HeldRecord;
+  restart: RestartRecord;
+  /** Milliseconds between its stop signal and SIGKILL; null: the default. */
+  stopGraceMs: number | null;
+  /** How its health is asked for; null: it is not. */
+  health: HealthPlan | null;
+}
+
+/** How far a VM's restart policy has come. */
+export interface RestartRecord {
+  /** Pause before its last start again; 0: there was none. */
+  pauseMs: number;
+  /** Milliseconds since 1970 at which it is started again; null: it is not about to be. */
+  nextAtMs: number | null;
+  /** The user has ended it: the policy says nothing any more. */
+  over: boolean;
+}
+
+/** A VM that has not been started again. */
+export const NOT_RESTARTED: RestartRecord = { pauseMs: 0, nextAtMs: null, over: false };
+
+/** How a VM is started again; kept only of those with a restart policy, since it holds their environment and secrets. */
+export interface RestartInstructions {
+  /** As it was made, for another QEMU when its own is gone. */
+  request: CreateVmRequest;
+  /** Its main process; null: it has none. */
+  main: ExecSpec | null;
 }
 
 /** A QEMU process as recorded. */
@@ -105,7 +135,25 @@ export class Records implements Disposable {
   }
 
   removeVm(id: string): void {
+    this.#soon(() => this.#database.run("DELETE FROM restarts WHERE id = ?", id));
     this.#soon(() => this.#database.run("DELETE FROM vms WHERE id = ?", id));
+  }
+
+  /** Records how a VM is to be started again, before the VM itself. @throws `disk_full`. */
+  putRestart(id: string, instructions: RestartInstructions): void {
+    const document = JSON.stringify(instructions, bigToText);
+    this.#now(() => this.#database.run("INSERT OR REPLACE INTO restarts VALUES (?, ?)", id, document));
+  }
+
+  /** How a VM is to be started again; undefined: it is not. */
+  restartOf(id: string): RestartInstructions | undefined {
+    const row = this.#database.all("SELECT document FROM restarts WHERE id = ?", id)[0];
+    return row === undefined ? undefined : readInstructions(String(row["document"]));
+  }
+
+  /** Forgets how VMs are started again that were never recorded themselves. */
+  sweepRestarts(): void {
+    this.#soon(() => this.#database.run("DELETE FROM restarts WHERE id NOT IN (SELECT id FROM vms)"));
   }
 
   qemus(): RecordedQemu[] {
@@ -218,9 +266,34 @@ const LATER_IMAGE: Partial<Image> = {
   ...{ configDigest: null, manifestDigest: null, repoDigest: null, architecture: null, builtAt: null },
   ...{ layers: [], config: {} },
 };
-const LATER: Partial<VmRecord> = { container: null, held: { disks: {}, volumes: [] } };
+const LATER: Partial<VmRecord> = {
+  ...{ container: null, held: { disks: {}, volumes: [] }, stopGraceMs: null, health: null },
+  restart: NOT_RESTARTED,
+};
 
 /** A record of an earlier version, completed. */
 function upToDate(record: VmRecord): VmRecord {
-  return { ...LATER, ...record, vm: { ...LATER_VM, ...record.vm } };
+  const main = record.main === null ? null : { ...record.main, base: record.main.base ?? { stdout: 0, stderr: 0 } };
+  return { ...LATER, ...record, main, vm: { ...LATER_VM, ...record.vm } };
+}
+
+/** JSON has no such numbers. */
+function bigToText(_key: string, value: unknown): unknown {
+  return typeof value === "bigint" ? String(value) : value;
+}
+
+function readInstructions(text: string): RestartInstructions {
+  const { request, main }: RestartInstructions = JSON.parse(text);
+  if (main === null) return { request, main };
+  const { capabilities, limits } = main;
+  return {
+    request,
+    main: {
+      ...main,
+      ...(capabilities === undefined ? {} : { capabilities: BigInt(capabilities) }),
+      ...(limits === undefined
+        ? {}
+        : { limits: limits.map(({ resource, soft, hard }) => ({ resource, soft: BigInt(soft), hard: BigInt(hard) })) }),
+    },
+  };
 }

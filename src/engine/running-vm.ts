@@ -34,12 +34,15 @@ export function closeLogs(logs: OutputLogs | undefined): void {
   logs?.stderr[Symbol.dispose]();
 }
 
+/** Decides what follows the end of a main process. @returns whether the VM goes on without one. */
+export type AfterMain = (main: Workload, status: ExitStatus) => boolean;
+
 /** A running VM. */
 export class RunningVm {
-  /** The main process; absent in a VM that only execs. */
-  readonly main: Workload | undefined;
   /** What has been read of the guest's console. */
   console = "";
+  #main: Workload | undefined;
+  #afterMain: AfterMain = () => false;
   readonly #ended = Promise.withResolvers<VmEnd>();
   #ending = false;
 
@@ -50,8 +53,12 @@ export class RunningVm {
     readonly logs: OutputLogs | undefined,
     private readonly holdings: Holdings,
   ) {
-    this.main = main;
-    this.#watch();
+    this.#main = main;
+  }
+
+  /** The main process; absent in a VM that only execs, and between two main processes. */
+  get main(): Workload | undefined {
+    return this.#main;
   }
 
   get agent(): AgentClient {
@@ -61,6 +68,27 @@ export class RunningVm {
   /** Resolves once, when the VM has ended and its QEMU is gone. */
   get ended(): Promise<VmEnd> {
     return this.#ended.promise;
+  }
+
+  /** Begins to watch it: nothing that has happened since it was made is missed. */
+  watch(afterMain: AfterMain): void {
+    this.#afterMain = afterMain;
+    const { qemu, agentClosed } = this.clone;
+    if (this.#main !== undefined) this.#follow(this.#main);
+    qemu.exited.then((exit) => this.end({ by: "failure", error: qemu.exitError(exit, "running") }));
+    agentClosed.then((cause) => this.#fail(cause));
+  }
+
+  /**
+   * Starts a main process where there is none (any more). The request is sent when this turn of the event loop ends.
+   * @returns it; its `process.pid` resolves when it runs. That it cannot be started ends the VM.
+   */
+  startMain(spec: ExecSpec, killAtMs: number | null, deadline: Deadline): Workload {
+    const main = new Workload(this.logs, undefined);
+    main.bind(this.agent.exec(spec, main.consume, deadline), killAtMs ?? undefined);
+    this.#main = main;
+    this.#follow(main);
+    return main;
   }
 
   /** Starts another process in it. Resolves when it runs. @throws `command_not_found`, `command_not_executable` ... */
@@ -110,19 +138,24 @@ export class RunningVm {
     closeLogs(this.logs);
   }
 
-  #watch(): void {
-    const { qemu, agentClosed } = this.clone;
-    this.main?.exited.then(
-      (status) => this.end(this.#exit(status)),
+  #follow(main: Workload): void {
+    main.exited.then(
+      (status) => this.#mainEnded(main, status),
       (cause: unknown) => this.#fail(cause),
     );
-    qemu.exited.then((exit) => this.end({ by: "failure", error: qemu.exitError(exit, "running") }));
-    agentClosed.then((cause) => this.#fail(cause));
+  }
+
+  #mainEnded(main: Workload, status: ExitStatus): Promise<void> | undefined {
+    if (this.#ending) return;
+    if (!this.#afterMain(main, status)) return this.end(this.#exit(main, status));
+    this.#main = undefined;
+    // Its end is recorded: the agent may forget it.
+    main.process?.release(Deadline.after(LIMITS_MS.request)).catch(() => undefined);
   }
 
   /** The main process' end. What could not be logged is told with it: the command did not suffer from it. */
-  #exit(status: ExitStatus): VmEnd {
-    const failure = this.main?.logFailure;
+  #exit(main: Workload, status: ExitStatus): VmEnd {
+    const failure = main.logFailure;
     return { by: "exit", status, ...(failure === undefined ? {} : { logFailure: asMayflyError(failure) }) };
   }
 

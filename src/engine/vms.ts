@@ -1,54 +1,50 @@
 /** The VMs of this host: started, listed, ended, removed. Every change of state is recorded before it is told. */
 import { join } from "node:path";
-import type { AgentProcess } from "../agent/process.ts";
-import type { ExecSpec } from "../agent/requests.ts";
 import type { ExecRequest, Image, Vm } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
+import { systemClock } from "../sys/clock.ts";
 import { Deadline } from "../sys/deadline.ts";
+import { bootId } from "../sys/process.ts";
 import { diskFull } from "../sys/publish.ts";
 import { ensureDirectory, removeTree } from "../sys/store-files.ts";
-import type { Clone } from "./clone.ts";
-import { LIMITS_MS } from "./config.ts";
+import { endGently } from "./ending.ts";
 import type { Events } from "./events.ts";
 import { execSpec } from "./exec-spec.ts";
-import type { Holdings } from "./holdings.ts";
+import { HealthChecks } from "./health-checks.ts";
 import type { Host } from "./host.ts";
 import type { OutputSink, ProcessSession } from "./interface.ts";
+import { type Launch, type LaunchFrom, launchIn } from "./launch.ts";
 import type { Metrics } from "./metrics.ts";
 import { freeName } from "./names.ts";
-import type { ContainerRecord, VmRecord } from "./records.ts";
+import { NOT_RESTARTED, type VmRecord } from "./records.ts";
 import { resolveRef } from "./refs.ts";
-import { asMayflyError, closeLogs, openLogs, RunningVm, type VmEnd, withEnd } from "./running-vm.ts";
-import type { Started } from "./start.ts";
-import { Workload } from "./workload.ts";
+import { type Relaunch, Restarts } from "./restarts.ts";
+import { asMayflyError, openLogs, type RunningVm, type VmEnd, withEnd } from "./running-vm.ts";
+import type { Workload } from "./workload.ts";
 
 const SIGKILL = 9;
 const SIGTERM = 15;
-
-/** How an admitted VM is started. */
-export interface Launch {
-  /** Makes the clone; see `start.ts`. */
-  start: () => Promise<Started>;
-  /** The main process; absent: the VM runs until it is removed. */
-  main: ExecSpec | undefined;
-  /** Milliseconds after which the main process is killed. */
-  timeoutMs: number | undefined;
-  container: ContainerRecord | null;
-  /** Given back when the VM has ended, or could not be started. */
-  holdings: Holdings;
-}
 
 /** All VMs of a state directory. */
 export class Vms {
   readonly #records = new Map<string, VmRecord>();
   readonly #running = new Map<string, RunningVm>();
   readonly #waiters = new Map<string, ((vm: Vm) => void)[]>();
+  /** Health checks of those that have one. */
+  readonly health: HealthChecks;
+  /** Starts of those that have ended, by their policy. */
+  readonly restarts: Restarts;
+  /** How a VM whose QEMU is gone is started again; see `create.ts`. */
+  relaunch: Relaunch | undefined;
 
   constructor(
     private readonly host: Host,
     private readonly events: Events,
     private readonly metrics: Metrics,
-  ) {}
+  ) {
+    this.health = new HealthChecks(this, systemClock, events, metrics);
+    this.restarts = new Restarts({ host, vms: this, health: this.health, clock: systemClock, events, metrics });
+  }
 
   /** Directory of a VM's logs. */
   directory(id: string): string {
@@ -63,6 +59,16 @@ export class Vms {
     return this.#resolve(ref).vm;
   }
 
+  /** The record of a VM, by its id. */
+  record(id: string): VmRecord | undefined {
+    return this.#records.get(id);
+  }
+
+  /** A VM that has a QEMU, by its id. */
+  runningOf(id: string): RunningVm | undefined {
+    return this.#running.get(id);
+  }
+
   /** @throws `vm_not_running` naming its state. */
   running(ref: string): RunningVm {
     const { vm } = this.#resolve(ref);
@@ -73,7 +79,7 @@ export class Vms {
 
   /** Whether any VM runs on a template. */
   runsOn(templateId: string): boolean {
-    return [...this.#running.values()].some((vm) => vm.clone.template.id === templateId);
+    return this.list().some((vm) => vm.templateId === templateId && vm.finishedAt === null);
   }
 
   /** Whether a VM has a QEMU of its own. */
@@ -109,7 +115,8 @@ export class Vms {
   /** Records a new VM as `creating`: its name is taken from now on. */
   admit(vm: Vm): void {
     const nothing = { qemu: null, main: null, killAtMs: null, memoryPath: "", container: null };
-    this.#records.set(vm.id, { vm, ...nothing, held: { disks: {}, volumes: [] } });
+    const later = { held: { disks: {}, volumes: [] }, restart: NOT_RESTARTED, stopGraceMs: null, health: null };
+    this.#records.set(vm.id, { vm, ...nothing, ...later });
   }
 
   /**
@@ -122,9 +129,10 @@ export class Vms {
     sink: OutputSink | undefined,
     deadline: Deadline,
   ): Promise<{ vm: Vm; process: ProcessSession | undefined }> {
+    const { timeoutMs } = launch.request;
+    const killAtMs = () => (timeoutMs === undefined ? null : Date.now() + timeoutMs);
     try {
-      const started = await launch.start();
-      return await this.#launch(vm, launch, started, sink, deadline);
+      return await this.#begin({ vm, sink, restart: NOT_RESTARTED }, killAtMs, launch, deadline);
     } catch (thrown) {
       await launch.holdings.release();
       const error = diskFull(thrown, this.directory(vm.id));
@@ -136,58 +144,55 @@ export class Vms {
     }
   }
 
-  async #launch(
-    vm: Vm,
+  /** Starts a VM without a QEMU as it was made. @throws what starting throws; its record is as it was then. */
+  async startAgain({ vm, restart, killAtMs }: VmRecord, launch: Launch, deadline: Deadline): Promise<void> {
+    try {
+      await this.#begin({ vm, sink: undefined, restart }, () => killAtMs, launch, deadline);
+    } catch (error) {
+      await launch.holdings.release();
+      this.metrics.failed(asMayflyError(error).code);
+      throw diskFull(error, this.directory(vm.id));
+    }
+  }
+
+  async #begin(
+    from: Pick<LaunchFrom, "vm" | "sink" | "restart">,
+    killAtMs: () => number | null,
     launch: Launch,
-    { clone, path, clock }: Started,
-    sink: OutputSink | undefined,
     deadline: Deadline,
   ): Promise<{ vm: Vm; process: ProcessSession | undefined }> {
-    const readyMs = clock.elapsedMs;
-    await using cleanup = new AsyncDisposableStack();
-    cleanup.defer(() => clone.qemu.kill());
-    const logs = vm.autoRemove ? undefined : this.#openLogs(vm.id);
-    cleanup.defer(() => closeLogs(logs));
-    const main = launch.main === undefined && clone.main === undefined ? undefined : new Workload(logs, sink);
-    const killAtMs = launch.timeoutMs === undefined ? null : Date.now() + launch.timeoutMs;
-    const process = main === undefined ? undefined : startMain(clone, launch.main, main, deadline);
-    if (main && process) main.bind(process, killAtMs ?? undefined);
-    this.metrics.cloned(path, readyMs, clock.stages);
-    const { slot, identity } = clone.qemu;
-    const shown: Vm = {
-      ...vm,
-      state: "running",
-      templateId: clone.template.id,
-      startedAt: new Date().toISOString(),
-      pid: clone.qemu.pid,
-      clone: { path, readyMs, stages: { ...clock.stages } },
+    const { id, name, autoRemove, restart } = from.vm;
+    const started = await launch.start();
+    const { path, clock } = started;
+    const openLogs = () => (autoRemove ? undefined : this.#openLogs(id));
+    const keep = (record: VmRecord) => {
+      deadline.signal?.throwIfAborted();
+      if (restart.name !== "no") {
+        this.host.records.putRestart(id, { request: launch.request, main: launch.again ?? null });
+      }
+      this.host.records.putVm(record);
     };
-    const pid = process === undefined ? 0 : await clone.qemu.untilExit(process.pid, "starting the command");
-    const record: VmRecord = {
-      vm: shown,
-      qemu: { identity, slot: slot.number },
-      main: process === undefined ? null : { object: process.object, pid },
-      killAtMs,
-      memoryPath: clone.template.memoryPath,
-      container: launch.container,
-      held: launch.holdings.record,
-    };
-    this.host.records.putVm(record);
-    this.#records.set(vm.id, record);
-    cleanup.move();
-    this.hold(new RunningVm(vm.id, clone, main, logs, launch.holdings));
-    this.events.emit("vm.running", vm.id, vm.name, { path, readyMs });
-    return { vm: shown, process: main?.session(undefined) };
+    const parts = { ...from, openLogs, killAtMs: killAtMs(), keep };
+    const { running, main, record } = await launchIn(started, launch, parts, deadline);
+    this.metrics.cloned(path, record.vm.clone.readyMs ?? 0, clock.stages);
+    this.#records.set(id, record);
+    this.hold(running);
+    this.events.emit("vm.running", id, name, { path, readyMs: record.vm.clone.readyMs });
+    return { vm: record.vm, process: main?.session(undefined) };
   }
 
   /** Takes charge of a running VM: its end is recorded, told and cleaned up after. */
   hold(running: RunningVm): void {
     this.#running.set(running.id, running);
     running.ended.then((end) => this.#ended(running, end));
+    running.watch((main, status) => this.restarts.afterExit(running, main, status));
+    if (this.#records.get(running.id)?.vm.state === "running") this.health.begin(running);
   }
 
   /** Disconnects from all running VMs: the next daemon adopts them. */
-  letGo(): void {
+  async letGo(): Promise<void> {
+    this.health.letGo();
+    await this.restarts.letGo();
     for (const running of this.#running.values()) running.letGo();
     this.#running.clear();
   }
@@ -197,21 +202,30 @@ export class Vms {
     this.#records.set(record.vm.id, record);
   }
 
-  /** Records that a VM has ended while no daemon watched it, or could not be adopted. */
-  lost(record: VmRecord, end: VmEnd): void {
-    this.#settle({ ...record, vm: withEnd(record.vm, end), qemu: null });
+  /** Records that a VM has ended while no daemon watched it, or could not be adopted; it is started again if its policy says so. */
+  lost(record: VmRecord, error: MayflyError): void {
+    const isRestarted = record.qemu?.identity.bootId === bootId() ? "afterFailure" : "afterReboot";
+    if (!this.restarts[isRestarted](record, error)) this.settle(record, { by: "failure", error });
   }
 
   #ended(running: RunningVm, end: VmEnd): void {
     this.#running.delete(running.id);
+    this.health.end(running.id);
     const record = this.#records.get(running.id);
     if (record === undefined) return;
-    this.#settle({ ...record, vm: withEnd(record.vm, end), qemu: null });
+    if (end.by === "failure" && this.restarts.afterFailure(record, end.error)) return;
+    this.settle(record, end);
+  }
+
+  /** Records and tells the end of a VM whose QEMU is gone. */
+  settle(record: VmRecord, end: VmEnd): void {
+    const restart = { ...record.restart, nextAtMs: null };
+    this.#settle({ ...record, vm: withEnd(record.vm, end), qemu: null, restart });
   }
 
   #settle(record: VmRecord): void {
     const { vm } = record;
-    this.#update(record);
+    this.update(record);
     const { exitCode, error } = vm;
     this.events.emit(`vm.${vm.state}`, vm.id, vm.name, { exitCode, ...(error === null ? {} : { code: error.code }) });
     this.#wake(vm);
@@ -225,68 +239,82 @@ export class Vms {
   }
 
   async exec(ref: string, request: ExecRequest, sink: OutputSink, deadline: Deadline): Promise<ProcessSession> {
-    const running = this.running(ref);
+    const running = this.withMain(ref);
     const { vm, container } = this.#resolve(running.id);
     const spec = await execSpec(running.agent, request, { hostname: vm.hostname, container }, deadline);
     const workload = await running.exec(spec, request.timeoutMs, sink, deadline);
     return workload.session(sink);
   }
 
+  /** A VM in which something can be run. @throws `vm_not_running`, also between two main processes. */
+  withMain(ref: string): RunningVm {
+    const running = this.running(ref);
+    const { vm } = this.#resolve(running.id);
+    if (vm.state !== "restarting") return running;
+    throw new MayflyError(
+      "vm_not_running",
+      `Cannot do this with VM ${vm.name}: its main process is being started again`,
+      {
+        vmId: vm.id,
+      },
+    );
+  }
+
   /** @throws `vm_not_running` for a VM that has ended or has no main process. */
   main(ref: string): Workload {
-    const running = this.running(ref);
+    const running = this.withMain(ref);
     if (running.main !== undefined) return running.main;
     const { name } = this.#resolve(ref).vm;
     throw new MayflyError("vm_not_running", `VM ${name} has no main process: it was started without a command`);
   }
 
-  /** Sends a signal to the main process; without one, only SIGKILL and SIGTERM are possible and end the VM. */
+  /**
+   * Sends a signal to the main process; without one, only SIGKILL and SIGTERM are possible and end the VM. With SIGKILL and the VM's stop
+   * signal the restart policy is over.
+   */
   async kill(ref: string, signal: number, deadline: Deadline): Promise<Vm> {
-    const running = this.running(ref);
+    const record = this.#resolve(ref);
+    const { id, name, state, stopSignal } = record.vm;
+    const ends = signal === SIGKILL || signal === stopSignal;
+    if (ends && state === "restarting" && this.#running.get(id)?.main === undefined) {
+      await this.restarts.cancel(id);
+      return this.get(id);
+    }
+    const running = this.running(id);
+    if (ends) this.update({ ...record, restart: { ...record.restart, over: true } });
     const process = running.main?.process;
     if (process !== undefined) await process.signal(signal, signal === SIGKILL, deadline);
-    else if (signal === SIGKILL || signal === SIGTERM) await running.end({ by: "request" });
+    else if (state === "restarting") {
+      throw new MayflyError("vm_not_running", `Cannot send signal ${signal} to VM ${name}: it is being started again`);
+    } else if (signal === SIGKILL || signal === SIGTERM) await running.end({ by: "request" });
     else throw new MayflyError("invalid_argument", `Cannot send signal ${signal} to a VM without a main process`);
-    return this.get(running.id);
+    return this.get(id);
   }
 
-  /** The VM's stop signal, then SIGKILL after `graceMs`, then the VM's own end. Resolves when it has ended. */
-  async stop(ref: string, graceMs: number, deadline: Deadline): Promise<Vm> {
-    const { vm } = this.#resolve(ref);
-    const running = this.#running.get(vm.id);
-    if (running === undefined) return vm;
-    const ended = this.wait(vm.id, undefined);
-    this.#update({ ...this.#resolve(vm.id), vm: { ...vm, state: "stopping" } });
-    const process = running.main?.process;
-    if (process === undefined) {
-      await running.end({ by: "request" });
-      return ended;
-    }
-    const within = (ms: number) =>
-      Deadline.after(ms)
-        .race(running.ended, "the VM's end")
-        .then(
-          () => true,
-          () => false,
-        );
-    await process.signal(vm.stopSignal, false, deadline).catch(() => undefined);
-    if (await within(graceMs)) return ended;
-    await process.signal(SIGKILL, true, deadline).catch(() => undefined);
-    if (!(await within(LIMITS_MS.request))) await running.end({ by: "request" });
+  /** The VM's stop signal, then SIGKILL after `graceMs` (the VM's own unless given), then the VM's own end. Resolves when it has ended. */
+  async stop(ref: string, graceMs: number | undefined, deadline: Deadline): Promise<Vm> {
+    const { id } = this.#resolve(ref).vm;
+    if (this.get(id).state === "restarting" && this.#running.get(id)?.main === undefined)
+      await this.restarts.cancel(id);
+    const record = this.#resolve(id);
+    const running = this.#running.get(id);
+    if (running === undefined) return record.vm;
+    const ended = this.wait(id, undefined);
+    this.update({ ...record, vm: { ...record.vm, state: "stopping" } });
+    this.health.end(id);
+    await endGently(running, record, graceMs, deadline);
     return ended;
   }
 
   /** @throws `vm_running` unless forced. */
   async remove(ref: string, force: boolean): Promise<void> {
     const { vm } = this.#resolve(ref);
-    const running = this.#running.get(vm.id);
-    if (running !== undefined || vm.state === "creating") {
-      if (!force || running === undefined) {
-        const hint = "stop it first, or force its removal";
-        throw new MayflyError("vm_running", `Cannot remove VM ${vm.name}: it is ${vm.state}; ${hint}`, { vmId: vm.id });
-      }
-      await running.end({ by: "request" });
+    if (vm.finishedAt === null && (!force || vm.state === "creating")) {
+      const hint = "stop it first, or force its removal";
+      throw new MayflyError("vm_running", `Cannot remove VM ${vm.name}: it is ${vm.state}; ${hint}`, { vmId: vm.id });
     }
+    if (vm.state === "restarting") await this.restarts.cancel(vm.id);
+    await this.#running.get(vm.id)?.end({ by: "request" });
     if (this.#records.has(vm.id)) this.#remove(vm);
   }
 
@@ -317,7 +345,8 @@ export class Vms {
     removeTree(this.directory(id));
   }
 
-  #update(record: VmRecord): void {
+  /** Records a change of a VM. */
+  update(record: VmRecord): void {
     this.#records.set(record.vm.id, record);
     this.host.records.updateVm(record);
   }
@@ -326,15 +355,4 @@ export class Vms {
     const all = [...this.#records.values()].map((record) => ({ id: record.vm.id, name: record.vm.name, record }));
     return resolveRef(all, ref, "vm").record;
   }
-}
-
-/** Starts the main process, or goes on with the one that came with the template. */
-function startMain(
-  clone: Clone,
-  spec: ExecSpec | undefined,
-  main: Workload,
-  deadline: Deadline,
-): AgentProcess | undefined {
-  if (clone.main !== undefined) return clone.main.handTo(main.consume);
-  return spec === undefined ? undefined : clone.agent.exec(spec, main.consume, deadline);
 }

@@ -7,7 +7,7 @@ import { LIMITS_MS } from "./config.ts";
 import type { ExitStatus, OutputChannel, OutputSink, ProcessSession } from "./interface.ts";
 
 /** Exit code of a process that was killed at its time limit, as timeout(1) has it. */
-const TIMED_OUT = 124;
+export const TIMED_OUT = 124;
 const SIGKILL = 9;
 const SIGNAL_BASE = 128;
 
@@ -15,6 +15,17 @@ const SIGNAL_BASE = 128;
 export interface OutputLogs {
   stdout: AppendLog;
   stderr: AppendLog;
+}
+
+/** Offsets in the logs at which the output of a process begins: each process of a VM that is started again has streams of its own. */
+export interface LogBase {
+  stdout: number;
+  stderr: number;
+}
+
+/** The base of a process that is started now: everything before it is kept. */
+export function baseNow(logs: OutputLogs | undefined): LogBase {
+  return { stdout: logs?.stdout.offset ?? 0, stderr: logs?.stderr.offset ?? 0 };
 }
 
 /** One process and its listeners. */
@@ -27,7 +38,11 @@ export class Workload {
   #logFailure: unknown;
   readonly #exited = Promise.withResolvers<ExitStatus>();
 
-  constructor(logs: OutputLogs | undefined, sink: OutputSink | undefined) {
+  constructor(
+    logs: OutputLogs | undefined,
+    sink: OutputSink | undefined,
+    readonly base: LogBase = baseNow(logs),
+  ) {
     this.#logs = logs;
     if (sink !== undefined) this.#sinks.add(sink);
     this.#exited.promise.catch(() => undefined);
@@ -69,6 +84,11 @@ export class Workload {
   /** The agent's process. */
   get process(): AgentProcess | undefined {
     return this.#process;
+  }
+
+  /** Whether it was killed at its time limit. */
+  get timedOut(): boolean {
+    return this.#timedOut;
   }
 
   /** Why output could not be logged, if it could not. */
@@ -116,10 +136,11 @@ export class Workload {
   /** A full disk must not stop the workload: logging ends, and the VM's record says so. */
   #log(channel: OutputChannel, chunk: Uint8Array, offset: number): void {
     if (this.#logs === undefined || this.#logFailure !== undefined) return;
-    const log = channel === 1 ? this.#logs.stdout : this.#logs.stderr;
+    const name = channel === 1 ? "stdout" : "stderr";
+    const log = this.#logs[name];
     try {
       // An earlier daemon could not log everything that it took.
-      log.skipTo(offset);
+      log.skipTo(this.base[name] + offset);
       log.append(chunk);
     } catch (error) {
       this.#logFailure = diskFull(error, "the VM's log");

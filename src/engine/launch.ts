@@ -1,0 +1,106 @@
+/** How a VM is launched: its clone made, its main process on its way, and what is recorded of both. */
+import type { AgentProcess } from "../agent/process.ts";
+import type { ExecSpec } from "../agent/requests.ts";
+import type { CreateVmRequest, Vm } from "../contract/api.ts";
+import type { Deadline } from "../sys/deadline.ts";
+import type { Clone } from "./clone.ts";
+import { type HealthPlan, startingHealth } from "./health.ts";
+import type { Holdings } from "./holdings.ts";
+import type { OutputSink } from "./interface.ts";
+import type { ContainerRecord, RestartRecord, VmRecord } from "./records.ts";
+import { closeLogs, RunningVm } from "./running-vm.ts";
+import type { Started } from "./start.ts";
+import { type OutputLogs, Workload } from "./workload.ts";
+
+/** How an admitted VM is started. */
+export interface Launch {
+  /** As it was made: what a restart policy starts again when the QEMU is gone. */
+  request: CreateVmRequest;
+  /** Makes the clone; see `start.ts`. */
+  start: () => Promise<Started>;
+  /** The main process to start; absent: there is none, or it came with the clone. */
+  main: ExecSpec | undefined;
+  /** The main process when it is started again in the same VM; absent: there is none. */
+  again: ExecSpec | undefined;
+  container: ContainerRecord | null;
+  health: HealthPlan | undefined;
+  /** Given back when the VM has ended, or could not be started. */
+  holdings: Holdings;
+}
+
+/** What a launch goes on from: nothing, or what an earlier QEMU of the VM has left. */
+export interface LaunchFrom {
+  vm: Vm;
+  openLogs: () => OutputLogs | undefined;
+  sink: OutputSink | undefined;
+  /** Milliseconds since 1970; null: no time limit. */
+  killAtMs: number | null;
+  restart: RestartRecord;
+  /** Records the VM. What it throws fails the launch. */
+  keep: (record: VmRecord) => void;
+}
+
+/** A VM that runs, and its record. */
+export interface Launched {
+  running: RunningVm;
+  main: Workload | undefined;
+  record: VmRecord;
+}
+
+/** Starts a clone's main process, and records the VM. The clone is gone if that fails. @throws `command_not_found`, `qemu_exited` ... */
+export async function launchIn(
+  { clone, path, clock }: Started,
+  launch: Launch,
+  from: LaunchFrom,
+  deadline: Deadline,
+): Promise<Launched> {
+  const readyMs = clock.elapsedMs;
+  const { killAtMs, restart } = from;
+  await using cleanup = new AsyncDisposableStack();
+  cleanup.defer(() => clone.qemu.kill());
+  const logs = from.openLogs();
+  cleanup.defer(() => closeLogs(logs));
+  const main = launch.main === undefined && clone.main === undefined ? undefined : new Workload(logs, from.sink);
+  const process = main && startMain(clone, launch.main, main, deadline);
+  if (main && process) main.bind(process, killAtMs ?? undefined);
+  const startedAt = new Date().toISOString();
+  const pid = process === undefined ? 0 : await clone.qemu.untilExit(process.pid, "starting the command");
+  const vm: Vm = {
+    ...from.vm,
+    state: "running",
+    templateId: clone.template.id,
+    startedAt,
+    pid: clone.qemu.pid,
+    exitCode: null,
+    exitSignal: null,
+    error: null,
+    health: launch.health === undefined ? null : startingHealth(),
+    clone: { path, readyMs, stages: { ...clock.stages } },
+  };
+  const record: VmRecord = {
+    vm,
+    qemu: { identity: clone.qemu.identity, slot: clone.qemu.slot.number },
+    main: main && process ? { object: process.object, pid, base: main.base } : null,
+    killAtMs,
+    memoryPath: clone.template.memoryPath,
+    container: launch.container,
+    held: launch.holdings.record,
+    restart: { ...restart, nextAtMs: null },
+    stopGraceMs: launch.request.stopGraceMs ?? null,
+    health: launch.health ?? null,
+  };
+  from.keep(record);
+  cleanup.move();
+  return { running: new RunningVm(vm.id, clone, main, logs, launch.holdings), main, record };
+}
+
+/** Starts the main process, or goes on with the one that came with the template. */
+function startMain(
+  clone: Clone,
+  spec: ExecSpec | undefined,
+  main: Workload,
+  deadline: Deadline,
+): AgentProcess | undefined {
+  if (clone.main !== undefined) return clone.main.handTo(main.consume);
+  return spec === undefined ? undefined : clone.agent.exec(spec, main.consume, deadline);
+}
