@@ -182,8 +182,9 @@ export class Templates {
   /** Gives a name to a new template. The one that had it goes, or stays without a name as long as VMs run on it. */
   async #replace(loaded: LoadedTemplate, name: string, pool: PoolRequest | undefined): Promise<void> {
     const old = this.#named(name);
+    const kept = pool ?? old?.entry.pool ?? null;
     if (old !== undefined) this.#record(old, { ...old.entry, name: null, pool: null });
-    this.#add(loaded, name, pool ?? old?.entry.pool ?? null);
+    this.#add(loaded, name, kept);
     if (old === undefined) return;
     if (this.inUse(old.loaded.id)) await this.onRemove(old.loaded.id);
     else await this.remove(old.loaded.id, false);
