@@ -25,7 +25,7 @@ import type { Events } from "./events.ts";
 import { describeFile, listDirectory, readContents, writeContents } from "./files.ts";
 import { Gate } from "./gate.ts";
 import type { Host } from "./host.ts";
-import { ImageOperations } from "./image-operations.ts";
+import type { ImageOperations } from "./image-operations.ts";
 import type { Images } from "./images.ts";
 import type { Engine, OutputSink, ProgressOptions } from "./interface.ts";
 import { attachWithLogs, readLogs } from "./logs.ts";
@@ -43,6 +43,7 @@ export interface EngineParts {
   host: Host;
   templates: Templates;
   images: Images;
+  imageOperations: ImageOperations;
   vms: Vms;
   volumes: Volumes;
   pools: Pools;
@@ -60,10 +61,8 @@ function gateWidth(): number {
 /** The {@link Engine} over QEMU processes of this host. */
 export class LocalEngine implements Engine {
   readonly #gate = new Gate(gateWidth());
-  readonly #imageOperations: ImageOperations;
 
   constructor(private readonly parts: EngineParts) {
-    this.#imageOperations = new ImageOperations(parts.host, parts.images, parts.events);
     parts.vms.relaunch = (vm, request, deadline) => relaunch(parts, this.#gate, vm, request, deadline);
   }
 
@@ -82,7 +81,8 @@ export class LocalEngine implements Engine {
   logs = (ref: string, options: Parameters<Engine["logs"]>[1]) => readLogs(this.parts.vms, ref, options);
 
   killVm = (ref: string, signal: number, deadline: Deadline) => this.parts.vms.kill(ref, signal, deadline);
-  stopVm = (ref: string, graceMs: number | undefined, deadline: Deadline) => this.parts.vms.stop(ref, graceMs, deadline);
+  stopVm = (ref: string, graceMs: number | undefined, deadline: Deadline) =>
+    this.parts.vms.stop(ref, graceMs, deadline);
   removeVm = (ref: string, options: { force: boolean; deadline: Deadline }) =>
     this.parts.vms.remove(ref, options.force);
   waitVm = async (ref: string, signal: AbortSignal): Promise<Vm> => this.parts.vms.wait(ref, signal);
@@ -167,11 +167,14 @@ export class LocalEngine implements Engine {
   getImage = (ref: string) => this.parts.images.get(ref);
   inspectImage = (ref: string) => this.parts.images.details(ref);
   importImage = (request: ImportImageRequest, options: ProgressOptions) =>
-    this.#imageOperations.import(request, options);
-  pullImage = (request: PullImageRequest, options: ProgressOptions) => this.#imageOperations.pull(request, options);
-  loadImage = (request: LoadImageRequest, options: ProgressOptions) => this.#imageOperations.load(request, options);
-  receiveArchive = (content: AsyncIterable<Uint8Array>) => this.#imageOperations.receive(content);
-  buildImage = (request: BuildImageRequest, options: ProgressOptions) => this.#imageOperations.build(request, options);
+    this.parts.imageOperations.import(request, options);
+  pullImage = (request: PullImageRequest, options: ProgressOptions) =>
+    this.parts.imageOperations.pull(request, options);
+  loadImage = (request: LoadImageRequest, options: ProgressOptions) =>
+    this.parts.imageOperations.load(request, options);
+  receiveArchive = (content: AsyncIterable<Uint8Array>) => this.parts.imageOperations.receive(content);
+  buildImage = (request: BuildImageRequest, options: ProgressOptions) =>
+    this.parts.imageOperations.build(request, options);
   tagImage = (ref: string, name: string) => this.parts.images.tag(ref, name);
   removeImage = (ref: string, options?: { force: boolean }) => this.parts.images.remove(ref, options?.force);
   pruneImages = ({ all = false }: PruneImagesRequest) => pruneImages(this.parts, all);

@@ -10,6 +10,7 @@ import { recover } from "./adopt.ts";
 import { CONFIG_DEFAULTS, type EngineConfig } from "./config.ts";
 import { LocalEngine } from "./engine.ts";
 import { Events } from "./events.ts";
+import { ImageOperations } from "./image-operations.ts";
 import { Images } from "./images.ts";
 import type { Engine } from "./interface.ts";
 import { Metrics } from "./metrics.ts";
@@ -69,6 +70,7 @@ export async function openEngine(options: OpenOptions): Promise<Engine> {
     host,
     templates,
     images,
+    imageOperations: new ImageOperations(host, images, events),
     vms,
     volumes,
     pools,

@@ -10,6 +10,7 @@ import type { EngineParts } from "./engine.ts";
 import { baseSpec } from "./exec-spec.ts";
 import type { HookPlan } from "./hooks.ts";
 import type { GuestFile } from "./identity.ts";
+import type { ResolvedImage } from "./images.ts";
 import type { ProgressOptions } from "./interface.ts";
 import { type Sizes, sizesOf } from "./start.ts";
 import { planApplication, SECRETS_DIRECTORY, templateDisks } from "./warmed.ts";
@@ -69,7 +70,7 @@ export async function prepare(
   if (named !== undefined && application !== undefined) return prepareApplication(parts, request, named, application);
   const sizes = named === undefined ? sizesOf(request) : sizesOn(named, request);
   const template = async () => named ?? templateFor(parts, sizes, options);
-  const root = await rootOf(parts, request);
+  const root = await rootOf(parts, request, options);
   if (root !== undefined) return { ...prepareContainer(request, root), sizes, template };
   refuseContainerOptions(request);
   const { command, pidsLimit = 0 } = request;
@@ -150,12 +151,17 @@ async function templateFor(parts: EngineParts, { shape }: Sizes, options: Progre
   return existing ?? templates.ensure(shape, options.onProgress ?? (() => undefined), options.deadline);
 }
 
-async function rootOf({ images }: EngineParts, request: CreateVmRequest): Promise<Root | undefined> {
+async function rootOf(
+  parts: EngineParts,
+  request: CreateVmRequest,
+  options: ProgressOptions,
+): Promise<Root | undefined> {
+  const { images } = parts;
   if (request.image !== undefined) {
     if (request.rootfs !== undefined) {
       throw new MayflyError("invalid_argument", "Cannot start a VM with both an image and a rootfs: one is its root");
     }
-    const { image, rootfs, passwd, group } = images.resolve(request.image);
+    const { image, rootfs, passwd, group } = await imageOf(parts, request.image, request.pull ?? "missing", options);
     return {
       config: image.config,
       accounts: { passwd, group },
@@ -168,6 +174,39 @@ async function rootOf({ images }: EngineParts, request: CreateVmRequest): Promis
   const { path, fstype } = await images.resolveRootfs(request.rootfs);
   const { passwd = "", group = "" } = request.rootfs.includes("/") ? {} : images.resolve(request.rootfs);
   return { config: {}, accounts: { passwd, group }, fstype, disk: rootDisk(path), image: undefined };
+}
+
+/** An image of the store, pulled first if it is missing or that is asked for. */
+async function imageOf(
+  { images, imageOperations }: EngineParts,
+  reference: string,
+  pull: NonNullable<CreateVmRequest["pull"]>,
+  options: ProgressOptions,
+): Promise<ResolvedImage> {
+  if (pull !== "always") {
+    try {
+      return images.resolve(reference);
+    } catch (error) {
+      if (pull === "never" || !(error instanceof MayflyError) || error.code !== "image_not_found") throw error;
+    }
+  }
+  try {
+    const pulled = await imageOperations.pull({ reference }, options);
+    return images.resolve(pulled.image.id);
+  } catch (error) {
+    throw withHint(reference, error);
+  }
+}
+
+/** A program's name where an image's is expected is an easy mistake. */
+function withHint(reference: string, error: unknown): unknown {
+  if (!(error instanceof MayflyError) || !/^[a-z0-9_-]+$/.test(reference)) return error;
+  const { code, message, details } = error;
+  const remedy = `to run a command in the base guest, put -- before it: mayfly run -- ${reference}`;
+  return new MayflyError(code, `Cannot find image ${reference}, here or in a registry: ${message}`, {
+    details: { remedy, ...details },
+    cause: error,
+  });
 }
 
 function rootDisk(path: string): ReadOnlyDisk {
