@@ -18,20 +18,43 @@ const VM_COMMANDS: readonly CommandEntry[] = [
     summary: "Wait for VMs to end, and print their exit codes",
     load: lazy(() => import("./commands/wait.ts")),
   },
-  { name: "inspect", summary: "Show all that is known of VMs", load: lazy(() => import("./commands/inspect.ts")) },
+  {
+    name: "inspect",
+    summary: "Show all that is known of VMs or images",
+    load: lazy(() => import("./commands/inspect.ts")),
+  },
   { name: "stats", summary: "Show what VMs use, live", load: lazy(() => import("./commands/stats.ts")) },
   { name: "cp", summary: "Copy files into or out of a VM", load: lazy(() => import("./commands/cp.ts")) },
 ];
 
+/** Docker's words for images, which stand on their own and below `image`. */
+const COMMON_IMAGE_COMMANDS = {
+  pull: { summary: "Get an image from a registry", load: lazy(() => import("./commands/image-pull.ts")) },
+  load: { summary: "Load images from an archive or OCI layout", load: lazy(() => import("./commands/image-load.ts")) },
+  build: { summary: "Build an image from a Dockerfile", load: lazy(() => import("./commands/image-build.ts")) },
+  list: { summary: "List images", load: lazy(() => import("./commands/image-ls.ts")) },
+  tag: { summary: "Give an image one more name", load: lazy(() => import("./commands/image-tag.ts")) },
+  remove: { summary: "Remove images", load: lazy(() => import("./commands/image-rm.ts")) },
+} as const;
+
 const IMAGE_COMMANDS: readonly CommandEntry[] = [
+  { name: "pull", ...COMMON_IMAGE_COMMANDS.pull },
+  { name: "load", ...COMMON_IMAGE_COMMANDS.load },
+  { name: "build", ...COMMON_IMAGE_COMMANDS.build },
   { name: "import", summary: "Import a root file system", load: lazy(() => import("./commands/image-import.ts")) },
-  { name: "ls", summary: "List images", aliases: ["list"], load: lazy(() => import("./commands/image-ls.ts")) },
+  { name: "ls", aliases: ["list"], ...COMMON_IMAGE_COMMANDS.list },
   {
     name: "inspect",
     summary: "Show all that is known of images",
     load: lazy(() => import("./commands/image-inspect.ts")),
   },
-  { name: "rm", summary: "Remove images", load: lazy(() => import("./commands/image-rm.ts")) },
+  { name: "tag", ...COMMON_IMAGE_COMMANDS.tag },
+  { name: "rm", aliases: ["remove"], ...COMMON_IMAGE_COMMANDS.remove },
+  {
+    name: "prune",
+    summary: "Remove images that nobody needs",
+    load: lazy(() => import("./commands/image-prune.ts")),
+  },
 ];
 
 const TEMPLATE_COMMANDS: readonly CommandEntry[] = [
@@ -89,7 +112,13 @@ const inSection = (section: string, entries: readonly CommandEntry[]) =>
 export const COMMANDS: readonly CommandEntry[] = [
   ...inSection("VMs", VM_COMMANDS),
   ...inSection("What VMs are made from", [
-    { name: "image", summary: "Root file systems", children: IMAGE_COMMANDS },
+    { name: "pull", ...COMMON_IMAGE_COMMANDS.pull },
+    { name: "load", ...COMMON_IMAGE_COMMANDS.load },
+    { name: "build", ...COMMON_IMAGE_COMMANDS.build },
+    { name: "images", ...COMMON_IMAGE_COMMANDS.list },
+    { name: "tag", ...COMMON_IMAGE_COMMANDS.tag },
+    { name: "rmi", ...COMMON_IMAGE_COMMANDS.remove },
+    { name: "image", summary: "Images and root file systems", children: IMAGE_COMMANDS },
     { name: "template", summary: "Parents that VMs are cloned from", children: TEMPLATE_COMMANDS },
     { name: "volume", summary: "Disks that outlive their VMs", children: VOLUME_COMMANDS },
   ]),

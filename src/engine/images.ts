@@ -207,7 +207,7 @@ export class Images {
     const nameless = this.#images.find((other) => other.name === NO_NAME && isSame(other));
     const reused = before !== undefined && isSame(before) ? before : nameless;
     const { id = newId("img"), createdAt = new Date().toISOString() } = reused ?? {};
-    const named: Image = { ...image, id, name, createdAt };
+    const named: Image = { id, name, ...image, createdAt };
     const moved = before === undefined || before.id === id ? undefined : before;
     const isKept = moved !== undefined && (this.usedBy(moved).length > 0 || this.#isLastOf(moved));
     const written = isKept ? [{ ...moved, name: NO_NAME, repoDigest: null }, named] : [named];

@@ -4,7 +4,7 @@ import { inspectEach } from "../each.ts";
 import { defineCommand } from "../specification.ts";
 
 export const command = defineCommand({
-  description: "Show all that is known of images, as a JSON array.",
+  description: "Show all that is known of images, as a JSON array, with the OCI configuration whole (`document`).",
   operands: [{ name: "IMAGE", kind: "image", many: true }],
   options: {},
   examples: [["mayfly image inspect debian", "one image"]],

@@ -8,12 +8,13 @@ import { defineCommand } from "../specification.ts";
 
 export const command = defineCommand({
   description:
-    "Remove ended VMs with their logs, templates that fit this host no more, and snapshots of directories that no VM has. Running VMs, images and volumes stay.",
+    "Remove ended VMs with their logs, templates that fit this host no more, snapshots of directories that no VM has, images whose name has moved on, and the cache of builds. Running VMs, other images and volumes stay.",
   operands: [],
   options: { force: { kind: "flag", short: "f", summary: "Do not ask" } },
   examples: [["mayfly system prune -f", "clean up in a script"]],
   async run({ options, global }) {
-    const what = "This removes all ended VMs with their logs, and templates that fit this host no more.";
+    const what =
+      "This removes all ended VMs with their logs, templates that fit this host no more, images without a name, and the cache of builds.";
     if (!options.force && !(await confirmed(what, "mayfly system prune --force"))) return 1;
     const { removed, freedBytes } = await openClient(global).system.prune();
     if (global.json) await printJson({ removed, freedBytes });
