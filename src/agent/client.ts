@@ -8,6 +8,7 @@ import type { OutputConsumer, ResumePoint } from "./object.ts";
 import { AgentProcess } from "./process.ts";
 import * as encode from "./requests.ts";
 import * as decode from "./results.ts";
+import type { GuestTcp, TcpEvents, TcpTarget } from "./tcp.ts";
 import { type FileConsumer, type FileRange, type FileRead, FileWriter, startFileRead } from "./transfer.ts";
 import { FrameType, invalid, MAX_PING, type PayloadReader, type RequestType } from "./wire.ts";
 
@@ -81,6 +82,20 @@ export class AgentClient {
   /** Goes on with a process of an earlier connection; only before the connection stands (directly after {@link open}). */
   attachProcess(resume: ResumePoint & { pid: number }, consumer: OutputConsumer): AgentProcess {
     return AgentProcess.attach(this.#connection, resume, consumer);
+  }
+
+  /**
+   * Connects to a TCP port inside the guest. What is written goes out with the request: nothing waits for the answer.
+   * @throws `limit_reached` when there are as many as there can be, `invalid_argument`, the connection's cause when it has ended. Whether the
+   * guest takes it is told by `connected` and `closed`.
+   */
+  connect(target: TcpTarget, events: TcpEvents): GuestTcp {
+    return this.#connection.tcp.open(target, events);
+  }
+
+  /** TCP connections inside the guest that are open, or not forgotten by the agent yet. */
+  get tcpConnections(): number {
+    return this.#connection.tcp.size;
   }
 
   /** Has the agent forget an object that nobody here goes on with (`hello.objects`); a process is killed with its tree. */

@@ -10,6 +10,7 @@ import type { AgentObject, ResumePoint } from "./object.ts";
 import { Outbox } from "./outbox.ts";
 import { type AgentHello, decodeExit, decodeHello, MIN_WINDOW } from "./results.ts";
 import type { IncomingStream } from "./stream.ts";
+import { FIRST_TCP_STREAM, TcpTable } from "./tcp-table.ts";
 import {
   Channel,
   FrameType,
@@ -68,6 +69,8 @@ export class AgentConnection {
   /** Resolves with what the agent says of itself. */
   readonly ready: Promise<AgentHello>;
   readonly outbox: Outbox;
+  /** TCP connections inside the guest. */
+  readonly tcp = new TcpTable(this);
   readonly #epoch = randomU32() || 1;
   readonly #decoder: FrameDecoder;
   readonly #ready = Promise.withResolvers<AgentHello>();
@@ -82,12 +85,16 @@ export class AgentConnection {
   #greeted = false;
   #channel: ByteChannel | undefined;
   #cause: MayflyError | undefined;
-  #ackTimer: ReturnType<typeof setTimeout> | undefined;
+  #dueTimer: ReturnType<typeof setTimeout> | undefined;
 
   /** Begins to connect. Requests may be made at once: they go out with the hello. */
   constructor(connect: Connector, deadline: Deadline, onClosed?: (cause: MayflyError) => void) {
     this.#onClosed = onClosed;
-    this.outbox = new Outbox(this.#epoch, () => this.#acknowledgeAll());
+    this.outbox = new Outbox(
+      this.#epoch,
+      () => this.#sendDue(),
+      () => this.tcp.outboxDrained(),
+    );
     this.#decoder = new FrameDecoder(this.#epoch, (type, stream, payload) => this.#frame(type, stream, payload));
     this.ready = deadline.race(this.#ready.promise, "the guest agent's hello", () => notReady());
     this.ready.catch((error: unknown) => this.fail(asMayflyError(error)));
@@ -188,8 +195,13 @@ export class AgentConnection {
       this.outbox.offset(FrameType.ack, id, stream.acknowledge());
     } else if (stream.unacknowledged > 0) {
       this.#unacknowledged.set(id, stream);
-      this.#ackTimer ??= setTimeout(() => this.#acknowledgeAll(), ACK_DELAY_MS).unref();
+      this.flushSoon();
     }
+  }
+
+  /** Sends what is due with the next write, or a little later. */
+  flushSoon(): void {
+    this.#dueTimer ??= setTimeout(() => this.#sendDue(), ACK_DELAY_MS).unref();
   }
 
   /** Ends the connection: everything that waits is rejected, and `onClosed` is called. Only the first call counts. */
@@ -205,7 +217,7 @@ export class AgentConnection {
   #end(cause: MayflyError): boolean {
     if (this.#cause !== undefined) return false;
     this.#cause = cause;
-    clearTimeout(this.#ackTimer);
+    clearTimeout(this.#dueTimer);
     this.#decoder.stop();
     this.outbox.close();
     this.#channel?.close();
@@ -217,6 +229,7 @@ export class AgentConnection {
     this.#objects.clear();
     this.#unacknowledged.clear();
     for (const object of objects) object.lost(cause);
+    this.tcp.lost(cause);
     return true;
   }
 
@@ -261,6 +274,10 @@ export class AgentConnection {
   #frame(type: number, stream: number, payload: Uint8Array): void {
     if (this.#hello === undefined) {
       this.#greet(stream, payload);
+      return;
+    }
+    if (stream >= FIRST_TCP_STREAM) {
+      this.tcp.frame(type, stream, payload);
       return;
     }
     const channel = stream & 3;
@@ -315,9 +332,10 @@ export class AgentConnection {
     }
   }
 
-  #acknowledgeAll(): void {
-    clearTimeout(this.#ackTimer);
-    this.#ackTimer = undefined;
+  #sendDue(): void {
+    clearTimeout(this.#dueTimer);
+    this.#dueTimer = undefined;
+    this.tcp.flush();
     for (const [id, stream] of this.#unacknowledged) {
       if (stream.unacknowledged > 0) this.outbox.offset(FrameType.ack, id, stream.acknowledge());
     }

@@ -12,6 +12,8 @@ const EBUSY = 16;
 const ENOTDIR = 20;
 const EISDIR = 21;
 const ENAMETOOLONG = 36;
+const ENFILE = 23;
+const EMFILE = 24;
 
 const EXEC_CODES: Readonly<Record<number, ErrorCode>> = {
   [ENOENT]: "command_not_found",
@@ -43,4 +45,32 @@ export function fileFailure(what: string, path: string, errno: number): MayflyEr
 export function requestFailure(what: string, errno: number): MayflyError {
   const message = `The guest agent cannot ${what}: ${errnoName(errno)}`;
   return new MayflyError("agent_request_failed", message, { details: { errno } });
+}
+
+/** Where a connection goes to, as messages say it. */
+function place({ port, address }: { port: number; address?: string }): string {
+  return address === undefined || address === "" ? `port ${port} in the VM` : `${address}, port ${port}, in the VM`;
+}
+
+/** The error of a CONNECT that the agent refused. */
+export function connectFailure(target: { port: number; address?: string }, errno: number): MayflyError {
+  const code = errno === EAGAIN || errno === ENFILE || errno === EMFILE ? "limit_reached" : "connection_failed";
+  return new MayflyError(code, `Cannot connect to ${place(target)}: ${errnoName(errno)}`, { details: { errno } });
+}
+
+/** The error of a connection that stood and broke. */
+export function resetFailure(target: { port: number; address?: string }, errno: number): MayflyError {
+  const message = `The connection to ${place(target)} broke: ${errnoName(errno)}`;
+  return new MayflyError("connection_failed", message, { details: { errno } });
+}
+
+/** The error of a connection that was given up before it stood. */
+export function droppedFailure(target: { port: number; address?: string }): MayflyError {
+  return new MayflyError("cancelled", `The connection to ${place(target)} was given up before it stood`);
+}
+
+/** The error when all places are taken. */
+export function connectionLimit(target: { port: number; address?: string }, limit: number): MayflyError {
+  const message = `Cannot connect to ${place(target)}: there are ${limit} connections already, and no more are possible`;
+  return new MayflyError("limit_reached", message);
 }

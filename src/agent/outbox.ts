@@ -9,15 +9,26 @@ const FLUSH_BYTES = 256 * 1024;
 export class Outbox {
   readonly #epoch: number;
   readonly #beforeFlush: () => void;
+  readonly #onDrained: () => void;
   #bytes = Buffer.allocUnsafe(1024);
   #used = 0;
   #scheduled = false;
   #channel: ByteChannel | undefined;
+  #stalled = false;
 
-  /** @param beforeFlush may add frames to the write that is about to be made. */
-  constructor(epoch: number, beforeFlush: () => void) {
+  /**
+   * @param beforeFlush may add frames to the write that is about to be made.
+   * @param onDrained is called when the outbox is no longer {@link stalled}.
+   */
+  constructor(epoch: number, beforeFlush: () => void, onDrained: () => void = () => undefined) {
     this.#epoch = epoch;
     this.#beforeFlush = beforeFlush;
+    this.#onDrained = onDrained;
+  }
+
+  /** The channel has not taken yet what was written: whoever can wait should not add more. */
+  get stalled(): boolean {
+    return this.#stalled;
   }
 
   /** Adds a frame. The payload is copied. */
@@ -47,7 +58,7 @@ export class Outbox {
     const first = Buffer.concat([greeting, this.#bytes.subarray(0, this.#used)]);
     this.#used = 0;
     this.#channel = channel;
-    channel.write(first);
+    this.#hand(first);
   }
 
   /** Drops what has not been written, and everything added later. */
@@ -89,6 +100,17 @@ export class Outbox {
     if (this.#used === 0) return;
     const bytes = this.#bytes.subarray(0, this.#used);
     this.#used = 0;
-    this.#channel?.write(bytes);
+    this.#hand(bytes);
+  }
+
+  #hand(bytes: Uint8Array): void {
+    if (this.#channel === undefined || this.#channel.write(bytes) || this.#stalled) return;
+    this.#stalled = true;
+    const resume = () => {
+      this.#stalled = false;
+      if (this.#channel !== undefined) this.#onDrained();
+    };
+    // The connection's end is told elsewhere.
+    this.#channel.drained().then(resume, () => undefined);
   }
 }

@@ -1,6 +1,9 @@
 /** Payloads of the requests, each checked before it is sent. Every function returns a view valid until the next is called. */
 import { ENTROPY_BYTES, invalid, MAX_PATH, PayloadWriter } from "./wire.ts";
 
+/** Longest numeric address, in bytes. */
+const MAX_ADDRESS = 63;
+
 /** A command to run. */
 export interface ExecSpec {
   /** Command and arguments; `argv[0]` without a slash is looked for in the `PATH` of `env`. */
@@ -294,6 +297,16 @@ export function encodeTeardown(trim: boolean): Uint8Array {
   return writer
     .begin("tear the container down")
     .u32("flags", trim ? 1 : 0)
+    .end();
+}
+
+/** Payload of CONNECT. @param address numeric; empty: 127.0.0.1, then ::1. */
+export function encodeConnect(port: number, address: string): Uint8Array {
+  return writer
+    .begin(`connect to port ${port}`)
+    .u16("the port", port)
+    .u16("zero", 0)
+    .string("the address", address, MAX_ADDRESS)
     .end();
 }
 

@@ -56,11 +56,19 @@ const ERRNO_NAMES: Readonly<Record<number, string>> = {
   38: "ENOSYS",
   39: "ENOTEMPTY",
   40: "ELOOP",
+  71: "EPROTO",
   95: "EOPNOTSUPP",
   98: "EADDRINUSE",
+  99: "EADDRNOTAVAIL",
+  101: "ENETUNREACH",
+  104: "ECONNRESET",
+  105: "ENOBUFS",
   110: "ETIMEDOUT",
+  111: "ECONNREFUSED",
+  113: "EHOSTUNREACH",
   114: "EALREADY",
   122: "EDQUOT",
+  125: "ECANCELED",
 };
 
 /** errno of the last failed call of this thread. Only valid directly after it. */
