@@ -3,8 +3,10 @@ import { measureBurst } from "./burst.ts";
 import { currentCommit, currentLoad, type HostFacts, hostFacts } from "./host-facts.ts";
 import { type MemoryCase, measureMemory } from "./memory.ts";
 import type { BenchOptions } from "./options.ts";
+import type { Outcome } from "./outcome.ts";
 import { type Listener, prepare } from "./prepare.ts";
-import { DAEMON_VMS } from "./promises.ts";
+import { DAEMON_VMS, PROMISES } from "./promises.ts";
+import { toldOfClone } from "./report.ts";
 import { measureRounds, settle } from "./rounds.ts";
 import { type Row, Samples } from "./samples.ts";
 import type { Bench } from "./subjects.ts";
@@ -25,10 +27,7 @@ export interface BenchReport {
 }
 
 /** Runs the scenario. @throws MayflyError when something cannot be measured that has to be there, and `cancelled`. */
-export async function runCloneScenario(
-  options: BenchOptions,
-  listener: Listener,
-): Promise<{ report: BenchReport; samples: Samples; failures: number }> {
+export async function run(options: BenchOptions, listener: Listener): Promise<Outcome<BenchReport>> {
   const loadAverage = currentLoad();
   const samples = new Samples();
   await using resources = new AsyncDisposableStack();
@@ -44,11 +43,8 @@ export async function runCloneScenario(
     bench.peers.map(({ name, version, note }) => [name, { version, note: note ?? null }]),
   );
   const host = { ...(await hostFacts(info, loadAverage)), peers, warmRequestsPerSecond: requestsPerSecond ?? null };
-  return {
-    report: { scenario: "clone", host, commit: await currentCommit(), rows: samples.rows() },
-    samples,
-    failures,
-  };
+  const report: BenchReport = { scenario: "clone", host, commit: await currentCommit(), rows: samples.rows() };
+  return { report, told: toldOfClone(report), samples, failures, promises: PROMISES };
 }
 
 async function measureAllMemory(bench: Bench, samples: Samples): Promise<void> {

@@ -1,8 +1,9 @@
 import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { APPS } from "./app/recipes.ts";
 import type { BenchReport } from "./clone.ts";
-import { fill, tablesOf } from "./document.ts";
+import { appTables, fill, tablesOf } from "./document.ts";
 import { Samples } from "./samples.ts";
 
 function reportOf(samples: Samples): BenchReport {
@@ -16,9 +17,28 @@ function reportOf(samples: Samples): BenchReport {
 
 test("the document has a place for every table", () => {
   const document = readFileSync(join(import.meta.dir, "../docs/PERFORMANCE.md"), "utf8");
-  const once = fill(document, tablesOf(undefined));
-  expect(fill(once, tablesOf(undefined))).toBe(once);
+  const tables = { ...tablesOf(undefined), ...appTables([], APPS) };
+  const once = fill(document, tables);
+  expect(fill(once, tables)).toBe(once);
   expect(() => fill(document.replace("<!-- stages -->", ""), tablesOf(undefined))).toThrow("no place for stages");
+});
+
+test("a service's figures stand in its own table", () => {
+  const samples = new Samples();
+  for (let index = 0; index < 20; index += 1) {
+    samples.add("podman", "first-http", "ms", 300);
+    samples.add("warm", "first-http", "ms", 30);
+    samples.add("base-echo", "first-output", "ms", 20);
+    samples.add("image-echo", "first-output", "ms", 40);
+  }
+  const { host, commit } = reportOf(samples);
+  const tables = appTables([{ scenario: "app", app: "java", host, commit, rows: samples.rows() }]);
+  expect(Object.keys(tables)).toEqual(["app java"]);
+  expect(tables["app java"]).toContain("| below 0.1 x `podman` first-http = 30.0 ms | 30.0 ms | 20 | not met |");
+  expect(tables["app java"]).toContain(
+    "| at most 15.0 ms + `base-echo` first-output = 35.0 ms | 40.0 ms | 20 | not met |",
+  );
+  expect(tables["app java"]).toContain("| `warm` | first-http | 20 | 30.0 ms |");
 });
 
 test("figures stand where they belong", () => {

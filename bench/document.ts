@@ -1,12 +1,15 @@
 /**
- * Writes the figures of a run into docs/PERFORMANCE.md: `bun bench/document.ts RESULT.json`, where RESULT.json is what
- * `mayfly bench clone --json` printed. Without a file the tables say that there is no such run.
+ * Writes the figures of runs into docs/PERFORMANCE.md: `bun bench/document.ts RESULT.json...`, where a RESULT.json is what
+ * `mayfly bench clone --json` or `mayfly bench app --json` printed. Tables of other scenarios and services stay as they are; without
+ * a file all of them say that there is no such run.
  */
 import { join } from "node:path";
 import { CLONE_STAGES } from "../src/engine/stages.ts";
 import { readOptional, writeText } from "../src/sys/paths.ts";
+import { APPS, type App } from "./app/recipes.ts";
+import type { AppReport } from "./app/scenario.ts";
 import type { BenchReport } from "./clone.ts";
-import { judge, type Verdict } from "./promises.ts";
+import { appPromises, type Bound, judge, type Verdict } from "./promises.ts";
 import { formatValue } from "./report.ts";
 import type { Row, Subject } from "./samples.ts";
 
@@ -19,22 +22,44 @@ const MEMORY_METRICS = [
   "rss-50-vms",
 ];
 const CLONES: readonly Subject[] = ["clone", "clone-pool", "clone-warm"];
+/** What is shown of the scenario `app`. */
+const APP_METRICS = ["first-http", "first-output", "ready"];
+const PROMISE_HEADING = ["promise", "decided by", "bound", "measured", "n", ""];
 const NO_RUN = "*To be measured on a quiet machine.*";
 
-/** The tables of a run, as Markdown. */
+/** The tables of a run of `clone`, as Markdown. */
 export function tablesOf(report: BenchReport | undefined): Tables {
   const rows = report?.rows ?? [];
   return {
     machine: report === undefined ? NO_RUN : machine(report),
-    promises: table(["promise", "decided by", "bound", "measured", "n", ""], judge(rows).map(promiseCells)),
+    promises: table(PROMISE_HEADING, judge(rows).map(promiseCells)),
     times: rows.length === 0 ? NO_RUN : summaries(rows.filter(({ metric }) => TIME_METRICS.includes(metric))),
     stages: rows.length === 0 ? NO_RUN : stages(rows),
     memory: rows.length === 0 ? NO_RUN : summaries(rows.filter(({ metric }) => MEMORY_METRICS.includes(metric))),
   };
 }
 
+/** The table of each service: what is promised, and what a run gave. */
+export function appTables(
+  reports: readonly AppReport[],
+  apps: readonly App[] = reports.map(({ app }) => app),
+): Record<string, string> {
+  return Object.fromEntries(
+    apps.map((app) => {
+      const report = reports.find((candidate) => candidate.app === app);
+      const rows = report?.rows ?? [];
+      const promises = judge(rows, appPromises(app)).map(promiseCells);
+      const parts = [table(PROMISE_HEADING, promises)];
+      if (report === undefined) return [`app ${app}`, [...parts, NO_RUN].join("\n\n")];
+      const facts = [...hostLines(report), peersLine(report)].map((line) => `- ${line}`).join("\n");
+      const times = rows.filter(({ metric }) => APP_METRICS.includes(metric));
+      return [`app ${app}`, [...parts, summaries(times), facts].join("\n\n")];
+    }),
+  );
+}
+
 /** The document with what stands between each table's markers replaced. @throws Error when a marker is missing. */
-export function fill(document: string, tables: Tables): string {
+export function fill(document: string, tables: Readonly<Record<string, string>>): string {
   return Object.entries(tables).reduce((text, [name, content]) => {
     const [begin, end] = [`<!-- ${name} -->\n`, `<!-- end of ${name} -->`];
     const [from, to] = [text.indexOf(begin), text.indexOf(end)];
@@ -48,36 +73,53 @@ function machine({ host, commit, rows }: BenchReport): string {
     const row = rows.find((candidate) => candidate.metric === metric);
     return row === undefined ? "?" : formatValue(row.max, row.unit);
   };
-  const peers = Object.entries(host.peers).map(([name, { version, note }]) =>
-    note === null ? `${name} ${version}` : `${name} ${version} (${note})`,
-  );
   const facts = [
+    ...hostLines({ host, commit }),
+    `warm requests: ${host.warmRequestsPerSecond ?? "none"} a second, of ${single("refill-rate")} that the pool can refill; ${single("misses")} found it empty`,
+    `clones one after another: ${single("sequential-rate")}; the slowest of those asked for at once ready after ${single("burst-slowest")}`,
+    peersLine({ host }),
+  ];
+  return facts.map((fact) => `- ${fact}`).join("\n");
+}
+
+function hostLines({ host, commit }: Pick<AppReport, "host" | "commit">): string[] {
+  return [
     `${host.cpus} x ${host.cpu}, ${(host.memoryBytes / 1e9).toFixed(1)} GB, ${host.os}, Linux ${host.kernel}`,
     `load average as the run began: ${host.loadAverage.join(", ")}`,
     `QEMU ${host.qemu}, ${host.accelerator}, guest kernel ${host.guestKernel}, Bun ${host.bun}`,
     `Mayfly ${host.mayfly}, commit ${commit ?? "unknown"}`,
-    `warm requests: ${host.warmRequestsPerSecond ?? "none"} a second, of ${single("refill-rate")} that the pool can refill; ${single("misses")} found it empty`,
-    `clones one after another: ${single("sequential-rate")}; the slowest of those asked for at once ready after ${single("burst-slowest")}`,
-    `peers: ${peers.join("; ") || "none"}`,
   ];
-  return facts.map((fact) => `- ${fact}`).join("\n");
+}
+
+function peersLine({ host }: Pick<AppReport, "host">): string {
+  const peers = Object.entries(host.peers).map(([name, { version, note }]) =>
+    note === null ? `${name} ${version}` : `${name} ${version} (${note})`,
+  );
+  return `peers: ${peers.join("; ") || "none"}`;
 }
 
 function promiseCells({ promise, outcome, measured, limit, unit = "ms", n }: Verdict): string[] {
   const { text, figure, bound } = promise;
   const words = "atMost" in bound ? "at most" : "below";
-  const times = "timesOf" in bound ? `${bound.below} x \`${bound.timesOf.subject}\` ${bound.timesOf.metric}` : "";
   const value = (number: number) => formatValue(number, unitOf(figure.metric) ?? unit);
-  const number = "timesOf" in bound ? "" : value("atMost" in bound ? bound.atMost : bound.below);
-  const reached = times === "" || limit === undefined ? "" : ` = ${value(limit)}`;
+  const other = otherOf(bound, value);
+  const number = other !== "" ? "" : value("atMost" in bound ? bound.atMost : bound.below);
+  const reached = other === "" || limit === undefined ? "" : ` = ${value(limit)}`;
   return [
     text,
     `\`${figure.subject}\` ${figure.metric} ${figure.statistic}`,
-    `${words} ${times || number}${reached}`,
+    `${words} ${other || number}${reached}`,
     measured === undefined ? "pending" : value(measured),
     n === 0 ? "" : String(n),
     outcome === "not measured" ? "" : outcome,
   ];
+}
+
+/** The other figure that a bound names, with how it counts. */
+function otherOf(bound: Bound, value: (number: number) => string): string {
+  if ("timesOf" in bound) return `${bound.below} x \`${bound.timesOf.subject}\` ${bound.timesOf.metric}`;
+  if ("moreThan" in bound) return `${value(bound.atMost)} + \`${bound.moreThan.subject}\` ${bound.moreThan.metric}`;
+  return "";
 }
 
 /** Units of metrics whose promise is shown before anything was measured. */
@@ -112,9 +154,17 @@ function table(heading: readonly string[], rows: readonly (readonly string[])[])
 }
 
 if (import.meta.main) {
-  const [resultPath] = process.argv.slice(2);
   const path = join(import.meta.dir, "../docs/PERFORMANCE.md");
-  const report: BenchReport | undefined =
-    resultPath === undefined ? undefined : JSON.parse((await readOptional(resultPath)) ?? "");
-  await writeText(path, fill((await readOptional(path)) ?? "", tablesOf(report)));
+  const texts = await Promise.all(process.argv.slice(2).map((result) => readOptional(result)));
+  const reports: (BenchReport | AppReport)[] = texts.map((text) => JSON.parse(text ?? ""));
+  const clone = reports.find((report) => report.scenario === "clone");
+  const apps = reports.filter((report) => report.scenario === "app");
+  const isNone = reports.length === 0;
+  await writeText(
+    path,
+    fill((await readOptional(path)) ?? "", {
+      ...(clone !== undefined || isNone ? tablesOf(clone) : {}),
+      ...appTables(apps, isNone ? APPS : undefined),
+    }),
+  );
 }

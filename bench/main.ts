@@ -5,18 +5,29 @@ import { progressLine } from "../src/cli/progress.ts";
 import type { GlobalOptions } from "../src/cli/specification.ts";
 import { writeText } from "../src/sys/paths.ts";
 import { print, printError } from "../src/sys/standard-io.ts";
-import type { BenchOptions } from "./options.ts";
+import type { Outcome } from "./outcome.ts";
+import type { Listener } from "./prepare.ts";
+import type { Row } from "./samples.ts";
 
 /** Something could not be measured, or with `--enforce` a promise is not met. */
 const EXIT_FAILED = 1;
 
 const HELP_HEAD = `Usage: mayfly bench clone [OPTIONS]
+       mayfly bench app [OPTIONS]
 
-Start VMs in every way there is, one sample of each in every round, other runtimes beside them; then many at once, and the
-memory of idle ones. It starts daemons of its own, which leave nothing behind; the machine should have nothing else to do.
+clone  Start VMs in every way there is, one sample of each in every round, other runtimes beside them; then many at once, and the
+       memory of idle ones.
+app    Start a web service of an image, as a VM in several ways and as a container, and take the time to its first answer.
 
-Options:
+They start daemons of their own, which leave nothing behind; the machine should have nothing else to do.
 `;
+
+/** Options that every scenario has. */
+interface CommonOptions {
+  samplesPath: string | undefined;
+  enforce: boolean;
+  json: boolean;
+}
 
 /**
  * Runs a scenario.
@@ -27,18 +38,36 @@ export async function main(operands: readonly string[], global: GlobalOptions): 
   const [scenario, ...words] = operands;
   if (scenario === "serve") return (await import("./serve.ts")).serve(words);
   if (scenario === undefined || scenario === "--help" || scenario === "-h") return showHelp();
-  if (scenario !== "clone") throw usageError("mayfly bench", `there is no scenario ${scenario}, only clone`);
-  const { benchOptions } = await import("./options.ts");
-  const options = benchOptions(words, global.json);
-  if (options === undefined) return showHelp();
+  const run = await scenarioOf(scenario, words, global.json);
+  if (run === undefined) return showHelp();
   if (global.host !== undefined) {
     throw usageError("mayfly bench", "--host has no use here: the benchmark runs daemons of its own");
   }
-  return runClone(options);
+  return run();
 }
 
-async function runClone(options: BenchOptions): Promise<number> {
-  const [{ runCloneScenario }, { judge }] = await Promise.all([import("./clone.ts"), import("./promises.ts")]);
+/** @returns what runs it; undefined when help was asked for. */
+async function scenarioOf(name: string, words: string[], json: boolean): Promise<(() => Promise<number>) | undefined> {
+  if (name === "clone") {
+    const options = (await import("./options.ts")).benchOptions(words, json);
+    return (
+      options && (() => runScenario(options, async (listener) => (await import("./clone.ts")).run(options, listener)))
+    );
+  }
+  if (name === "app") {
+    const options = (await import("./app/options.ts")).appOptions(words, json);
+    return (
+      options &&
+      (() => runScenario(options, async (listener) => (await import("./app/scenario.ts")).run(options, listener)))
+    );
+  }
+  throw usageError("mayfly bench", `there is no scenario ${name}, only clone and app`);
+}
+
+async function runScenario(
+  options: CommonOptions,
+  measure: (listener: Listener) => Promise<Outcome<{ rows: Row[] }>>,
+): Promise<number> {
   const interrupt = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => interrupt.abort());
   const line = progressLine();
@@ -47,24 +76,34 @@ async function runClone(options: BenchOptions): Promise<number> {
     void printError(`mayfly bench: ${text}\n`);
   };
   const listener = { signal: interrupt.signal, note, progress: (step: string) => line.show(step) };
-  const { report, samples, failures } = await runCloneScenario(options, listener).finally(() => line.clear());
+  const { report, told, samples, failures, promises } = await measure(listener).finally(() => line.clear());
   const { samplesPath } = options;
   const { rows, ...head } = report;
   if (samplesPath !== undefined) await writeText(samplesPath, samples.toJsonLines({ ...head, options }));
-  const verdicts = judge(rows);
+  const verdicts = (await import("./promises.ts")).judge(rows, promises);
   if (options.json) await printJson(report);
-  else await print((await import("./report.ts")).formatReport(report, samples, verdicts));
+  else await print((await import("./report.ts")).formatReport(told, samples, verdicts));
   const missed = verdicts.filter(({ outcome }) => outcome === "not met");
   if (options.enforce) for (const { promise } of missed) note(`not met: ${promise.text}`);
   return failures > 0 || (options.enforce && missed.length > 0) ? EXIT_FAILED : 0;
 }
 
 async function showHelp(): Promise<number> {
-  const { CLONE_OPTIONS } = await import("./options.ts");
-  const lines = Object.entries(CLONE_OPTIONS).map(([name, spec]) => {
-    const value = "value" in spec ? ` ${spec.value}` : "";
-    return `  ${`--${name}${value}`.padEnd(20)}${spec.summary}\n`;
-  });
-  await print(`${HELP_HEAD}${lines.join("")}  ${"--json".padEnd(20)}Print one JSON object and nothing else\n`);
+  const [{ CLONE_OPTIONS }, { APP_OPTIONS }] = await Promise.all([import("./options.ts"), import("./app/options.ts")]);
+  const listed = (options: Readonly<Record<string, { summary: string; value?: string }>>) =>
+    Object.entries(options).map(([name, { summary, value }]) => {
+      const words = `--${name}${value === undefined ? "" : ` ${value}`}`;
+      return `  ${words.padEnd(20)}${summary}\n`;
+    });
+  const json = `  ${"--json".padEnd(20)}Print one JSON object and nothing else\n`;
+  const parts = [
+    "\nOptions of clone:\n",
+    ...listed(CLONE_OPTIONS),
+    json,
+    "\nOptions of app:\n",
+    ...listed(APP_OPTIONS),
+    json,
+  ];
+  await print(`${HELP_HEAD}${parts.join("")}`);
   return 0;
 }

@@ -42,32 +42,35 @@ export function benchOptions(argv: readonly string[], json: boolean): BenchOptio
   const { options, operands } = readOptions({ ...UNIVERSAL_OPTIONS, ...CLONE_OPTIONS }, argv, NAME, false);
   if (options["help"] === true) return undefined;
   if (operands.length > 0) throw usageError(NAME, `unexpected argument ${JSON.stringify(operands[0])}`);
-  const number = (name: string) => positive(name, options[name]);
-  const runs = whole("runs", number("runs")) ?? 50;
+  const whole = (name: string) => wholeNumber(NAME, name, options[name]);
+  const runs = whole("runs") ?? 50;
   const samples = options["samples"];
   return {
     runs,
-    concurrency: whole("concurrency", number("concurrency")) ?? 100,
+    concurrency: whole("concurrency") ?? 100,
     peers: peersOf(options["peers"]),
     pool: options["no-pool"] !== true,
-    requests: whole("requests", number("requests")) ?? runs * REQUESTS_PER_RUN,
-    rate: number("rate"),
+    requests: whole("requests") ?? runs * REQUESTS_PER_RUN,
+    rate: positiveNumber(NAME, "rate", options["rate"]),
     samplesPath: typeof samples === "string" ? samples : undefined,
     enforce: options["enforce"] === true,
     json: json || options["json"] === true,
   };
 }
 
-function positive(name: string, text: unknown): number | undefined {
+/** The number above 0 that an option has, if it was given. @throws `invalid_argument` for anything else. */
+function positiveNumber(command: string, name: string, text: unknown): number | undefined {
   if (typeof text !== "string") return undefined;
   const value = Number(text);
   if (text !== "" && Number.isFinite(value) && value > 0) return value;
-  throw usageError(NAME, `--${name} is ${JSON.stringify(text)}, which is no number above 0`);
+  throw usageError(command, `--${name} is ${JSON.stringify(text)}, which is no number above 0`);
 }
 
-function whole(name: string, value: number | undefined): number | undefined {
+/** The same for whole numbers. */
+export function wholeNumber(command: string, name: string, text: unknown): number | undefined {
+  const value = positiveNumber(command, name, text);
   if (value === undefined || Number.isInteger(value)) return value;
-  throw usageError(NAME, `--${name} is ${value}, which is no whole number`);
+  throw usageError(command, `--${name} is ${value}, which is no whole number`);
 }
 
 function peersOf(text: unknown): PeerName[] {

@@ -3,7 +3,7 @@ import { MayflyError } from "../src/contract/errors.ts";
 import { makeDirectory } from "../src/sys/paths.ts";
 import { findTool, runTool } from "../src/sys/tool.ts";
 import { makeBundle, makeRootfs } from "./bundle.ts";
-import { openNamespace } from "./namespace.ts";
+import { ENTERED, podmanWays, withoutUnified } from "./podman-ways.ts";
 import { type TimedProcess, timeProcess } from "./timed-process.ts";
 
 /** The peers that are processes. */
@@ -85,13 +85,6 @@ async function bundleVariants(
   return [{ note: undefined, command: plain }, ...entered];
 }
 
-/** crun before 1.9 refuses to start where the unified hierarchy of a hybrid host has a controller. */
-function withoutUnified(resources: AsyncDisposableStack): Promise<string[] | undefined> {
-  return openNamespace("umount /sys/fs/cgroup/unified", resources);
-}
-
-const ENTERED = "by nsenter (about 1 ms) in a mount namespace without the unified control groups";
-
 async function podmanVariants(
   directory: string,
   options: PeerOptions,
@@ -105,21 +98,9 @@ async function podmanVariants(
   resources.defer(async () => {
     await runTool(["podman", "rmi", "--force", image]).catch(() => undefined);
   });
-  const run = (...more: string[]) => [
-    ...["podman", "run", "--rm", "--network", "none", ...more, image],
-    ...options.command,
-  ];
-  // Without CAP_SYS_RESOURCE its usual limits cannot be set.
-  const limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
-  const enter = await withoutUnified(resources);
-  const entered =
-    enter === undefined
-      ? []
-      : [{ note: `${limits.join(" ")}, ${ENTERED}`, command: () => [...enter, ...run(...limits)] }];
-  return [
-    { note: undefined, command: () => run() },
-    { note: limits.join(" "), command: () => run(...limits) },
-    ...entered,
-    { note: `${limits.join(" ")} --runtime runc`, command: () => run(...limits, "--runtime", "runc") },
-  ];
+  const ways = await podmanWays(resources);
+  return ways.map(({ note, enter, flags }) => ({
+    note,
+    command: () => [...[...enter, "podman", "run", "--rm", "--network", "none", ...flags, image], ...options.command],
+  }));
 }

@@ -2,6 +2,7 @@
  * What Mayfly promises of its speed and memory, each with the figure that decides it. docs/PERFORMANCE.md states the same promises.
  * They hold for Debian's stock QEMU 10.0 and cloud kernel under software emulation on a quiet machine with two cores.
  */
+import type { App } from "./app/recipes.ts";
 import type { Row, Subject, Unit } from "./samples.ts";
 
 /** A number of a report. */
@@ -11,8 +12,12 @@ export interface Figure {
   statistic: "p50" | "p95" | "p99" | "max";
 }
 
-/** The bound: a number, or a multiple of another figure of the same run. */
-export type Bound = { atMost: number } | { below: number } | { below: number; timesOf: Figure };
+/** The bound: a number, a multiple of another figure of the same run, or so much more than it. */
+export type Bound =
+  | { atMost: number }
+  | { below: number }
+  | { below: number; timesOf: Figure }
+  | { atMost: number; moreThan: Figure };
 
 /** One promise. */
 export interface PerformancePromise {
@@ -118,6 +123,32 @@ export const PROMISES: readonly PerformancePromise[] = [
   },
 ];
 
+/** How many times faster than podman's container the warmed template's first answer is, at least. */
+const TIMES_PODMAN: Readonly<Record<App, number>> = { node: 5, python: 5, java: 10 };
+const APP_SAMPLES = 20;
+
+/** The promises of the scenario `app`, for one of its services. */
+export function appPromises(app: App): PerformancePromise[] {
+  const times = TIMES_PODMAN[app];
+  const podman = figure("podman", "first-http", "p50");
+  const promise = (text: string, subject: Subject, bound: Bound, metric = "first-http"): PerformancePromise => ({
+    ...{ text, bound, leastSamples: APP_SAMPLES },
+    figure: figure(subject, metric, "p50"),
+  });
+  const echo = (text: string, [image, base]: readonly [Subject, Subject]) =>
+    promise(text, image, { atMost: 15, moreThan: figure(base, "first-output", "p50") }, "first-output");
+  return [
+    promise("A warmed service answers within 35 ms, from the warm pool", "warm", { below: 35 }),
+    promise(`That is ${times} times faster than podman`, "warm", {
+      below: 1 / times,
+      timesOf: podman,
+    }),
+    promise("A warmed service answers within 80 ms, with nothing prepared", "warm-cold", { below: 80 }),
+    echo("`mayfly run` of an image costs at most 15 ms more than of the base guest", ["image-echo", "base-echo"]),
+    echo("The same with nothing prepared", ["image-echo-cold", "base-echo-cold"]),
+  ];
+}
+
 /** What became of a promise in a run. */
 export interface Verdict {
   promise: PerformancePromise;
@@ -150,10 +181,16 @@ function judgeOne(promise: PerformancePromise, rows: readonly Row[]): Verdict {
 }
 
 function limitOf(bound: Bound, rows: readonly Row[]): number | undefined {
-  if ("atMost" in bound) return bound.atMost;
-  if (!("timesOf" in bound)) return bound.below;
-  const other = rowOf(bound.timesOf, rows);
-  return other === undefined ? undefined : bound.below * other[bound.timesOf.statistic];
+  const measuredOf = (other: Figure) => rowOf(other, rows)?.[other.statistic];
+  if ("timesOf" in bound) {
+    const value = measuredOf(bound.timesOf);
+    return value === undefined ? undefined : bound.below * value;
+  }
+  if ("moreThan" in bound) {
+    const value = measuredOf(bound.moreThan);
+    return value === undefined ? undefined : bound.atMost + value;
+  }
+  return "atMost" in bound ? bound.atMost : bound.below;
 }
 
 function rowOf({ subject, metric }: Figure, rows: readonly Row[]): Row | undefined {

@@ -1,5 +1,6 @@
 /** A run for people: what it was measured on, all rows, histograms, and what became of the promises. */
 import { formatFacts, formatTable } from "../src/cli/output.ts";
+import type { AppReport } from "./app/scenario.ts";
 import type { BenchReport } from "./clone.ts";
 import { histogram } from "./histogram.ts";
 import type { Verdict } from "./promises.ts";
@@ -9,7 +10,9 @@ const BAR_CHARACTERS = 40;
 const BARS = 12;
 /** Most of the samples are within so many medians; the rest goes into the last bar. */
 const SHOWN_MEDIANS = 3;
-const PICTURES: readonly (readonly [Subject, string, string])[] = [
+/** Subject, metric and title of a histogram. */
+type Picture = readonly [Subject, string, string];
+const PICTURES: readonly Picture[] = [
   ["clone", "ready", "clone, nothing prepared: request to ready"],
   ["clone-pool", "ready", "clone in a QEMU started before: request to ready"],
   ["clone-warm", "ready", "warm clone: request to ready"],
@@ -25,26 +28,50 @@ export function formatValue(value: number, unit: Unit): string {
   return unit === "ratio" ? value.toFixed(2) : String(value);
 }
 
-/** The whole report. */
-export function formatReport(report: BenchReport, samples: Samples, verdicts: readonly Verdict[]): string {
-  return [formatMachine(report), formatRows(report.rows), formatPictures(samples), formatVerdicts(verdicts)].join("\n");
+/** A run as it is told to people. */
+export interface Told {
+  /** What it was measured on. */
+  facts: readonly (readonly [string, string])[];
+  rows: readonly Row[];
+  /** Histograms: of what, and their titles. */
+  pictures: readonly Picture[];
 }
 
-function formatMachine({ host, commit, rows }: BenchReport): string {
-  const peers = Object.entries(host.peers).map(([name, { version }]) => `${name} ${version}`);
+/** The whole report. */
+export function formatReport({ facts, rows, pictures }: Told, samples: Samples, verdicts: readonly Verdict[]): string {
+  const parts = [formatFacts(facts), formatRows(rows), formatPictures(pictures, samples), formatVerdicts(verdicts)];
+  return parts.join("\n");
+}
+
+/** What the scenario `clone` tells. */
+export function toldOfClone({ host, commit, rows }: BenchReport): Told {
   const refill = rows.find((row) => row.metric === "refill-rate")?.p50;
   const rate = host.warmRequestsPerSecond;
-  const facts: [string, string][] = [
+  const warm: [string, string][] =
+    rate === null
+      ? []
+      : [["Warm requests", `${rate} a second; the pool can refill ${refill?.toFixed(1) ?? "?"} a second`]];
+  return { facts: [...machineFacts(host, commit), ...warm], rows, pictures: PICTURES };
+}
+
+/** What the scenario `app` tells. */
+export function toldOfApp({ app, host, commit, rows }: AppReport): Told {
+  const pictures: Picture[] = (["podman", "run", "warm", "warm-cold"] as const).map((subject) => [
+    ...([subject, "first-http"] as const),
+    `${subject}: request to first answer`,
+  ]);
+  return { facts: [["Service", app], ...machineFacts(host, commit)], rows, pictures };
+}
+
+function machineFacts(host: AppReport["host"], commit: string | null): [string, string][] {
+  const peers = Object.entries(host.peers).map(([name, { version }]) => `${name} ${version}`);
+  return [
     ["Machine", `${host.cpus} x ${host.cpu}, ${(host.memoryBytes / 1e9).toFixed(1)} GB, load ${host.loadAverage[0]}`],
     ["System", `${host.os}, Linux ${host.kernel}`],
     ["Mayfly", `${host.mayfly} (${commit ?? "no checkout"}), Bun ${host.bun}`],
     ["QEMU", `${host.qemu}, ${host.accelerator}, guest kernel ${host.guestKernel}`],
     ["Peers", peers.join(", ") || "none"],
   ];
-  if (rate !== null) {
-    facts.push(["Warm requests", `${rate} a second; the pool can refill ${refill?.toFixed(1) ?? "?"} a second`]);
-  }
-  return formatFacts(facts);
 }
 
 function formatRows(rows: readonly Row[]): string {
@@ -55,12 +82,12 @@ function formatRows(rows: readonly Row[]): string {
   return formatTable(["SUBJECT", "METRIC", "N", "P50", "P95", "P99", "MAX"], cells);
 }
 
-function formatPictures(samples: Samples): string {
-  return PICTURES.map(([subject, metric, title]) => {
-    const values = samples.values(subject, metric);
-    if (values.length === 0) return "";
-    return `${title}\n${formatHistogram(values)}`;
-  })
+function formatPictures(pictures: readonly Picture[], samples: Samples): string {
+  return pictures
+    .map(([subject, metric, title]) => {
+      const values = samples.values(subject, metric);
+      return values.length === 0 ? "" : `${title}\n${formatHistogram(values)}`;
+    })
     .filter((text) => text !== "")
     .join("\n");
 }

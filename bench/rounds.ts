@@ -5,6 +5,7 @@ import { atFixedRate, pause } from "./pace.ts";
 import { type Listener, WARM_POOL } from "./prepare.ts";
 import { Samples } from "./samples.ts";
 import { type Bench, takersOf } from "./subjects.ts";
+import { Failures, takeTurns } from "./turns.ts";
 import { chooseWarmRate } from "./warm-rate.ts";
 
 /** Rounds whose samples are thrown away: page cache, lazily made things. */
@@ -14,8 +15,6 @@ const GAP_MS = 100;
 const SETTLE_LIMIT_MS = 60_000;
 /** The requests at a fixed rate come in so many parts, spread over the rounds. */
 const PARTS = 10;
-/** Failures after which a subject is left out. */
-const GIVE_UP_AFTER = 3;
 
 /** What the rounds say besides their samples. */
 export interface RoundsResult {
@@ -28,15 +27,9 @@ export interface RoundsResult {
 export async function measureRounds(bench: Bench, samples: Samples, listener: Listener): Promise<RoundsResult> {
   const { options, signal } = bench;
   const takers = takersOf(bench);
-  const failures = new Failures(listener, signal);
-  const runRound = async (round: number, into: Samples) => {
-    for (let index = 0; index < takers.length; index += 1) {
-      const taker = takers[(round + index) % takers.length];
-      if (taker === undefined || failures.isGivenUp(taker.name)) continue;
-      await settle(bench);
-      await failures.watch(taker.name, () => taker.take(into));
-    }
-  };
+  const failures = new Failures(listener);
+  const runRound = (round: number, into: Samples) =>
+    takeTurns(takers, round, into, { failures, settle: () => settle(bench) });
   listener.progress("warming up");
   for (let round = 0; round < WARM_UP_ROUNDS; round += 1) await runRound(round, new Samples());
   const requestsPerSecond = options.pool ? await chooseRate(bench, samples, listener) : undefined;
@@ -58,37 +51,6 @@ export async function measureRounds(bench: Bench, samples: Samples, listener: Li
   }
   if (requestsPerSecond !== undefined) samples.add("clone-warm", "misses", "count", misses);
   return { requestsPerSecond, failures: failures.count };
-}
-
-/** What failed in the rounds: it is told and counted, and the rest goes on. */
-class Failures {
-  readonly #counts = new Map<string, number>();
-
-  constructor(
-    private readonly listener: Listener,
-    private readonly signal: AbortSignal,
-  ) {}
-
-  get count(): number {
-    return [...this.#counts.values()].reduce((sum, count) => sum + count, 0);
-  }
-
-  /** Whether something failed so often that it is no longer tried. */
-  isGivenUp(name: string): boolean {
-    return (this.#counts.get(name) ?? 0) >= GIVE_UP_AFTER;
-  }
-
-  /** Does something that may fail. @throws only when the benchmark was interrupted. */
-  async watch(name: string, measure: () => Promise<void>): Promise<void> {
-    try {
-      await measure();
-    } catch (error) {
-      if (this.signal.aborted) throw error;
-      this.#counts.set(name, (this.#counts.get(name) ?? 0) + 1);
-      const more = this.isGivenUp(name) ? "; it is left out from here on" : "";
-      this.listener.note(`${name} failed: ${error instanceof Error ? error.message : error}${more}`);
-    }
-  }
 }
 
 async function chooseRate(bench: Bench, samples: Samples, listener: Listener): Promise<number> {

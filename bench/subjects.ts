@@ -7,16 +7,11 @@ import { addRun, ECHO, runEcho } from "./measured-run.ts";
 import type { BenchOptions } from "./options.ts";
 import type { OwnDaemon } from "./own-daemon.ts";
 import type { Peer } from "./peers.ts";
-import type { Samples, Subject } from "./samples.ts";
+import type { Subject } from "./samples.ts";
 import { timeProcess } from "./timed-process.ts";
+import type { Taker } from "./turns.ts";
 
 const RUN_LIMIT_MS = 60_000;
-
-/** What takes one sample. */
-export interface Taker {
-  name: string;
-  take(samples: Samples): Promise<void>;
-}
 
 /** What the subjects work with. */
 export interface Bench {

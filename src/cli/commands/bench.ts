@@ -5,7 +5,10 @@ export const command = defineCommand({
   description: "Measure starts, first output, memory. The scenario and its options: mayfly bench -- --help",
   operands: [{ name: "SCENARIO", kind: "command", optional: true }],
   options: {},
-  examples: [["mayfly bench clone --runs 50 --peers runc,crun,boot --json", "clones against other runtimes"]],
+  examples: [
+    ["mayfly bench clone --runs 50 --peers runc,crun,boot --json", "clones against other runtimes"],
+    ["mayfly bench app --app node", "a web service of an image, as a VM and as a container"],
+  ],
   async run({ operands, global }) {
     const { main } = await import("../../../bench/main.ts");
     return main(operands, global);
