@@ -31,10 +31,8 @@ export type Contents = Readonly<Record<string, string>>;
 
 export const SERVICE: Contents = { "bin/main": MAIN, "www/cgi-bin/info": INFO, "www/index.html": "hello\n" };
 
-let made = 0;
-
-/** Imports an image with the service and whatever else is given. @returns its name. */
-export async function serviceImage(vms: TestEngine, more: Contents = {}): Promise<string> {
+/** A tarball with the service and whatever else is given. @returns its path. */
+export async function serviceTarball(more: Contents = {}): Promise<string> {
   const tree = await rootTree();
   for (const applet of APPLETS) symlinkSync("busybox", join(tree, "bin", applet));
   for (const [path, text] of Object.entries({ ...SERVICE, ...more })) {
@@ -42,9 +40,16 @@ export async function serviceImage(vms: TestEngine, more: Contents = {}): Promis
     writeFileSync(join(tree, path), text);
     chmodSync(join(tree, path), text.startsWith("#!") ? 0o755 : 0o644);
   }
+  return tarballOf(tree);
+}
+
+let made = 0;
+
+/** Imports an image with the service and whatever else is given. @returns its name. */
+export async function serviceImage(vms: TestEngine, more: Contents = {}): Promise<string> {
   made += 1;
   const name = `service${made}`;
-  await vms.engine.importImage({ name, path: await tarballOf(tree) }, { deadline: soon(60_000) });
+  await vms.engine.importImage({ name, path: await serviceTarball(more) }, { deadline: soon(60_000) });
   return name;
 }
 
