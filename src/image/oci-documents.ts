@@ -77,7 +77,7 @@ export function digestOf(bytes: Uint8Array): string {
 export function parseManifest(bytes: Uint8Array, what: string): TopDocument {
   const document = parseJson(bytes, what);
   const { mediaType, schemaVersion } = document;
-  if (schemaVersion === 1 || String(mediaType ?? "").includes("manifest.v1+")) {
+  if (schemaVersion === 1 || String(mediaType ?? "").includes("docker.distribution.manifest.v1+")) {
     throw invalid(what, "its manifest is of docker's schema 1, which no registry should have any more: push it again");
   }
   // A document that is both means something else to each reader.
