@@ -34,7 +34,7 @@ export interface Vms {
   get(vm: string, options?: CallOptions): Promise<Vm>;
   /** Sends a signal (SIGKILL without one) to the main process. */
   kill(vm: string, signal?: number, options?: CallOptions): Promise<Vm>;
-  /** SIGTERM, then SIGKILL after `graceMs` (10 seconds); resolves when the VM has ended. */
+  /** The VM's stop signal, then SIGKILL after `graceMs` (the VM's own, or 10 seconds); resolves when the VM has ended, for good. */
   stop(vm: string, graceMs?: number, options?: CallOptions): Promise<Vm>;
   remove(vm: string, options?: CallOptions & { force?: boolean }): Promise<void>;
   /** Resolves when the VM has ended. */

@@ -298,7 +298,7 @@ export const KillRequest = z.strictObject({
 });
 export type KillRequest = z.infer<typeof KillRequest>;
 
-/** How long the main process has between SIGTERM and SIGKILL; default 10 seconds. */
+/** How long the main process has between its stop signal and SIGKILL; default the VM's `stopGraceMs`, or else 10 seconds. */
 export const StopRequest = z.strictObject({
   graceMs: z.int().min(0).max(3_600_000).optional(),
 });

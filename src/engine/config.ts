@@ -1,5 +1,6 @@
 /** What an engine is told when it is opened, and the few numbers of the engine that are choices. */
 import type { Accelerator, HostArtifacts } from "../contract/machine.ts";
+import { DEFAULT_PAUSES_MS, type RestartPauses } from "./restart-policy.ts";
 
 /** How many prepared ones a template keeps: QEMUs blocked on their state socket, and warm paused clones. */
 export interface PoolSizes {
@@ -24,6 +25,8 @@ export interface EngineConfig {
   templateLimit: number;
   /** Bytes kept of each output stream of a VM. */
   logLimitBytes: number;
+  /** Pauses before a VM is started again by its policy. */
+  restartPausesMs: RestartPauses;
 }
 
 /** Settings that callers usually leave alone. */
@@ -33,6 +36,7 @@ export const CONFIG_DEFAULTS = {
   memoryReserveBytes: 512 * 2 ** 20,
   templateLimit: 8,
   logLimitBytes: 64 * 2 ** 20,
+  restartPausesMs: DEFAULT_PAUSES_MS,
 } as const;
 
 /** Milliseconds that each wait of the engine may take at most. */

@@ -2,10 +2,14 @@
 import type { RestartPolicy } from "../contract/container.ts";
 import { MayflyError } from "../contract/errors.ts";
 
-/** Pause before the first start after an end, in milliseconds; it doubles with each further one. */
-export const FIRST_PAUSE_MS = 100;
-/** Longest pause. */
-export const LONGEST_PAUSE_MS = 60_000;
+/** Pauses before starts, in milliseconds: the first after an end, doubled with each further one up to the longest. */
+export interface RestartPauses {
+  first: number;
+  longest: number;
+}
+
+/** Docker's. */
+export const DEFAULT_PAUSES_MS: RestartPauses = { first: 100, longest: 60_000 };
 /** A process that has run so long counts as started well: the pause begins anew. */
 export const WELL_AFTER_MS = 10_000;
 
@@ -25,10 +29,14 @@ export interface EndedRun {
  * The pause before the next start.
  * @returns milliseconds, or undefined when it is not to be started again.
  */
-export function pauseBeforeRestart(policy: RestartPolicy, ended: EndedRun): number | undefined {
+export function pauseBeforeRestart(
+  policy: RestartPolicy,
+  ended: EndedRun,
+  { first, longest }: RestartPauses = DEFAULT_PAUSES_MS,
+): number | undefined {
   if (!wantsRestart(policy, ended)) return undefined;
-  if (ended.lastPauseMs === 0 || ended.ranMs >= WELL_AFTER_MS) return FIRST_PAUSE_MS;
-  return Math.min(2 * ended.lastPauseMs, LONGEST_PAUSE_MS);
+  if (ended.lastPauseMs === 0 || ended.ranMs >= WELL_AFTER_MS) return first;
+  return Math.min(2 * ended.lastPauseMs, longest);
 }
 
 function wantsRestart(policy: RestartPolicy, { exitCode, restartCount }: EndedRun): boolean {

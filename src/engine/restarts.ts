@@ -7,7 +7,7 @@ import type { Vm } from "../contract/api.ts";
 import { type ErrorKind, MayflyError } from "../contract/errors.ts";
 import type { Clock } from "../sys/clock.ts";
 import { Deadline } from "../sys/deadline.ts";
-import { LIMITS_MS } from "./config.ts";
+import { type EngineConfig, LIMITS_MS } from "./config.ts";
 import type { Events } from "./events.ts";
 import { startingHealth } from "./health.ts";
 import type { HealthChecks } from "./health-checks.ts";
@@ -40,7 +40,7 @@ export interface RestartedVms {
 
 /** What restarts work with. */
 export interface RestartParts {
-  host: { records: Pick<Records, "restartOf"> };
+  host: { records: Pick<Records, "restartOf">; config: Pick<EngineConfig, "restartPausesMs"> };
   vms: RestartedVms;
   health: HealthChecks;
   clock: Clock;
@@ -69,7 +69,7 @@ export class Restarts {
   afterExit(running: RunningVm, main: Workload, { exitCode, signal }: ExitStatus): boolean {
     const record = this.parts.vms.record(running.id);
     if (record === undefined || main.timedOut) return false;
-    const pauseMs = pauseFor(record, exitCode, ranMs(record.vm));
+    const pauseMs = this.#pauseFor(record, exitCode, ranMs(record.vm));
     if (pauseMs === undefined) return false;
     this.parts.health.end(running.id);
     const vm = { ...record.vm, exitCode, exitSignal: signal };
@@ -80,7 +80,7 @@ export class Restarts {
   /** A VM has failed, and its QEMU is gone: whether another one is to be started for it, and if so, when. */
   afterFailure(record: VmRecord, error: MayflyError, ran = ranMs(record.vm)): boolean {
     if (LASTING_KINDS.has(error.kind) || error.code === "command_not_executable") return false;
-    const pauseMs = pauseFor(record, FAILED, ran);
+    const pauseMs = this.#pauseFor(record, FAILED, ran);
     if (pauseMs === undefined) return false;
     const ended = { pid: null, exitCode: FAILED, exitSignal: 0, error: toProblem(error) };
     const nothing = { qemu: null, main: null, held: { disks: {}, volumes: [] } };
@@ -131,6 +131,13 @@ export class Restarts {
       abort.abort();
     }
     await Promise.all(all.map(({ work }) => work));
+  }
+
+  /** The pause before the next start; undefined: there is none. */
+  #pauseFor({ vm, restart, killAtMs }: VmRecord, exitCode: number, ran: number): number | undefined {
+    if (restart.over || vm.state === "stopping" || (killAtMs !== null && Date.now() >= killAtMs)) return undefined;
+    const ended = { exitCode, ranMs: ran, restartCount: vm.restartCount, lastPauseMs: restart.pauseMs };
+    return pauseBeforeRestart(vm.restart, ended, this.parts.host.config.restartPausesMs);
   }
 
   #plan(record: VmRecord, pauseMs: number, cause: "exit" | "failure"): void {
@@ -244,13 +251,6 @@ export class Restarts {
       this.parts.vms.settle(now, { by: "failure", error });
     }
   }
-}
-
-/** The pause before the next start; undefined: there is none. */
-function pauseFor({ vm, restart, killAtMs }: VmRecord, exitCode: number, ran: number): number | undefined {
-  if (restart.over || vm.state === "stopping" || (killAtMs !== null && Date.now() >= killAtMs)) return undefined;
-  const { restartCount } = vm;
-  return pauseBeforeRestart(vm.restart, { exitCode, ranMs: ran, restartCount, lastPauseMs: restart.pauseMs });
 }
 
 /** Milliseconds since the main process of a VM was started. */

@@ -159,7 +159,7 @@ export class FakeEngine implements Engine {
     return this.getVm(ref);
   }
 
-  async stopVm(ref: string, graceMs: number, _deadline: Deadline): Promise<Vm> {
+  async stopVm(ref: string, graceMs: number | undefined, _deadline: Deadline): Promise<Vm> {
     this.#change(this.getVm(ref), { state: "exited", labels: { graceMs: String(graceMs) } });
     return this.getVm(ref);
   }

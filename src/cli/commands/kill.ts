@@ -5,7 +5,8 @@ import { parseSignal, SIGNALS } from "../signals.ts";
 import { defineCommand } from "../specification.ts";
 
 export const command = defineCommand({
-  description: "Send a signal to the main process of VMs. KILL ends a VM without a main process too.",
+  description:
+    "Send a signal to the main process of VMs. KILL ends a VM without a main process too. KILL and the VM's stop signal also end its restart policy.",
   operands: [{ name: "VM", kind: "vm", many: true }],
   options: {
     signal: {

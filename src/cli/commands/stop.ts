@@ -5,14 +5,15 @@ import { parseDurationMs } from "../sizes.ts";
 import { defineCommand } from "../specification.ts";
 
 export const command = defineCommand({
-  description: "Send SIGTERM to the main process of VMs and wait for their end; SIGKILL follows after a time.",
+  description:
+    "Send the stop signal (SIGTERM unless the image or --stop-signal says otherwise) to the main process of VMs and wait for their end; SIGKILL follows after a time. A restart policy does not start them again.",
   operands: [{ name: "VM", kind: "vm", many: true }],
   options: {
     time: {
       kind: "value",
       short: "t",
       value: "DURATION",
-      summary: "Time between SIGTERM and SIGKILL, e.g. 30 or 500ms (10)",
+      summary: "Time before SIGKILL, e.g. 30 or 500ms (the VM's --stop-timeout, or 10)",
     },
   },
   examples: [["mayfly stop -t 30 web", "give it half a minute"]],

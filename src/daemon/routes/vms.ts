@@ -8,7 +8,6 @@ import { contentRoute, emptyRoute, jsonRoute, type Route } from "../route.ts";
 import { streamed } from "../streamed-body.ts";
 
 const SIGKILL = 9;
-const DEFAULT_GRACE_MS = 10_000;
 const tag = "vms";
 
 const create = jsonRoute({
@@ -76,14 +75,13 @@ const stop = jsonRoute({
   method: "POST",
   path: "/v1/vms/{id}/stop",
   tag,
-  summary: "SIGTERM to the main process, SIGKILL after the grace time. Answers when the VM has ended.",
+  summary:
+    "The VM's stop signal to the main process, SIGKILL after the grace time. Answers when the VM has ended; a restart policy does not start it again.",
   body: StopRequest,
   bodyKind: "optional-json",
   answer: { status: 200, description: "The ended VM.", schema: Vm },
-  handle({ engine, params, body, unattended }) {
-    const graceMs = body.graceMs ?? DEFAULT_GRACE_MS;
-    return engine.stopVm(params.id, graceMs, unattended(graceMs + REQUEST_LIMIT_MS));
-  },
+  handle: ({ engine, params, body, unattended }) =>
+    engine.stopVm(params.id, body.graceMs, unattended(REQUEST_LIMIT_MS)),
 });
 
 const wait = jsonRoute({
