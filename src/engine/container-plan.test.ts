@@ -31,14 +31,14 @@ test("what the image says applies, and what the request says goes before it", ()
     labels: { from: "image", both: "image" },
   };
   const image = plan({}, config);
-  expect(image).toMatchObject({ stopSignal: 3, user: { uid: 1000, gid: 1000, groups: [29], home: "/home/app" } });
+  expect(image).toMatchObject({ stopSignal: 3, user: { uid: 1000, gid: 1000, groups: [1000, 29], home: "/home/app" } });
   expect(mainSpec({ ...image, argv: ["x"] }, {}, "host")).toMatchObject({
     argv: ["x"],
     env: ["PATH=/app", "HOSTNAME=host", "HOME=/home/app", "A=1", "B=2", "EMPTY="],
     cwd: "/srv",
     uid: 1000,
     gid: 1000,
-    groups: [29],
+    groups: [1000, 29],
     first: true,
     init: false,
     killTree: true,

@@ -10,15 +10,15 @@ const accounts = {
 };
 
 test.each([
-  ["app", { uid: 1000, gid: 1001, groups: [10, 29], home: "/home/app" }],
-  ["1000", { uid: 1000, gid: 1001, groups: [10, 29], home: "/home/app" }],
-  ["app:audio", { uid: 1000, gid: 29, groups: [], home: "/home/app" }],
-  ["app:77", { uid: 1000, gid: 77, groups: [], home: "/home/app" }],
-  ["root", { uid: 0, gid: 0, groups: [10], home: "/root" }],
-  ["0:0", { uid: 0, gid: 0, groups: [], home: "/root" }],
-  ["555", { uid: 555, gid: 0, groups: [], home: "/" }],
+  ["app", { uid: 1000, gid: 1001, groups: [1001, 10, 29], home: "/home/app" }],
+  ["1000", { uid: 1000, gid: 1001, groups: [1001, 10, 29], home: "/home/app" }],
+  ["app:audio", { uid: 1000, gid: 29, groups: [29], home: "/home/app" }],
+  ["app:77", { uid: 1000, gid: 77, groups: [77], home: "/home/app" }],
+  ["root", { uid: 0, gid: 0, groups: [0, 10], home: "/root" }],
+  ["0:0", { uid: 0, gid: 0, groups: [0], home: "/root" }],
+  ["555", { uid: 555, gid: 0, groups: [0], home: "/" }],
   // A name of digits goes before the number.
-  ["42", { uid: 7, gid: 8, groups: [], home: "/odd" }],
+  ["42", { uid: 7, gid: 8, groups: [8], home: "/odd" }],
 ] as const)("%s", (user, resolved) => {
   expect(resolveUser(user, accounts)).toEqual({ ...resolved, groups: [...resolved.groups] });
 });
@@ -38,7 +38,7 @@ test.each([
 
 test("an image without accounts knows numbers only", () => {
   const none = { passwd: "", group: "" };
-  expect(resolveUser("5:6", none)).toEqual({ uid: 5, gid: 6, groups: [], home: "/" });
+  expect(resolveUser("5:6", none)).toEqual({ uid: 5, gid: 6, groups: [6], home: "/" });
   expect(() => resolveUser("root", none)).toThrow("/etc/passwd");
 });
 

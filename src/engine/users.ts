@@ -11,7 +11,10 @@ export interface Accounts {
 export interface ResolvedUser {
   uid: number;
   gid: number;
-  /** Supplementary groups. */
+  /**
+   * Supplementary groups, the first of them the user's own: a process that changes its group stays a member of it, as in docker and
+   * containerd (CVE-2022-36109, CVE-2023-25173).
+   */
   groups: number[];
   home: string;
 }
@@ -47,13 +50,16 @@ export function resolveUser(wanted: string, accounts: Accounts): ResolvedUser {
   const home = entry?.[5] ?? "";
   const groups = fields(accounts.group);
   const own = idOf(entry?.[3]) ?? 0;
-  if (group !== undefined) return { uid, gid: groupId(groups, group), groups: [], home: home === "" ? "/" : home };
+  if (group !== undefined) {
+    const gid = groupId(groups, group);
+    return { uid, gid, groups: [gid], home: home === "" ? "/" : home };
+  }
   const name = entry?.[0];
   const memberOf = groups
     .filter(([, , , members = ""]) => name !== undefined && members.split(",").includes(name))
     .flatMap(([, , id]) => idOf(id) ?? []);
-  const others = [...new Set(memberOf)].filter((gid) => gid !== own).slice(0, MAX_GROUPS);
-  return { uid, gid: own, groups: others, home: home === "" ? "/" : home };
+  const all = [...new Set([own, ...memberOf])].slice(0, MAX_GROUPS);
+  return { uid, gid: own, groups: all, home: home === "" ? "/" : home };
 }
 
 function splitUser(wanted: string): [string, string | undefined] {

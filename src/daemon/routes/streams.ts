@@ -56,21 +56,28 @@ function runTarget(engine: Engine): StreamTarget<"create"> {
   return {
     opens: "create",
     async start({ request }, { sink, signal, progress }) {
-      if (request.command === undefined) {
-        throw new MayflyError(
-          "invalid_argument",
-          "A stream needs a command to run; POST /v1/vms starts a VM without one",
-        );
+      if (request.command === undefined && request.image === undefined && request.template === undefined) {
+        throw withoutCommand();
       }
       // Only what would be removed anyway is undone when the client goes away meanwhile.
       const deadline = Deadline.after(CREATE_LIMIT_MS, request.autoRemove ? signal : undefined);
       const { vm, process } = await engine.createVm(request, { deadline, sink, onProgress: progress });
-      if (process === undefined)
-        throw new MayflyError("internal", `VM ${vm.id} was started without its main process`, { vmId: vm.id });
+      if (process === undefined) {
+        // Neither the request nor its image has one.
+        await engine.removeVm(vm.id, { force: true, deadline: Deadline.after(REQUEST_LIMIT_MS) });
+        throw withoutCommand();
+      }
       const started = { vm, process, stdin: request.stdin ?? false };
       return request.autoRemove ? { ...started, abandoned: () => void hangUp(engine, vm.id, process) } : started;
     },
   };
+}
+
+function withoutCommand(): MayflyError {
+  return new MayflyError(
+    "invalid_argument",
+    "A stream needs a command to run, or an image that has one; POST /v1/vms starts a VM without one",
+  );
 }
 
 function execTarget(engine: Engine, ref: string): StreamTarget<"exec"> {
