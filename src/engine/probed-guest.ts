@@ -1,7 +1,8 @@
 /** A guest with an application in it, as probes see it: through its agent. */
 import type { AgentClient } from "../agent/client.ts";
 import type { ExecSpec } from "../agent/requests.ts";
-import type { Deadline } from "../sys/deadline.ts";
+import { Deadline } from "../sys/deadline.ts";
+import type { GuestConnection } from "./http-get.ts";
 import { OutputTail } from "./output-tail.ts";
 import type { ProbedGuest } from "./probes.ts";
 
@@ -14,7 +15,60 @@ export function probedGuest(agent: AgentClient, process: Omit<ExecSpec, "argv">,
   return {
     output,
     exec: (command, deadline) => execToEnd(agent, { ...process, argv: command, killTree: true }, deadline),
-    connect: () => Promise.reject(new Error("not yet")),
+    connect: (port, consumer, deadline) => connectTo(agent, port, consumer, deadline),
+  };
+}
+
+/** How long the application has to close a connection after we have ended our direction, before it is reset. */
+const CLOSE_MS = 500;
+
+async function connectTo(
+  agent: AgentClient,
+  port: number,
+  consumer: (chunk: Uint8Array) => void,
+  deadline: Deadline,
+): Promise<GuestConnection> {
+  const ended = Promise.withResolvers<void>();
+  let over = false;
+  let room = Promise.withResolvers<void>();
+  const tcp = agent.connect(
+    { port },
+    {
+      data: (chunk) => {
+        consumer(chunk);
+        tcp.consumed(chunk.length);
+      },
+      end: () => ended.resolve(),
+      writable: () => room.resolve(),
+    },
+  );
+  tcp.closed.then(() => {
+    over = true;
+    ended.resolve();
+    room.resolve();
+  });
+  try {
+    await deadline.race(tcp.connected, `a connection to port ${port}`);
+  } catch (error) {
+    tcp.reset();
+    throw error;
+  }
+  return {
+    async write(bytes) {
+      for (let sent = 0; sent < bytes.length; ) {
+        sent += tcp.write(bytes.subarray(sent));
+        if (sent === bytes.length || over) return;
+        await room.promise;
+        room = Promise.withResolvers<void>();
+      }
+    },
+    ended: ended.promise,
+    async close() {
+      tcp.end();
+      await Deadline.after(CLOSE_MS)
+        .race(tcp.closed, "the connection's end")
+        .catch(() => tcp.reset());
+    },
   };
 }
 

@@ -140,7 +140,7 @@ function containerPlanOf(request: CreateVmRequest, application: ApplicationPart)
     fstype: image.fstype,
   });
   const defaults = { ...process, env: { ...process.env, ...env } };
-  return { ...plan, argv: application.argv, user, defaults };
+  return { ...plan, argv: application.argv, init: application.recipe.init === true, user, defaults };
 }
 
 function instanceFiles({ env, secrets }: CreateVmRequest, { user: { uid, gid } }: ApplicationPart): GuestFile[] {

@@ -73,6 +73,31 @@ describeVms("the template of an application", () => {
     expect(await vms.shell(vm.id, "tr '\\0' '\\n' < /proc/1/environ | grep ^A=")).toBe("A=b");
   });
 
+  test("is found ready and warmed up over connections, none of which is left in it", async () => {
+    const page = { kind: "http", port: 8080, path: "/cgi-bin/info" } as const;
+    const request = { name: "reached", image, warmUp: [page], warmUpTimes: 5 };
+    const { application } = await buildService(vms, { ...request, ready: page });
+    expect(application?.ready).toEqual(page);
+    const vm = await vms.start({ template: "reached" });
+    const connections = "cat /proc/net/tcp /proc/net/tcp6 | awk '$4 == \"01\"' | wc -l";
+    expect(await vms.shell(vm.id, `wc -l < /tmp/asked; ${connections}`)).toMatch(/^[67]\n0$/);
+    await vms.remove(vm.id);
+    await buildService(vms, { ...request, ready: { kind: "tcp", port: 8080 } });
+    const wrong = { ...request, ready: { kind: "http", port: 8080, path: "/missing" }, readyTimeoutMs: 1_000 } as const;
+    const missing = await rejection(buildService(vms, { ...wrong, name: "lost" }));
+    expect([missing.code, missing.message]).toEqual([
+      "application_not_ready",
+      expect.stringContaining("answered with 404"),
+    ]);
+    const closed = await rejection(buildService(vms, { ...wrong, name: "lost", ready: { kind: "tcp", port: 1 } }));
+    expect(closed.message).toContain("ECONNREFUSED");
+    const failing = await rejection(
+      buildService(vms, { ...request, name: "lost", warmUp: [{ kind: "http", port: 8080, path: "/missing" }] }),
+    );
+    expect(failing.message).toContain("the warm-up failed: GET http://:8080/missing was answered with 404");
+    await vms.engine.removeTemplate("reached", { force: false });
+  });
+
   test("is not what VMs of its size are cloned from, nor counted among those that are", async () => {
     const vm = await vms.start();
     expect(vm.templateId).not.toBe(vms.engine.getTemplate("web").id);

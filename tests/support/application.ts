@@ -5,7 +5,7 @@ import type { BuildTemplateRequest, Template, Vm } from "../../src/contract/api.
 import { soon, type TestEngine } from "./engine.ts";
 import { rootTree, tarballOf } from "./rootfs.ts";
 
-const APPLETS = "env find httpd kill mkfifo nc od printf pwd readlink sort tail test wget xargs".split(" ");
+const APPLETS = "awk env find httpd kill mkfifo nc od printf pwd readlink sort tail test wget xargs".split(" ");
 
 /** Serves /www, prints what it does, ends with 7 at SIGTERM. What it drew before it was saved is in /tmp/drawn. */
 const MAIN = `#!/bin/sh
