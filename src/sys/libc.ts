@@ -127,6 +127,16 @@ export function listenUnix(path: string, backlog: number): number {
   return fd;
 }
 
+/**
+ * Has a listening socket of Bun's keep more connections that wait to be accepted (listen(2) again; the kernel's own bound holds as well).
+ * A Bun that does not tell the descriptor leaves it as it is.
+ */
+export function extendBacklog(listener: object, backlog: number): void {
+  if ("fd" in listener && typeof listener.fd === "number" && listener.fd >= 0) {
+    check(c.listen(listener.fd, backlog), "listen on", `descriptor ${listener.fd}`);
+  }
+}
+
 /** A connected pair of unix stream sockets, both close-on-exec. */
 export function socketPair(): [ours: number, theirs: number] {
   const fds = new Int32Array(2);
