@@ -5,6 +5,7 @@
 import type { AgentClient } from "../agent/client.ts";
 import { isTransient } from "../agent/connection.ts";
 import type { KnownObject } from "../agent/results.ts";
+import type { Vm } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import type { TemplateId } from "../contract/ids.ts";
 import { Deadline } from "../sys/deadline.ts";
@@ -15,6 +16,7 @@ import { grantDisks } from "./disks.ts";
 import type { Events } from "./events.ts";
 import { Holdings } from "./holdings.ts";
 import type { Host } from "./host.ts";
+import { Ports } from "./ports.ts";
 import { QemuProcess } from "./qemu-process.ts";
 import type { VmRecord } from "./records.ts";
 import { openLogs, RunningVm } from "./running-vm.ts";
@@ -76,6 +78,7 @@ async function adopt(context: RecoveryContext, record: VmRecord): Promise<void> 
   }
   try {
     const running = await qemu.untilExit(reconnect(context, record, { qemu, holdings }, deadline), "being adopted");
+    forward(context, record.vm, running, holdings);
     vms.hold(running);
     events.emit("vm.adopted", vm.id, vm.name);
     goOn(vms, record, running);
@@ -87,6 +90,19 @@ async function adopt(context: RecoveryContext, record: VmRecord): Promise<void> 
         ? error
         : new MayflyError("internal", `Cannot adopt VM ${vm.name}: ${error}`, { cause: error });
     vms.lost(record, cause);
+  }
+}
+
+/** Listens again on a VM's ports. One that somebody else has taken meanwhile is no reason to end the VM. */
+function forward({ events }: RecoveryContext, vm: Vm, running: RunningVm, holdings: Holdings): void {
+  if (vm.ports.length === 0) return;
+  try {
+    const ports = new Ports(vm.ports);
+    holdings.add(ports);
+    ports.open(running.agent);
+  } catch (error) {
+    if (!(error instanceof MayflyError)) throw error;
+    events.emit("vm.ports_lost", vm.id, vm.name, { reason: error.message });
   }
 }
 

@@ -9,6 +9,7 @@ import type { OutputSink, ProcessSession, ProgressOptions } from "./interface.ts
 import type { Launch } from "./launch.ts";
 import { newVm } from "./new-vm.ts";
 import type { Pool } from "./pool.ts";
+import { Ports } from "./ports.ts";
 import { type Preparation, prepare } from "./preparation.ts";
 import { checkPolicy } from "./restart-policy.ts";
 import { startClone } from "./start.ts";
@@ -28,9 +29,11 @@ export async function createVm(
   const { vms } = parts;
   checkPolicy(request.restart, request.autoRemove === true);
   const prepared = await prepare(parts, request, options);
-  const vm = newVm(request, { ...prepared, name: vms.name(request.name), ports: [] });
+  const name = vms.name(request.name);
+  const ports = new Ports(prepared.plan?.ports ?? request.ports ?? []);
+  const vm = newVm(request, { ...prepared, name, ports: ports.published });
   vms.admit(vm);
-  const { launch, refill } = launchOf(parts, gate, { request, prepared, vm, startedMs }, options.deadline);
+  const { launch, refill } = launchOf(parts, gate, { request, prepared, vm, ports, startedMs }, options.deadline);
   try {
     return await vms.start(vm, launch, options.sink, options.deadline);
   } finally {
@@ -55,7 +58,8 @@ export async function relaunch(
     ...(vm.ports.length === 0 ? {} : { ports: [...vm.ports], publishAll: false }),
   };
   const prepared = await prepare(parts, again, { deadline });
-  return launchOf(parts, gate, { request: again, prepared, vm, startedMs }, deadline).launch;
+  const ports = new Ports(vm.ports);
+  return launchOf(parts, gate, { request: again, prepared, vm, ports, startedMs }, deadline).launch;
 }
 
 /** A VM whose document is made. */
@@ -63,6 +67,8 @@ interface Admitted {
   request: CreateVmRequest;
   prepared: Preparation;
   vm: Vm;
+  /** Bound already. */
+  ports: Ports;
   /** On the clock of `nowMs`, to tell how long it took. */
   startedMs: number;
 }
@@ -71,7 +77,7 @@ interface Admitted {
 function launchOf(
   parts: EngineParts,
   gate: Gate,
-  { request, prepared, vm, startedMs }: Admitted,
+  { request, prepared, vm, ports, startedMs }: Admitted,
   deadline: Deadline,
 ): { launch: Launch; refill: () => void } {
   const { host, templates, volumes } = parts;
@@ -80,6 +86,7 @@ function launchOf(
     disks: prepared.rootDisk === undefined ? {} : { root: prepared.rootDisk },
     volumes: [],
   });
+  holdings.add(ports);
   let pool: Pool | undefined;
   const start = async () => {
     const own = await volumes.disks.prepare(vm, request, deadline.signal);
@@ -101,6 +108,7 @@ function launchOf(
       await templates.discardIfCorrupt(template, error);
       throw error;
     });
+    ports.open(started.clone.agent);
     await volumes.markUsed(own.fills.map(({ volume }) => volume));
     return started;
   };

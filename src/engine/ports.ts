@@ -1,0 +1,62 @@
+/** TCP ports of the host that lead into one VM: bound before it starts, joined to its guest once that is ready. */
+import type { AgentClient } from "../agent/client.ts";
+import type { PortMapping, PublishedPort } from "../contract/api.ts";
+import { MayflyError } from "../contract/errors.ts";
+import { PortForwarder } from "../network/port-forwarder.ts";
+import type { Holding } from "./holdings.ts";
+
+/** Where a mapping listens that names no address, as docker's do: on all of the host's. */
+const ANY_ADDRESS = "0.0.0.0";
+
+/** The forwarded ports of one VM. */
+export class Ports implements Holding {
+  readonly #forwarders: PortForwarder[] = [];
+  readonly #ready = Promise.withResolvers<void>();
+  #agent: AgentClient | undefined;
+
+  /**
+   * Listens on all of them at once; connections wait until {@link open}.
+   * @throws `port_in_use`, `invalid_argument`; nothing is bound then.
+   */
+  constructor(mappings: readonly PortMapping[]) {
+    this.#ready.promise.catch(() => undefined);
+    try {
+      for (const mapping of mappings) this.#forwarders.push(this.#bind(mapping));
+    } catch (error) {
+      this.release();
+      throw error;
+    }
+  }
+
+  /** As they are, with the ports that were chosen. */
+  get published(): PublishedPort[] {
+    return this.#forwarders.map(({ address, port, guestPort }) => ({ hostIp: address, hostPort: port, guestPort }));
+  }
+
+  /** From now on connections go into the guest, those that wait first. */
+  open(agent: AgentClient): void {
+    this.#agent = agent;
+    this.#ready.resolve();
+  }
+
+  release(): void {
+    this.#ready.reject(new MayflyError("cancelled", "The VM has ended"));
+    for (const forwarder of this.#forwarders.splice(0)) forwarder.close();
+  }
+
+  /** The next daemon listens again. */
+  letGo(): void {
+    this.release();
+  }
+
+  #bind({ hostIp = ANY_ADDRESS, hostPort, guestPort }: PortMapping): PortForwarder {
+    return new PortForwarder(
+      { address: hostIp, port: hostPort, guestPort },
+      (target, events) => {
+        if (this.#agent === undefined) throw new MayflyError("internal", "A connection was let in too early");
+        return this.#agent.connect(target, events);
+      },
+      { onConnection: () => (this.#agent === undefined ? this.#ready.promise : undefined) },
+    );
+  }
+}
