@@ -5,6 +5,7 @@ test.each([
   ["8080:80", [{ hostPort: 8080, guestPort: 80 }]],
   ["80", [{ hostPort: 0, guestPort: 80 }]],
   [":80", [{ hostPort: 0, guestPort: 80 }]],
+  ["0:80", [{ hostPort: 0, guestPort: 80 }]],
   ["8080:80/tcp", [{ hostPort: 8080, guestPort: 80 }]],
   ["127.0.0.1:8080:80", [{ hostIp: "127.0.0.1", hostPort: 8080, guestPort: 80 }]],
   ["127.0.0.1::80", [{ hostIp: "127.0.0.1", hostPort: 0, guestPort: 80 }]],
@@ -23,7 +24,7 @@ test.each([
 test.each([
   ["53:53/udp", "only tcp"],
   ["x:80", '"x" is no port'],
-  ["0:80", "ports are 1 to 65535"],
+  ["80:0", "ports are 1 to 65535"],
   ["80:70000", "ports are 1 to 65535"],
   ["1.2.3.456:80:80", "1.2.3.456 is no address"],
   ["::1:80:80", "brackets"],

@@ -20,7 +20,7 @@ export function parsePublish(text: string): PortMapping[] {
   const parts = ports.split(":");
   if (parts.length > 2) throw invalid(text, "it has too many parts; an IPv6 address stands in brackets");
   const guest = range(text, parts.at(-1) ?? "");
-  const host = parts.length === 2 && parts[0] !== "" ? range(text, parts[0] ?? "") : undefined;
+  const host = parts.length === 2 && parts[0] !== "" && parts[0] !== "0" ? range(text, parts[0] ?? "") : undefined;
   const count = guest.last - guest.first + 1;
   if (host !== undefined && host.last - host.first + 1 !== count) {
     throw invalid(text, "the two ranges have different lengths");
