@@ -12,14 +12,15 @@ import {
 } from "../machine/profile.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import type { Deadline } from "../sys/deadline.ts";
-import { diskSizeBytes, grantFile } from "../sys/disk-files.ts";
+import { grantFile } from "../sys/disk-files.ts";
 import type { Slot } from "./slots.ts";
 
 type Command = [name: string, args: Record<string, unknown>];
 
 /**
- * Puts slots of a QEMU that was started with placeholders on files. The guest is told the size of those it may write to (erofs, on the root,
- * does not care). The files have to be granted to QEMU's user before ({@link grantDisks}).
+ * Puts slots of a QEMU that was started with placeholders on files, whether it runs, is paused, or waits for its state. The files have to be
+ * granted to QEMU's user before ({@link grantDisks}). The guest goes on seeing disks of the placeholders' size: file systems know their own, and grow
+ * to what they are told when they are mounted. (QMP's `block_resize` tells a guest that runs; one that loads its state later hears nothing of it.)
  *
  * All commands are sent before this returns, since each wait for an answer is a round trip; QEMU carries them out in order, and before
  * whatever is sent after them.
@@ -64,7 +65,6 @@ function inUse(disks: DiskFiles): [DiskSlot, DiskSpec][] {
 async function attachDisk(qmp: QmpClient, slot: DiskSlot, disk: DiskSpec, deadline: Deadline): Promise<void> {
   const nodes = diskNodes(slot, disk);
   const commands = [...nodes.map((node): Command => ["blockdev-add", node]), reopen(slot, nodes.at(-1) ?? nodes[0])];
-  if (!disk.readOnly) commands.push(resize(slot, disk));
   await executeAll(qmp, commands, `attach ${disk.path} to the VM's disk ${slot}`, deadline);
 }
 
@@ -80,11 +80,6 @@ async function detachDisk(qmp: QmpClient, slot: DiskSlot, disk: DiskSpec, deadli
 
 function reopen(slot: DiskSlot, below: BlockNode): Command {
   return ["blockdev-reopen", { options: [slotNode(slot, below)] }];
-}
-
-/** Tells the guest a disk's size. It is the file's own: with another, QEMU would change the file. */
-function resize(slot: DiskSlot, { path, format }: DiskSpec): Command {
-  return ["block_resize", { "node-name": slot, size: diskSizeBytes(path, format) }];
 }
 
 /** Sends all commands and waits for all; what the first one that failed says is the cause. */

@@ -215,7 +215,9 @@ class HeldDisks implements Holding {
     for (const key of this.#directories) await directories.release(key, this.vm.id);
     for (const name of this.volumes) {
       volumes.release(name, this.vm.id);
-      if (this.vm.autoRemove && volumes.has(name) && volumes.get(name).anonymous) await volumes.remove(name);
+      const goes = this.vm.autoRemove && volumes.has(name) && volumes.get(name).anonymous;
+      // One that somebody else has begun to use stays, and so does one that the file system does not let go: prune finds it.
+      if (goes) await volumes.remove(name, this.vm.id).catch(() => undefined);
     }
   }
 

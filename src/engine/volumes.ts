@@ -2,6 +2,7 @@
 import type { CreateVolumeRequest, DiskUsage, PruneResult, Volume } from "../contract/api.ts";
 import { newId } from "../sys/ids.ts";
 import { DirectoryStore } from "../volume/directories.ts";
+import type { Holder } from "../volume/holds.ts";
 import { ScratchStore } from "../volume/scratch.ts";
 import { VolumeStore } from "../volume/store.ts";
 import type { Events } from "./events.ts";
@@ -37,8 +38,8 @@ export class Volumes {
     });
   }
 
-  /** Names of VMs that could run again on a volume. */
-  set usedBy(usedBy: (name: string) => string[]) {
+  /** VMs that run or could run again on a volume. */
+  set usedBy(usedBy: (name: string) => readonly Holder[]) {
     this.#volumes.usedBy = usedBy;
   }
 

@@ -47,8 +47,8 @@ export class VolumeStore {
   readonly #claims = new Holds();
   /** Volumes that are being made, by name. */
   readonly #making = new Map<string, Promise<void>>();
-  /** Names of VMs that run or could run again on a volume, beside the one that has claimed it. */
-  usedBy: (name: string) => string[] = () => [];
+  /** VMs that run or could run again on a volume. */
+  usedBy: (name: string) => readonly Holder[] = () => [];
 
   /** @param mendingUid gives a user that nobody else is meanwhile, to mend a file system as. */
   constructor(
@@ -178,13 +178,21 @@ export class VolumeStore {
     return this.get(name);
   }
 
-  /** Removes a volume and what is in it. @throws `volume_not_found`, `resource_in_use` naming the VM that has it. */
-  async remove(name: string): Promise<void> {
+  /**
+   * Removes a volume and what is in it.
+   * @param lastVmId a VM that was started with it and will not need it any more.
+   * @throws `volume_not_found`, `resource_in_use` naming the VM that has it.
+   */
+  async remove(name: string, lastVmId?: string): Promise<void> {
     this.#manifest(name);
     const what = `remove volume ${name}`;
     this.#refuseUse(name, what, "");
-    const [user] = this.usedBy(name);
-    if (user !== undefined) throw new MayflyError("resource_in_use", `Cannot ${what}: VM ${user} was started with it`);
+    const user = this.usedBy(name).find(({ id }) => id !== lastVmId);
+    if (user !== undefined) {
+      throw new MayflyError("resource_in_use", `Cannot ${what}: VM ${user.name} (${user.id}) was started with it`, {
+        details: { remedy: `mayfly rm ${user.name}` },
+      });
+    }
     this.#busy.set(name, "being removed");
     try {
       const away = join(this.#root, `.unfinished-removed-${name}`);
