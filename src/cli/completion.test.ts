@@ -35,7 +35,7 @@ describe.each([...SHELLS])("%s", (shell) => {
 });
 
 const CASES: readonly [line: string, offered: string][] = [
-  ["r", "run rm"],
+  ["r", "run rm rmi"],
   ["run --me", "--memory"],
   ["run --memory 1", ""],
   ["run --rootfs ", "alpha"],

@@ -21,8 +21,7 @@ import { imagesDirectory, openWorkplace } from "../image/store.ts";
 import { identityOf, makeDirectory, readStart, writeStream } from "../sys/paths.ts";
 import { diskFull } from "../sys/publish.ts";
 import type { Events } from "./events.ts";
-import type { Host } from "./host.ts";
-import type { Images, NewImage } from "./images.ts";
+import type { ImageHost, Images, NewImage } from "./images.ts";
 import type { ProgressOptions, PulledImage, ReceivedArchive } from "./interface.ts";
 
 const MAX_DOCKERFILE_BYTES = 2 ** 20;
@@ -31,7 +30,7 @@ const DOCKERFILES = ["Containerfile", "Dockerfile"];
 /** The operations on the images of a state directory. */
 export class ImageOperations {
   constructor(
-    private readonly host: Host,
+    private readonly host: Pick<ImageHost, "config">,
     private readonly images: Images,
     private readonly events: Events,
   ) {}

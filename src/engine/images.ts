@@ -11,8 +11,8 @@ import { imageDirectory, listImages, readAccounts, removeImage, sweepImages } fr
 import { allocatedBytesBelow, allocatedBytesOf } from "../sys/allocated.ts";
 import { newId } from "../sys/ids.ts";
 import type { Events } from "./events.ts";
-import type { Host } from "./host.ts";
 import { byName, findImage, identityOf, isIdPrefix } from "./image-names.ts";
+import type { Records } from "./records.ts";
 
 /** A root file system as a file on the host. */
 export interface RootFile {
@@ -32,6 +32,12 @@ export interface ResolvedImage {
 /** What is known of an image before it has a name here. */
 export type NewImage = Omit<Image, "id" | "name" | "createdAt">;
 
+/** What images need of their host. */
+export interface ImageHost {
+  config: { stateDir: string };
+  records: Pick<Records, "images" | "putImages" | "removeImage">;
+}
+
 /** The images of a state directory. */
 export class Images {
   #images: Image[] = [];
@@ -46,7 +52,7 @@ export class Images {
   neededBy: (digest: string) => string[] = () => [];
 
   constructor(
-    private readonly host: Host,
+    private readonly host: ImageHost,
     private readonly events: Events,
   ) {}
 

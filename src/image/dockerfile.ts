@@ -30,7 +30,8 @@ export function imagesOf(dockerfile: string, buildArgs: Readonly<Record<string, 
   let reachedTarget = false;
   let number = -1;
   for (const { name, words } of instructionsOf(dockerfile)) {
-    const flags = words.filter((word) => word.startsWith("--"));
+    const end = words.findIndex((word) => !word.startsWith("--"));
+    const flags = words.slice(0, end < 0 ? words.length : end);
     const rest = words.slice(flags.length);
     if (name === "FROM") {
       if (reachedTarget) break;

@@ -31,7 +31,7 @@ export function entryBytes(entry: BuiltEntry): Uint8Array {
   const parts: Uint8Array[] = [];
   if (entry.pax !== undefined) {
     const records = Object.entries(entry.pax).map(([key, value]) => paxRecord(key, value));
-    parts.push(entryBytes({ name: "PaxHeader", type: "x", content: records.join("") }));
+    parts.push(entryBytes({ name: "PaxHeader", type: "x", content: Buffer.from(records.join(""), "latin1") }));
   }
   parts.push(header(entry, content.length), content, Buffer.alloc((BLOCK - (content.length % BLOCK)) % BLOCK));
   return Buffer.concat(parts);

@@ -12,9 +12,10 @@ export interface TarLimits {
   nameBytes: number;
 }
 
-/** Characters of a whole name and of one part; less than PATH_MAX, which has to hold the place of unpacking too. */
+/** Characters of a whole name; less than PATH_MAX, which has to hold the place of unpacking too. */
 const MAX_NAME = 3500;
-const MAX_PART = 255;
+/** Of one part: one less than the kernel's limit, since mkfs.erofs before 1.6 loses the last of 255. */
+const MAX_PART = 254;
 const MAX_LINK = 4095;
 
 /** Says that an entry is refused, and why. */

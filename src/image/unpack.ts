@@ -24,6 +24,8 @@ export interface LayerFile {
 export interface UnpackOptions {
   /** Most bytes that all files may have in sum. */
   limitBytes: number;
+  /** Most entries of all tarballs; two million unless told. */
+  limitEntries?: number;
   signal?: AbortSignal;
   /** Called as it goes on: which layer (from 1), of how many, and the bytes read of all of them. */
   onProgress?: (layer: number, layers: number, unpackedBytes: number) => void;
@@ -48,10 +50,13 @@ const OVERHEAD_BYTES = 2 ** 30;
 const PROGRESS_BYTES = 16 * 2 ** 20;
 
 const ATTRIBUTES = ["--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls"];
-/** Whiteouts are carried out before, and not unpacked. */
+/**
+ * Whiteouts are carried out before, and not unpacked. Directories get their times at the end: an entry further on may lie in one that seems
+ * to be complete.
+ */
 const UNPACK = [
   ...["/usr/bin/tar", "--extract", `--directory=${JAIL_DIRECTORY}`, "--same-owner", "--preserve-permissions"],
-  ...[...ATTRIBUTES, "--exclude=.wh.*"],
+  ...[...ATTRIBUTES, "--delay-directory-restore", "--exclude=.wh.*"],
 ];
 /** Writes a tarball of nothing but the named directories themselves. */
 const PACK_DIRECTORIES = [
@@ -99,7 +104,8 @@ class Unpacking {
     readonly options: UnpackOptions,
     readonly freeBytes: number,
   ) {
-    const limits = { contentBytes: options.limitBytes, entries: MAX_ENTRIES, nameBytes: MAX_NAME_BYTES };
+    const { limitBytes: contentBytes, limitEntries: entries = MAX_ENTRIES } = options;
+    const limits = { contentBytes, entries, nameBytes: MAX_NAME_BYTES };
     this.#tree = new LayerTree(limits, refusalOf("the image"));
   }
 

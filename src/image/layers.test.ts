@@ -1,0 +1,377 @@
+/** Layers as VMs will see them: beside what umoci and podman make of the same image, and layers that are hostile. */
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { openImages, refusal, type TestImages } from "../../tests/support/image-store.ts";
+import { type HandMadeLayer, packed, writeLayout } from "../../tests/support/oci-layout.ts";
+import type { Image } from "../contract/api.ts";
+import { isRoot, readOptional, writeText } from "../sys/paths.ts";
+import { exists } from "../sys/publish.ts";
+import { findTool, runTool } from "../sys/tool.ts";
+import { type BuiltEntry, buildTar } from "./tar-builder.ts";
+
+const canMount = (await readOptional("/proc/filesystems"))?.includes("\terofs\n") ?? false;
+const missing = ["umoci", "getfattr"].filter((tool) => findTool(tool) === undefined);
+
+let store: TestImages;
+
+beforeEach(async () => {
+  store = await openImages();
+});
+
+afterEach(async () => {
+  await store[Symbol.asyncDispose]();
+});
+
+const dir = (name: string, more: Partial<BuiltEntry> = {}): BuiltEntry => ({ name, type: "5", mode: 0o755, ...more });
+const link = (name: string, target: string): BuiltEntry => ({ name, type: "2", link: target });
+const hard = (name: string, target: string): BuiltEntry => ({ name, type: "1", link: target });
+
+/** Loads layers as an image. */
+async function load(layers: readonly HandMadeLayer[], compression?: "gzip" | "zstd"): Promise<Image> {
+  await writeLayout(`${store.work}/layout`, [
+    { layers, name: "x:1", ...(compression === undefined ? {} : { compression }) },
+  ]);
+  const [image] = await store.operations.load({ path: `${store.work}/layout` }, store.options());
+  if (image === undefined) throw new Error("nothing was loaded");
+  return image;
+}
+
+/** What a layer that the layers before it do not save is refused with; nothing of the image may be left. */
+async function refused(...layers: HandMadeLayer[]): Promise<string> {
+  const error = await refusal(load(layers));
+  expect(error.code).toBe("image_invalid");
+  expect(await store.stored()).toEqual([]);
+  return error.message;
+}
+
+/** Everything of a tree: names, types, targets, modes, owners, links, devices, times, contents, extended attributes. */
+async function described(directory: string): Promise<string[]> {
+  const script = `cd "$1"
+    find . -mindepth 1 -print0 | sort -z | xargs -0r stat --format '%N %F %a %u %g %h %t %T %Y'
+    find . -type f -print0 | sort -z | xargs -0r sha256sum
+    find . -mindepth 1 -print0 | sort -z | xargs -0r -n 1 getfattr -h -d -m - -e hex`;
+  return (await runTool(["sh", "-c", script, "describe", directory])).stdout.split("\n");
+}
+
+/** Each name below a directory with its type, and a link's target. */
+async function names(directory: string): Promise<string[]> {
+  const { stdout } = await runTool([
+    "sh",
+    "-c",
+    `cd "$1" && find . -mindepth 1 -printf '%P %y %l\\n' | sort`,
+    "names",
+    directory,
+  ]);
+  return stdout
+    .split("\n")
+    .map((line) => line.trimEnd())
+    .filter((line) => line !== "");
+}
+
+describe.skipIf(!isRoot() || !canMount)("layers", () => {
+  /** Adds, replaces, removes, hides; keeps every owner, mode, device, attribute and link. */
+  const EVERYTHING: HandMadeLayer[] = [
+    [
+      ...[
+        dir("./"),
+        dir("bin/"),
+        dir("etc/"),
+        dir("data/", { mode: 0o2775, uid: 1000, gid: 4_000_000 % 2_097_151 }),
+        dir("gone/"),
+        dir("opaque/sub/"),
+      ],
+      { name: "bin/su", mode: 0o4755, content: "suid" },
+      { name: "etc/hello", content: "hello", uid: 12, gid: 34, mode: 0o640 },
+      ...[
+        hard("data/again", "etc/hello"),
+        link("data/link", "../etc/hello"),
+        link("data/up", "../../../../etc/passwd"),
+      ],
+      { name: "data/null", type: "3", major: 1, minor: 3 },
+      { name: "data/disk", type: "4", major: 8, minor: 1 },
+      { name: "data/pipe", type: "6" },
+      {
+        name: "bin/ping",
+        content: "cap",
+        pax: { "SCHILY.xattr.security.capability": "\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0" },
+      },
+      { name: "etc/noted", content: "x", pax: { "SCHILY.xattr.user.note": "kept" } },
+      ...[
+        { name: "gone/a", content: "a" },
+        { name: "opaque/old", content: "o" },
+        { name: "opaque/sub/x", content: "x" },
+      ],
+      ...[
+        { name: "turns", content: "file" },
+        dir("becomes/"),
+        { name: "becomes/in", content: "in" },
+        link("was", "etc"),
+      ],
+      dir("tmp/", { mode: 0o1777 }),
+    ],
+    [
+      ...[
+        dir("./"),
+        { name: ".wh.gone" },
+        dir("opaque/"),
+        { name: "opaque/.wh..wh..opq" },
+        { name: "opaque/new", content: "n" },
+      ],
+      ...[dir("etc/"), { name: "etc/.wh.noted" }, { name: "etc/hello", content: "replaced", mode: 0o600 }],
+      ...[
+        dir("turns/"),
+        { name: "turns/now", content: "a directory" },
+        { name: "becomes", content: "a file" },
+        dir("was/"),
+      ],
+      hard("bin/sudo", "bin/su"),
+    ],
+    [
+      dir("./"),
+      dir("data/"),
+      { name: "data/.wh.pipe" },
+      { name: "late", content: "late" },
+      hard("later", "late"),
+      dir("gone/"),
+    ],
+  ];
+
+  test.skipIf(missing.length > 0).each([[undefined], ["gzip" as const], ["zstd" as const]])(
+    "are applied as umoci applies them (compression: %p)",
+    async (compression) => {
+      const image = await load(EVERYTHING, compression);
+      // umoci 0.4 knows no zstd; the layers are the same.
+      await writeLayout(`${store.work}/plain`, [{ layers: EVERYTHING, name: "x" }]);
+      await runTool(["umoci", "unpack", "--image", `${store.work}/plain:x`, `${store.work}/bundle`]);
+      const [is, should] = [await store.mounted(image, described), await described(`${store.work}/bundle/rootfs`)];
+      expect(is).toEqual(should);
+      const capability = "security.capability=0x0100000200200000000000000000000000000000";
+      expect(is.filter((line) => line === capability || line.includes("'./bin/sudo' regular file 4755"))).toHaveLength(
+        2,
+      );
+    },
+    20_000,
+  );
+
+  test("directories that a layer only passes through keep their time and mode; those that nobody names are root's, 0755", async () => {
+    const below = [dir("d/", { mode: 0o700, uid: 5 }), dir("d/e/", { mode: 0o750 }), { name: "d/e/f", content: "f" }];
+    const image = await load([
+      below,
+      [
+        { name: "d/e/g", content: "g" },
+        { name: "new/way/h", content: "h" },
+      ],
+      [{ name: "d/e/.wh.f" }],
+    ]);
+    const stats = await store.mounted(image, async (directory) => {
+      const { stdout } = await runTool(["stat", "--format", "%n %a %u %Y", "d", "d/e", "d/e/g", "new", "new/way"], {
+        cwd: directory,
+      });
+      return stdout.trim().split("\n");
+    });
+    expect(stats.slice(0, 3)).toEqual(["d 700 5 1000000000", "d/e 750 0 1000000000", "d/e/g 644 0 1000000000"]);
+    expect(stats.slice(3).map((line) => line.replace(/ \d+$/, ""))).toEqual(["new 755 0", "new/way 755 0"]);
+  });
+
+  test("names with newlines, blanks, dashes and bytes that are no UTF-8", async () => {
+    const odd = ["-rf", "a\nb", " ", "quote'\"", "\xff\xfe", "*", "x".repeat(254)];
+    const layer = odd.map((name) => ({ name: "x", pax: { path: `odd/${name}` }, content: "x" }));
+    const image = await load([layer, odd.slice(0, 6).map((name) => ({ name: "x", pax: { path: `odd/.wh.${name}` } }))]);
+    expect(await store.mounted(image, names)).toEqual(["odd d", `odd/${"x".repeat(254)} f`]);
+  });
+
+  test("a name below a link of a layer below takes its place, as in podman; nothing is written through it", async () => {
+    const outside = `${store.work}/outside`;
+    const below = [
+      dir("usr/lib/"),
+      { name: "usr/lib/a", content: "a" },
+      link("lib", "usr/lib"),
+      link("out", outside),
+      link("loop", "loop"),
+    ];
+    const image = await load([
+      below,
+      [
+        { name: "lib/b", content: "b" },
+        { name: "out/x", content: "x" },
+        { name: "loop/y", content: "y" },
+      ],
+    ]);
+    const found = await store.mounted(image, names);
+    expect(found).toEqual([
+      "lib d",
+      "lib/b f",
+      "loop d",
+      "loop/y f",
+      "out d",
+      "out/x f",
+      "usr d",
+      "usr/lib d",
+      "usr/lib/a f",
+    ]);
+    expect(await exists(outside)).toBe(false);
+  });
+
+  test("a layer without anything, an image without layers", async () => {
+    const image = await load([[{ name: "a", content: "a" }], new Uint8Array(1024), new Uint8Array(0)]);
+    expect(await store.mounted(image, names)).toEqual(["a f"]);
+    const nothing = await load([]);
+    expect(await store.mounted(nothing, names)).toEqual([]);
+  });
+
+  test("users and groups are read as the image sees them", async () => {
+    const accounts = { passwd: "app:x:7:8::/:/bin/sh\n", group: "app:x:8:\n" };
+    const direct = [
+      { name: "etc/passwd", content: accounts.passwd },
+      { name: "etc/group", content: accounts.group },
+    ];
+    const image = await load([direct]);
+    expect(store.images.resolve(image.id)).toMatchObject(accounts);
+    const through = [
+      ...[dir("nix/"), link("etc", "/nix/./etc"), dir("nix/etc/")],
+      { name: "nix/etc/group", content: "g" },
+    ];
+    const linked = await load([
+      [...through, link("nix/etc/passwd", "../../../../../../etc/../p"), { name: "nix/p", content: "p" }],
+    ]);
+    expect(store.images.resolve(linked.id)).toMatchObject({ passwd: "p", group: "g" });
+    const outside = await load([[link("etc/passwd", "/etc/passwd"), link("etc/group", "/proc/self/environ")]]);
+    expect(store.images.resolve(outside.id)).toMatchObject({ passwd: "", group: "" });
+    await store.reopen();
+    expect(store.images.resolve(outside.id)).toMatchObject({ passwd: "", group: "" });
+    const error = await refusal(load([[{ name: "etc/passwd", content: "x".repeat(2 ** 20 + 1) }]]));
+    expect(error.message).toContain("/etc/passwd");
+  });
+});
+
+describe.skipIf(!isRoot())("hostile layers", () => {
+  const fine: HandMadeLayer = [dir("etc/"), { name: "etc/hostname", content: "x" }];
+
+  test.each<[what: string, layers: HandMadeLayer[], message: string]>([
+    ["../../etc/x", [[{ name: "../../etc/x", content: "x" }]], '".." in it'],
+    ["../../etc/x in a later layer", [fine, [{ name: "a/../../../etc/x", content: "x" }]], "layer 2 of 2"],
+    ["an absolute name", [[{ name: "/etc/mayfly-test", content: "x" }]], "absolute"],
+    ["a link, then a file through it", [[link("l", "/etc"), { name: "l/mayfly-test", content: "x" }]], "is a symlink"],
+    [
+      "a link, then a whiteout through it, a layer later",
+      [[link("l", "/etc")], [{ name: "l/.wh.passwd" }]],
+      "is a symlink",
+    ],
+    ["a link, then a directory over it", [[link("l", "/etc"), dir("l/")]], "already"],
+    ["a hard link out of the tree", [[hard("h", "../../etc/passwd")]], '".." in it'],
+    ["an absolute hard link", [[hard("h", "/etc/passwd")]], "absolute"],
+    ["a hard link to what is not there", [fine, [hard("h", "etc/passwd")]], "not there before it"],
+    ["a hard link through a link", [[link("l", "/etc"), hard("h", "l/passwd")]], "not there before it"],
+    [
+      "a hard link through a link of a layer below",
+      [[link("l", "/etc")], [hard("h", "l/passwd")]],
+      "not there before it",
+    ],
+    ["a whiteout of the parent", [[{ name: "a/.wh..." }]], "removes nothing"],
+    ["a whiteout of everything", [[{ name: ".wh." }]], "removes nothing"],
+    ["a name below a whiteout", [[{ name: ".wh.x/etc/passwd" }]], "below a name that begins with .wh."],
+    ["a file below a device", [[{ name: "sda", type: "4", major: 8 }, { name: "sda/x" }]], "is a block"],
+    ["a root that is a link", [[link("./", "/")]], "root is not a directory"],
+    ["a NUL in a name", [[{ name: "x", pax: { path: "a\0b" } }]], "NUL"],
+    ["a name of 255 bytes", [[{ name: "x", pax: { path: "x".repeat(255) } }]], "longer than 254"],
+    ["a path without end", [[{ name: "x", pax: { path: "a/".repeat(2000) } }]], "limit"],
+    ["a file of a petabyte in its header", [[{ name: "x", size: 2 ** 30 * 8 - 1, content: "" }]], ""],
+    [
+      "holes of a terabyte",
+      [
+        [
+          {
+            name: "x",
+            pax: {
+              "GNU.sparse.major": "1",
+              "GNU.sparse.minor": "0",
+              "GNU.sparse.name": "x",
+              "GNU.sparse.realsize": "1099511627776",
+            },
+            content: "0\n",
+          },
+        ],
+      ],
+      "limit",
+    ],
+    ["a type that nobody knows", [[{ name: "x", type: "Z" }]], "type"],
+    ["no tarball", [new TextEncoder().encode("nothing of the kind".repeat(100))], "checksum"],
+    [
+      "a tarball that is cut off",
+      [fine, new Uint8Array(fine instanceof Uint8Array ? fine : Buffer.concat([Buffer.alloc(300, 1)]))],
+      "",
+    ],
+  ])("%s", async (_what, layers, message) => {
+    expect(await refused(...layers)).toContain(message);
+    for (const path of ["/etc/x", "/etc/mayfly-test", `${store.stateDir}/etc/x`])
+      expect(await exists(path)).toBe(false);
+    expect(await exists("/etc/passwd")).toBe(true);
+  });
+
+  test("looping links are kept as they are and hurt nobody", async () => {
+    const loops = [link("a", "b"), link("b", "a"), link("self", "self"), link("etc", "etc/x"), link("up", "..")];
+    const image = await load([loops]);
+    expect(store.images.resolve(image.id).passwd).toBe("");
+  });
+
+  test("bombs: gzip, zstd, and more than the limit", async () => {
+    await runTool(["sh", "-c", "mkdir zeroes && truncate -s 200M zeroes/z && tar -C zeroes -cf zeroes.tar z"], {
+      cwd: store.work,
+    });
+    const { importRootfs } = await import("./import.ts");
+    for (const [command, suffix] of [
+      ["gzip -1", "gz"],
+      ["zstd -q", "zst"],
+    ]) {
+      await runTool(["sh", "-c", `${command} -k zeroes.tar -c > bomb.${suffix}`], { cwd: store.work });
+      const bomb = { stateDir: store.stateDir, tarballPath: `${store.work}/bomb.${suffix}`, limitBytes: 2 ** 26 };
+      expect((await refusal(importRootfs(bomb))).message).toContain("the limit is 67108864");
+    }
+    const { unpackLayers } = await import("./unpack.ts");
+    const many = Array.from({ length: 50 }, (_, number) => ({ name: `${number}` }));
+    await writeText(`${store.work}/many.tar`, buildTar(many));
+    const unpacking = unpackLayers(`${store.work}/w`, [{ path: `${store.work}/many.tar`, label: "the layer" }], {
+      ...{ limitBytes: 2 ** 26, limitEntries: 49 },
+    });
+    expect((await refusal(unpacking)).message).toContain('entry "49": it is beyond the limit of 49 entries');
+  }, 30_000);
+
+  test("digests that are wrong: of a blob, of a configuration, of what a layer unpacks to", async () => {
+    const layout = `${store.work}/layout`;
+    const loading = () => store.operations.load({ path: layout }, store.options());
+    await writeLayout(layout, [
+      { layers: [fine], document: { rootfs: { type: "layers", diff_ids: [`sha256:${"0".repeat(64)}`] } } },
+    ]);
+    expect((await refusal(loading())).message).toContain("uncompressed digest");
+    await writeLayout(layout, [{ layers: [fine], document: { rootfs: { type: "layers", diff_ids: [] } } }]);
+    expect((await refusal(loading())).message).toContain("its manifest has 1 layers, its configuration 0");
+    await runTool(["rm", "-r", layout]);
+    await writeLayout(layout, [{ layers: [fine] }]);
+    const blobs = (await runTool(["sh", "-c", "ls -S blobs/sha256"], { cwd: layout })).stdout.trim().split("\n");
+    for (const blob of blobs) {
+      await runTool(["cp", `blobs/sha256/${blob}`, "kept"], { cwd: layout });
+      await runTool(["sh", "-c", `printf X | dd of=blobs/sha256/${blob} bs=1 seek=20 conv=notrunc 2>/dev/null`], {
+        cwd: layout,
+      });
+      const error = await refusal(loading());
+      expect([error.code, /digest|checksum/.test(error.message)]).toEqual(["image_invalid", true]);
+      await runTool(["mv", "kept", `blobs/sha256/${blob}`], { cwd: layout });
+    }
+    expect(await store.stored()).toEqual([]);
+    expect(await loading()).toHaveLength(1);
+  });
+
+  test("an archive whose blobs are links out of it", async () => {
+    const layout = `${store.work}/layout`;
+    await writeText(`${store.work}/secret`, "root:secret");
+    await writeLayout(layout, [{ layers: [fine] }]);
+    await runTool(
+      ["sh", "-c", `for f in blobs/sha256/*; do ln -sf ${store.work}/secret $f; done; ln -sf /etc/passwd index.json`],
+      { cwd: layout },
+    );
+    const archive = await packed(layout, `${store.work}/archive.tar`);
+    const error = await refusal(store.operations.load({ path: archive }, store.options()));
+    expect(error.code).toBe("image_invalid");
+    expect(error.message).not.toContain("secret");
+    expect(error.message).not.toContain("root:");
+  });
+});
