@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "network.h"
 #include "wire.h"
 
 struct world_frame frame;
@@ -82,4 +83,49 @@ void put_out(struct world_process *p, const char *text)
 {
     if (write(p->outputs[0], text, strlen(text)) != (ssize_t)strlen(text))
         abort();
+}
+
+void send_connect(uint32_t id, uint16_t port, const char *address)
+{
+    uint8_t payload[128];
+    struct writer w = {payload, payload + sizeof payload, false};
+    put_u16(&w, port);
+    put_u16(&w, 0);
+    put_string(&w, address);
+    world_frame(TYPE_CONNECT, EPOCH, id << 2, payload, (size_t)(w.at - payload));
+}
+
+int connect_errno(uint32_t id, uint16_t port, const char *address)
+{
+    send_connect(id, port, address);
+    world_run();
+    return next_reply();
+}
+
+int connected(uint32_t id)
+{
+    int fd = connect_errno(id, SERVER_PORT, "") ? -1 : network_accept();
+    if (fd < 0)
+        abort();
+    return fd;
+}
+
+int release(uint32_t id)
+{
+    world_frame(TYPE_RELEASE, EPOCH, id << 2, NULL, 0);
+    world_run();
+    return next_reply();
+}
+
+uint32_t in_of(uint32_t id) { return id << 2 | CHANNEL_INPUT; }
+
+int next_exit(void) { return next_of(TYPE_EXIT) ? (int)u32_at(frame.payload + 8) : -1; }
+
+uint64_t received_of(uint32_t id)
+{
+    uint64_t length = 0;
+    while (world_next(&frame))
+        if (frame.type == TYPE_DATA && frame.stream == out_of(id))
+            length += frame.length - 8;
+    return length;
 }

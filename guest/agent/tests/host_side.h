@@ -32,4 +32,22 @@ struct world_process *start(uint32_t id, uint32_t flags);
 /* The process writes to its standard output. */
 void put_out(struct world_process *p, const char *text);
 
+uint32_t in_of(uint32_t id);
+void send_connect(uint32_t id, uint16_t port, const char *address);
+
+/* Connects. Returns the errno of the answer. */
+int connect_errno(uint32_t id, uint16_t port, const char *address);
+
+/* A connection to the world's server that stands. Returns the server's end; ends the program if there is none. */
+int connected(uint32_t id);
+
+/* The errno of the answer to a RELEASE. */
+int release(uint32_t id);
+
+/* The errno of the next EXIT, -1 without one; everything before it is dropped. */
+int next_exit(void);
+
+/* Takes everything that was sent. Returns how many bytes of the object's channel 2 were among it. */
+uint64_t received_of(uint32_t id);
+
 #endif
