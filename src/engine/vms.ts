@@ -87,12 +87,10 @@ export class Vms {
     return this.#running.has(id);
   }
 
-  /** Names of the VMs that were started with a volume and not removed since: they may be started again. */
-  startedWith(volume: string): string[] {
+  /** The VMs that were started with a volume and not removed since: they may be started again. */
+  startedWith(volume: string): Vm[] {
     const mounts = (vm: Vm) => vm.mounts.some(({ kind, source }) => kind === "volume" && source === volume);
-    return this.list()
-      .filter(mounts)
-      .map((vm) => vm.name);
+    return this.list().filter(mounts);
   }
 
   /** Names of the VMs that run on an image. */
