@@ -220,11 +220,13 @@ export class LocalEngine implements Engine {
         gauge("mayfly_pool_members", "Prepared QEMUs.", pool.blocked, { template: pool.templateId, kind: "blocked" }),
         gauge("mayfly_pool_members", "Prepared QEMUs.", pool.warm, { template: pool.templateId, kind: "warm" }),
       ]);
-    const running = vms.list().filter((vm) => vm.pid !== null).length;
-    return {
-      histograms: metrics.histograms(),
-      samples: [gauge("mayfly_vms_running", "VMs that run.", running), ...pooled, ...metrics.samples()],
-    };
+    const running = vms.list().filter((vm) => vm.pid !== null);
+    const health = (["starting", "healthy", "unhealthy"] as const).map((status) => {
+      const count = running.filter((vm) => vm.health?.status === status).length;
+      return gauge("mayfly_vms_health", "VMs that run and have a health check.", count, { status });
+    });
+    const vmCount = gauge("mayfly_vms_running", "VMs that run.", running.length);
+    return { histograms: metrics.histograms(), samples: [vmCount, ...health, ...pooled, ...metrics.samples()] };
   }
 
   async close(): Promise<void> {

@@ -14,6 +14,7 @@ import type { VmRecord } from "./records.ts";
 import type { RunningVm } from "./running-vm.ts";
 
 const SIGKILL = 9;
+const SIGNAL_BASE = 128;
 /** A check that prints more is ended: nobody reads it, and it costs the daemon's time. */
 const FLOOD_BYTES = 1 << 20;
 
@@ -95,9 +96,9 @@ async function runCheck(running: RunningVm, spec: ExecSpec, signal: AbortSignal)
   const process = running.agent.execTransient(spec, take, Deadline.after(LIMITS_MS.request));
   signal.addEventListener("abort", kill, { once: true });
   try {
-    const { code } = await process.exited;
+    const { code, signal: endedBy } = await process.exited;
     if (output.seen > FLOOD_BYTES) return { exitCode: NO_EXIT_CODE, output: "The check printed more than 1 MiB" };
-    return { exitCode: code ?? NO_EXIT_CODE, output: output.text };
+    return { exitCode: code ?? SIGNAL_BASE + (endedBy ?? 0), output: output.text };
   } finally {
     signal.removeEventListener("abort", kill);
     process.release(Deadline.after(LIMITS_MS.request)).catch(() => undefined);
