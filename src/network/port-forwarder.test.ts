@@ -1,6 +1,6 @@
 /** Real sockets of this host on one side, a guest in memory on the other. */
 import { describe, expect, test } from "bun:test";
-import type { Socket } from "bun";
+import { TcpClient } from "../../tests/support/tcp-client.ts";
 import { MayflyError } from "../contract/errors.ts";
 import { Deadline } from "../sys/deadline.ts";
 import type { GuestEvents, GuestStream } from "./forwarded-connection.ts";
@@ -68,52 +68,6 @@ class FakeGuest implements GuestStream {
   }
 }
 
-/** A client that keeps what comes. */
-class Client {
-  readonly received: Buffer[] = [];
-  readonly ended = Promise.withResolvers<void>();
-  readonly closed = Promise.withResolvers<string | undefined>();
-  #drained = Promise.withResolvers<void>();
-  #socket: Socket<undefined> | undefined;
-
-  static async open(port: number, hostname = "127.0.0.1"): Promise<Client> {
-    const client = new Client();
-    client.#socket = await Bun.connect<undefined>({
-      hostname,
-      port,
-      allowHalfOpen: true,
-      data: undefined,
-      socket: {
-        data: (_socket, chunk) => void client.received.push(Buffer.from(chunk)),
-        drain: () => client.#drained.resolve(),
-        end: () => client.ended.resolve(),
-        close: (_socket, error) => {
-          client.ended.resolve();
-          client.closed.resolve(error instanceof Error && "code" in error ? String(error.code) : undefined);
-        },
-      },
-    });
-    return client;
-  }
-
-  get socket(): Socket<undefined> {
-    if (this.#socket === undefined) throw new Error("not connected");
-    return this.#socket;
-  }
-  get text(): string {
-    return Buffer.concat(this.received).toString();
-  }
-
-  async send(bytes: Uint8Array): Promise<void> {
-    let at = Math.max(0, this.socket.write(bytes));
-    while (at < bytes.length) {
-      this.#drained = Promise.withResolvers();
-      await soon(this.#drained.promise, "room to send");
-      at += Math.max(0, this.socket.write(bytes.subarray(at)));
-    }
-  }
-}
-
 /** A forwarder whose guests the test holds, in the order of their connections. */
 function forward(options: ConstructorParameters<typeof PortForwarder>[2] = {}, address = "127.0.0.1") {
   const guests: FakeGuest[] = [];
@@ -128,7 +82,7 @@ function forward(options: ConstructorParameters<typeof PortForwarder>[2] = {}, a
   const join = async () => {
     const { promise, resolve } = Promise.withResolvers<FakeGuest>();
     arrived.push(resolve);
-    const client = await Client.open(forwarder.port, address === "::" ? "::1" : address);
+    const client = await TcpClient.open(forwarder.port, address === "::" ? "::1" : address);
     return { client, guest: await soon(promise, "the connection to the guest") };
   };
   return { forwarder, guests, join, [Symbol.dispose]: () => forwarder.close() };
@@ -143,9 +97,9 @@ describe("bytes", () => {
   test("go both ways, and each side's end is passed on by itself", async () => {
     using forwarding = forward();
     const { client, guest } = await forwarding.join();
-    await client.send(Buffer.from("request"));
+    await client.send("request");
     await guest.until(() => guest.text === "request");
-    client.socket.shutdown();
+    client.finish();
     await guest.until(() => guest.ended);
     guest.events.data(Buffer.from("answer after the end"));
     guest.events.end();
@@ -162,7 +116,7 @@ describe("bytes", () => {
     guest.events.data(Buffer.from("bye"));
     guest.events.end();
     await soon(client.ended.promise, "the end");
-    await client.send(Buffer.from("still here"));
+    await client.send("still here");
     await guest.until(() => guest.text === "still here");
     client.socket.end();
     await guest.until(() => guest.ended);
@@ -188,7 +142,7 @@ describe("bytes", () => {
     expect(sent).toBe(false);
     guest.allow(Number.POSITIVE_INFINITY);
     await sending;
-    client.socket.shutdown();
+    client.finish();
     await guest.until(() => guest.ended);
     expect(Buffer.concat(guest.taken).equals(bytes)).toBe(true);
   });
@@ -266,7 +220,7 @@ describe("what breaks", () => {
       throw new MayflyError("limit_reached", "no place");
     };
     using forwarder = new PortForwarder({ address: "127.0.0.1", port: 0, guestPort: 80 }, refuse);
-    const client = await Client.open(forwarder.port);
+    const client = await TcpClient.open(forwarder.port);
     expect(await soon(client.closed.promise, "the reset")).toBe("ECONNRESET");
     await untilEmpty(forwarder);
   });
@@ -287,14 +241,14 @@ describe("the hook", () => {
     expect(forwarding.guests.length).toBe(0);
     gate.resolve();
     const { client, guest } = await joining;
-    await client.send(Buffer.from("hello"));
+    await client.send("hello");
     await guest.until(() => guest.text === "hello");
     expect(seen).toEqual([{ address: "127.0.0.1", port: client.socket.localPort }]);
   });
 
   test("that rejects resets the client", async () => {
     using forwarding = forward({ onConnection: () => Promise.reject(new Error("will not wake")) });
-    const client = await Client.open(forwarding.forwarder.port);
+    const client = await TcpClient.open(forwarding.forwarder.port);
     expect(await soon(client.closed.promise, "the reset")).toBe("ECONNRESET");
     expect(forwarding.guests.length).toBe(0);
   });
@@ -302,7 +256,7 @@ describe("the hook", () => {
   test("makes no connection for a client that has gone", async () => {
     const gate = Promise.withResolvers<void>();
     using forwarding = forward({ onConnection: () => gate.promise });
-    const client = await Client.open(forwarding.forwarder.port);
+    const client = await TcpClient.open(forwarding.forwarder.port);
     await Bun.sleep(10);
     client.socket.terminate();
     await untilEmpty(forwarding.forwarder);
@@ -344,7 +298,7 @@ describe("the host's port", () => {
     using four = new PortForwarder({ address: "0.0.0.0", port, guestPort: 80 }, () => new FakeGuest(nobody));
     expect(four.port).toBe(port);
     const { client, guest } = await six.join();
-    await client.send(Buffer.from("six"));
+    await client.send("six");
     await guest.until(() => guest.text === "six");
   });
 
@@ -356,7 +310,7 @@ describe("the host's port", () => {
 
   test("takes a thousand connections at once", async () => {
     using forwarding = forward();
-    const joined = await Promise.all(Array.from({ length: 1000 }, () => Client.open(forwarding.forwarder.port)));
+    const joined = await Promise.all(Array.from({ length: 1000 }, () => TcpClient.open(forwarding.forwarder.port)));
     await Promise.all(joined.map((client, i) => client.send(Buffer.from(`${i}`))));
     for (let i = 0; i < 500 && forwarding.guests.some((guest) => guest.text === ""); i++) await Bun.sleep(2);
     expect(forwarding.forwarder.connections).toBe(1000);
