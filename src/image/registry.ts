@@ -170,7 +170,8 @@ class Skopeo {
     const { workplace, reference } = options;
     // Without a policy of the system's skopeo refuses to work; whoever has made one wants it kept.
     const policy = (await exists(SYSTEM_POLICY)) ? [] : ["--insecure-policy"];
-    const access = [`--tls-verify=${tlsVerify(options)}`];
+    const verify = tlsVerify(options);
+    const access = verify === undefined ? [] : [`--tls-verify=${verify}`];
     if (options.certDir !== undefined) access.push(`--cert-dir=${options.certDir}`);
     const authFile = options.credentials === undefined ? options.authFile : `${workplace}/auth.json`;
     if (authFile !== undefined) access.push(`--authfile=${authFile}`);
@@ -229,8 +230,8 @@ function urlOf(reference: Reference): string {
   return `docker://${formatReference(reference.digest === undefined ? reference : pinned)}`;
 }
 
-/** Plain HTTP and certificates that nobody vouches for are for this machine's own registries. */
-function tlsVerify({ reference, tlsVerify: wanted }: PullOptions): boolean {
+/** Plain HTTP and certificates that nobody vouches for are for this machine's own registries, and for those that its registries.conf names. */
+function tlsVerify({ reference, tlsVerify: wanted }: PullOptions): boolean | undefined {
   const own = isLoopback(reference.domain);
   if (wanted === false && !own) {
     throw new MayflyError(
@@ -239,7 +240,7 @@ function tlsVerify({ reference, tlsVerify: wanted }: PullOptions): boolean {
       { details: { remedy: "--cert-dir DIR with the authority's certificate as DIR/ca.crt" } },
     );
   }
-  return wanted ?? !own;
+  return wanted ?? (own ? false : undefined);
 }
 
 function authDocument(domain: string, { username, password }: { username: string; password: string }): string {

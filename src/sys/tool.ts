@@ -1,5 +1,6 @@
 /** Runs host programs (apt-get, cpio, mkfs.erofs ...) to their end, with a deadline and typed errors. */
 
+import { rmSync } from "node:fs";
 import { MayflyError } from "../contract/errors.ts";
 
 /** What {@link runTool} may be told besides the command. */
@@ -97,6 +98,8 @@ export async function runTool(command: readonly string[], options: ToolOptions =
   const found = findTool(program);
   if (found === undefined) throw missingTool(program);
   if (options.signal?.aborted) throw cancelled(command, undefined);
+  // What was there before would show behind a shorter output.
+  if (options.outputPath !== undefined) rmSync(options.outputPath, { force: true });
   const prefix = options.endsWithUs ? ["setpriv", "--pdeathsig", "KILL"] : [];
   const child = Bun.spawn([...prefix, found, ...command.slice(1)], {
     cwd: options.cwd ?? process.cwd(),
