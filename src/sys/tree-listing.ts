@@ -35,29 +35,32 @@ const FIELDS = 3;
  * `file_operation_failed` if something in it cannot be read; `cancelled`, `deadline_exceeded`, `tool_missing`.
  */
 export async function listTree(directory: string, limits: TreeLimits): Promise<TreeListing> {
+  const { signal, deadlineMs } = limits;
   const find = findTool("find");
   if (find === undefined) throw missingTool("find");
+  if (signal?.aborted) throw interrupted(directory);
   const child = Bun.spawn([find, directory, "-xdev", "-printf", FORMAT], {
     stdin: "ignore",
     stdout: "pipe",
     stderr: "pipe",
     env: toolEnvironment(),
-    timeout: limits.deadlineMs,
+    timeout: deadlineMs,
     killSignal: "SIGKILL",
-    ...(limits.signal === undefined ? {} : { signal: limits.signal }),
   });
+  const kill = () => child.kill("SIGKILL");
+  signal?.addEventListener("abort", kill, { once: true });
   const messages = new Response(child.stderr).text();
   const reader = new ListingReader(directory, limits);
   try {
     for await (const chunk of child.stdout) reader.push(chunk);
     await child.exited;
-  } catch (error) {
-    child.kill("SIGKILL");
-    throw error;
+  } finally {
+    kill();
+    signal?.removeEventListener("abort", kill);
   }
-  if (limits.signal?.aborted) throw new MayflyError("cancelled", `Looking through ${directory} was interrupted`);
+  if (signal?.aborted) throw interrupted(directory);
   if (child.signalCode !== null) {
-    throw new MayflyError("deadline_exceeded", `Looking through ${directory} took more than ${limits.deadlineMs} ms`);
+    throw new MayflyError("deadline_exceeded", `Looking through ${directory} took more than ${deadlineMs} ms`);
   }
   if (child.exitCode !== 0) {
     const why = (await messages).trimEnd().split("\n")[0] ?? "";
@@ -66,6 +69,10 @@ export async function listTree(directory: string, limits: TreeLimits): Promise<T
     });
   }
   return reader.end();
+}
+
+function interrupted(directory: string): MayflyError {
+  return new MayflyError("cancelled", `Looking through ${directory} was interrupted`);
 }
 
 /** Takes find's output as it comes, in whatever pieces. */

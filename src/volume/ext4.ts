@@ -24,15 +24,24 @@ const MENDED = 1 | 2;
  * Makes an ext4 file system in a file of holes. The file reads as zeroes: neither inode tables nor the journal are written, here or by the guest.
  * Its root is empty, without lost+found, as programs expect of a new volume.
  * @param journal without one for what is thrown away with its VM.
+ * @throws `disk_full`, `tool_missing`; the file is then what it is.
  */
 export async function makeExt4(path: string, journal: boolean): Promise<void> {
   const features = journal ? [] : ["-O", "^has_journal,^resize_inode"];
   const extended = "assume_storage_prezeroed=1,nodiscard,root_owner=0:0";
-  await runTool(["mkfs.ext4", "-q", "-F", "-m", "0", ...features, "-E", extended, path], {
-    deadlineMs: MAKE_LIMIT_MS,
-    endsWithUs: true,
-  });
-  await runTool(["debugfs", "-w", "-R", "rmdir lost+found", path], { deadlineMs: MAKE_LIMIT_MS, endsWithUs: true });
+  await runMaking(["mkfs.ext4", "-q", "-F", "-m", "0", ...features, "-E", extended, path], path);
+  await runMaking(["debugfs", "-w", "-R", "rmdir lost+found", path], path);
+}
+
+async function runMaking(command: readonly string[], path: string): Promise<void> {
+  try {
+    await runTool(command, { deadlineMs: MAKE_LIMIT_MS, endsWithUs: true });
+  } catch (error) {
+    const tail = error instanceof MayflyError ? (error.details.stderrTail ?? "") : "";
+    if (!/No space left|quota exceeded/i.test(tail)) throw error;
+    const message = `Cannot make a file system in ${path}: no space left on the disk`;
+    throw new MayflyError("disk_full", message, { details: { path, stderrTail: tail }, cause: error });
+  }
 }
 
 /** What an ext4 file system says of itself. */
