@@ -20,8 +20,8 @@ struct cgroup_usage {
 /* Makes the groups. Returns 0, or -errno with *what naming the file. */
 int cgroup_init(const char **what);
 
-/* A sub-group without processes, or -errno; `hook`: one that is not frozen with the workload, and beyond its limits. To be given back
- * when its object is forgotten. */
+/* A sub-group without processes, or -errno; `hook`: one that is not frozen with the workload, and beyond its limits. To
+ * be given back when its object is forgotten. */
 int cgroup_acquire(bool hook);
 void cgroup_return(int group);
 
@@ -30,8 +30,8 @@ int cgroup_directory(int group);
 
 bool cgroup_is_populated(int group);
 
-/* Sends a signal to every process in the group but `except` (0: to all); `leader` serves where there are no cgroups. SIGKILL is for all.
- * Returns 0 or -errno. */
+/* Sends a signal to every process in the group but `except` (0: to all); `leader` serves where there are no cgroups.
+ * SIGKILL is for all. Returns 0 or -errno. */
 int cgroup_signal(int group, pid_t leader, int signal, pid_t except);
 
 /* A cgroup namespace whose root is the workload's group, for setns(2); -1: there is none. */
@@ -45,7 +45,7 @@ int cgroup_thaw(void);
 bool cgroup_is_frozen(void);
 int cgroup_events_fd(void);
 
-/* 0 = no limit. The sub-groups show the same limits, for programs that look where they themselves are. Returns 0 or -errno. */
+/* 0 = no limit. The sub-groups show the same, for programs that look where they themselves are. Returns 0 or -errno. */
 int cgroup_set_limits(uint64_t memory_bytes, uint64_t pids, uint32_t cpu_millis);
 
 void cgroup_read_usage(struct cgroup_usage *usage);

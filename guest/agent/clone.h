@@ -7,11 +7,12 @@
 #include <sys/types.h>
 
 struct clone_request {
-    void (*entry)(void); /* never returns; makes system calls only: no locks, no handlers, nothing that the agent would find changed */
-    uint64_t flags;      /* CLONE_NEW*, CLONE_FILES */
-    int cgroup_fd;       /* directory of the cgroup it starts in, or -1: the caller's */
-    bool grandchild;     /* made by such a child: it has a stack of its own */
-    bool must_join;      /* set if the kernel could not start it in the cgroup: it has to move there itself */
+    /* Never returns, and makes system calls only: no locks, no handlers, nothing that the agent would find changed. */
+    void (*entry)(void);
+    uint64_t flags;  /* CLONE_NEW*, CLONE_FILES */
+    int cgroup_fd;   /* directory of the cgroup it starts in, or -1: the caller's */
+    bool grandchild; /* made by such a child: it has a stack of its own */
+    bool must_join;  /* set if the kernel could not start it in the cgroup: it has to move there itself */
 };
 
 /* Returns the pid once the child has exec'd or ended, or -errno. */

@@ -33,13 +33,7 @@ static int own_uts_fd = -1;
 static struct {
     const struct container_spec *spec;
     volatile int error;
-} building;
-
-int container_init(void)
-{
-    own_uts_fd = open("/proc/self/ns/uts", O_RDONLY | O_CLOEXEC);
-    return own_uts_fd < 0 ? -errno : rootfs_init();
-}
+} child;
 
 bool container_exists(void) { return exists; }
 
@@ -69,19 +63,62 @@ static void close_all(void)
         close_if_open(&namespaces.fds[i]);
 }
 
-/* In a child with the agent's descriptors, in namespaces of its own. */
-static void build_main(void)
+/* In a child with the agent's descriptors, in new namespaces. */
+static void prepare_main(void)
 {
-    static const char *const names[] = {"proc/self/ns/mnt", "proc/self/ns/uts", "proc/self/ns/ipc"};
-    int error = setns(namespaces.fds[CGROUP_NAMESPACE], CLONE_NEWCGROUP) ? -errno : 0;
-    if (!error)
-        error = rootfs_mount(building.spec, &rootfs);
+    static const char *const names[] = {"/proc/self/ns/mnt", "/proc/self/ns/uts", "/proc/self/ns/ipc"};
+    int error = setns(namespaces.fds[CGROUP_NAMESPACE], CLONE_NEWCGROUP) ? -errno : rootfs_prepare(&rootfs);
     for (int i = MOUNT_NAMESPACE; i < CGROUP_NAMESPACE && !error; i++) {
         namespaces.fds[i] = open(names[i], O_RDONLY | O_CLOEXEC);
         error = namespaces.fds[i] < 0 ? -errno : 0;
     }
-    building.error = error;
+    child.error = error;
     _exit(0);
+}
+
+/* In a child with the agent's descriptors. */
+static void build_main(void)
+{
+    char name[MAX_HOSTNAME_BYTES + 1];
+    int error = 0;
+    if (gethostname(name, sizeof name) || setns(namespaces.fds[MOUNT_NAMESPACE], CLONE_NEWNS) ||
+        setns(namespaces.fds[UTS_NAMESPACE], CLONE_NEWUTS) || sethostname(name, strlen(name)))
+        error = -errno;
+    child.error = error ? error : rootfs_mount(child.spec, &rootfs);
+    _exit(0);
+}
+
+/* Returns what the child has left in child.error. */
+static int run_child(void (*entry)(void), uint64_t flags)
+{
+    struct clone_request request = {.entry = entry, .flags = CLONE_FILES | flags, .cgroup_fd = -1};
+    child.error = -EIO; /* of one that is killed */
+    pid_t pid = clone_child(&request);
+    if (pid < 0)
+        return pid;
+    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        continue;
+    return child.error;
+}
+
+/* Makes the namespaces that the next container will have. */
+static int prepare(void)
+{
+    rootfs = nothing;
+    namespaces = (struct container_namespaces){{-1, -1, -1, cgroup_namespace()}};
+    int error = run_child(prepare_main, CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC);
+    if (error)
+        close_all();
+    return error;
+}
+
+int container_init(void)
+{
+    own_uts_fd = open("/proc/self/ns/uts", O_RDONLY | O_CLOEXEC);
+    int error = own_uts_fd < 0 ? -errno : rootfs_init();
+    if (!error)
+        prepare(); /* where it cannot, CONTAINER tries again and says why */
+    return error;
 }
 
 static unsigned disks_of(const struct container_spec *spec)
@@ -95,24 +132,15 @@ static unsigned disks_of(const struct container_spec *spec)
 
 int container_build(const struct container_spec *spec)
 {
-    struct clone_request request = {
-        .entry = build_main, .flags = CLONE_FILES | CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC, .cgroup_fd = -1};
-    if (exists)
-        return -EALREADY;
-    if (cgroup_namespace() < 0)
-        return -ENOSYS; /* a kernel without cgroup namespaces */
-    rootfs = nothing;
-    namespaces = (struct container_namespaces){{-1, -1, -1, cgroup_namespace()}};
-    building.spec = spec;
-    building.error = -EIO; /* of a child that is killed */
-    pid_t pid = clone_child(&request);
-    if (pid < 0)
-        return pid;
-    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-        continue;
-    if (building.error) {
+    int error = exists ? -EALREADY : namespaces.fds[MOUNT_NAMESPACE] < 0 ? prepare() : 0;
+    if (error)
+        return error;
+    child.spec = spec;
+    error = run_child(build_main, 0);
+    if (error) {
         close_all();
-        return building.error;
+        prepare();
+        return error;
     }
     exists = true;
     has_proc = false;
@@ -159,10 +187,10 @@ int container_settle(void *flags, volatile uint64_t *result)
         int fd = rootfs.disk_fds[i];
         if (fd < 0)
             continue;
+        if (syncfs(fd)) /* before anything is trimmed: what was removed is free only then */
+            error = -errno;
         if (*(const uint32_t *)flags & TEARDOWN_TRIM)
             ioctl(fd, TRIM_FILE_SYSTEM, &all); /* a disk that discards nothing is as good */
-        if (syncfs(fd))
-            error = -errno;
     }
     return error;
 }
@@ -174,6 +202,7 @@ void container_release(void)
         files_set_root(fd);
     close_all();
     exists = false;
+    prepare();
 }
 
 bool container_disks_are_free(void)

@@ -33,8 +33,8 @@ struct container_namespaces {
 /* Makes what containers are built from. Called once; returns 0 or -errno. */
 int container_init(void);
 
-/* Builds the container: files_* and what is spawned inside use it from then on. Returns 0, -EALREADY, or -errno of the step that failed,
- * with nothing left of it. */
+/* Builds the container: files_* and what is spawned inside use it from then on. Returns 0, -EALREADY, or -errno of the
+ * step that failed, with nothing left of it. */
 int container_build(const struct container_spec *spec);
 
 bool container_exists(void);
@@ -45,8 +45,8 @@ const struct container_namespaces *container_namespaces(void);
 /* A new terminal of the container's /dev/pts: its master, non-blocking, or -errno. */
 int container_open_terminal(void);
 
-/* For a child in the container's namespaces that is PID 1 of a new one: mounts /proc, and /dev/pts/TERMINAL as /dev/console (-1: without).
- * Returns 0 or -1 with errno. */
+/* For a child in the container's namespaces that is PID 1 of a new one: mounts /proc, and /dev/pts/TERMINAL as
+ * /dev/console (-1: without). Returns 0 or -1 with errno. */
 int container_enter_as_first(int terminal);
 
 /* The name of the container's UTS namespace. Returns 0 or -errno. */

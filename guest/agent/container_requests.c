@@ -31,6 +31,8 @@ static bool take_mount(struct reader *r, struct container_mount *mount)
     mount->target = take_string_in_place(r);
     if (r->bad || mount->target[0] != '/' || strlen(mount->target) > MAX_PATH_BYTES)
         return false;
+    if (!mount->target[strspn(mount->target, "/")])
+        return false; /* the root itself */
     if ((mount->flags & ~MOUNT_FLAGS) || mount->mode > 07777)
         return false;
     if (mount->kind == MOUNT_DISK)
@@ -71,7 +73,8 @@ static int disks_waited_for(uint32_t stream, int error)
 /* A killed process may have left work to the kernel that still holds a file for a moment. */
 static int unmount(uint32_t stream, int error)
 {
-    static const struct deferred_wait disks = {container_disks_are_free, DISKS_LIMIT_MS, DISKS_POLL_MS, disks_waited_for};
+    static const struct deferred_wait disks = {
+        container_disks_are_free, DISKS_LIMIT_MS, DISKS_POLL_MS, disks_waited_for};
     container_release();
     if (error || container_disks_are_free())
         return error;

@@ -15,8 +15,8 @@
 /* Work for the child: returns 0 or -errno; *result goes into the answer of requests that have one. */
 typedef int deferred_work(void *argument, volatile uint64_t *result);
 
-/* What the agent does when a child has ended (`error` is 0 or -errno) or a wait is over. Returns what the request is answered with, or
- * DEFERRED if it has begun to wait for something else. */
+/* What the agent does when a child has ended (`error` is 0 or -errno) or a wait is over. Returns what the request is
+ * answered with, or DEFERRED if it has begun to wait for something else. */
 typedef int deferred_next(uint32_t stream, int error);
 
 /* Prepares what the child shares with the agent. Called once; returns 0 or -errno. */
@@ -28,8 +28,8 @@ int deferred_start(uint32_t stream, deferred_work *work, void *argument, bool wi
 /* The same, and then `next`. */
 int deferred_start_then(uint32_t stream, deferred_work *work, void *argument, deferred_next *next);
 
-/* Waits until `ready` says so, asked after each event; at most `limit_ms`, then `error` is -ETIMEDOUT. `poll_ms` above 0: asked that often
- * as well, for what no event tells of. `next` NULL: the request is answered. Returns DEFERRED. */
+/* Waits until `ready` says so, asked after each event; at most `limit_ms`, then `error` is -ETIMEDOUT. `poll_ms` above
+ * 0: asked that often as well, for what no event tells of. `next` NULL: the request is answered. Returns DEFERRED. */
 struct deferred_wait {
     bool (*ready)(void);
     int limit_ms, poll_ms;

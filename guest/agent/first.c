@@ -30,7 +30,7 @@ static void remember(pid_t pid)
     ended = false;
     close_namespace();
     if (container_namespaces())
-        pid_fd = (int)syscall(SYS_pidfd_open, pid, 0u); /* that of a process which has ended already gives ESRCH later */
+        pid_fd = (int)syscall(SYS_pidfd_open, pid, 0u); /* of one that has ended already, too: it is not reaped yet */
 }
 
 /* In a group that is never frozen: it has nothing to do but to reap. */

@@ -6,8 +6,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* Whether an EXEC of these flags may start; starts the agent's init where one is needed. Returns 0, -EINVAL, -EEXIST (there is a first
- * process), -ESRCH (it has ended), or why init cannot be started. */
+/* Whether an EXEC of these flags may start; starts the agent's init where one is needed. Returns 0, -EINVAL, -EEXIST
+ * (there is a first process), -ESRCH (it has ended), or why init cannot be started. */
 int first_admit(uint32_t exec_flags);
 
 /* The host's process of that pid is the first one. */

@@ -120,7 +120,8 @@ int identity_write_files(void)
         return -errno;
     strcat(strcpy(text, hostname), "\n");
     int error = write_file(HOSTNAME_FILE, text, 0644);
-    strcat(strcat(strcpy(text, "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t"), hostname), "\n");
+    strcpy(text, "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t");
+    strcat(strcat(text, hostname), "\n");
     if (!error)
         error = write_file(HOSTS_FILE, text, 0644);
     if (!error)

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -59,6 +60,7 @@ int main(int argc, char **argv)
         return 2;
     }
     umask(0);
+    prctl(PR_SET_DUMPABLE, 0); /* children share the agent's memory until they exec: nobody is to trace them then */
     boot_machine();
     require(loop_init(), "make the event loop");
     require(streams_init(), "reserve memory for streams");

@@ -14,13 +14,12 @@
 #include "identity.h"
 
 /*
- * The child's root is the container's before anything is mounted in it, so that no path and no symlink of an image leads out of it.
- * Its working directory is the agent's root: *relative* paths are the agent's, absolute ones the container's.
+ * The child's root is the container's before anything of the image is used, so that none of its paths and symlinks
+ * leads out of it. The working directory is the agent's: *relative* paths are the agent's, absolute ones the container's.
  */
 #define STAGE "run/root"
 #define FLUSH_BUFFERS _IO(0x12, 97) /* BLKFLSBUF */
 #define GROW_EXT4 _IOW('f', 16, uint64_t) /* EXT4_IOC_RESIZE_FS */
-#define DEFAULT_SHM_BYTES (64ull << 20)
 #define DISK_SCRATCH 1u
 #define DISK_VOLUMES 2u
 #define SYSTEM_FLAGS (MS_NOSUID | MS_NODEV | MS_NOEXEC)
@@ -39,7 +38,8 @@ const char *rootfs_disk(unsigned disk)
 
 int rootfs_init(void)
 {
-    static const char *const directories[] = {"/run/root", "/run/root/lower", "/run/root/over"};
+    static const char *const directories[] = {"/run/root", "/run/root/lower", "/run/root/over", "/run/root/dev",
+                                              "/run/root/sys"};
     for (size_t i = 0; i < sizeof directories / sizeof *directories; i++)
         if (mkdir(directories[i], 0755) && errno != EEXIST)
             return -errno;
@@ -74,9 +74,9 @@ static int mount_at(const char *source, const char *target, const char *type, un
 static int mount_all(const struct mount_step *steps, size_t count)
 {
     int error = 0;
-    for (size_t i = 0; i < count && !error; i++)
+    for (size_t i = 0; i < count && (!error || error == -ENODEV); i++) /* a kernel may lack message queues */
         error = mount_at(steps[i].source, steps[i].target, steps[i].type, steps[i].flags, steps[i].options);
-    return error;
+    return error == -ENODEV ? 0 : error;
 }
 
 /* The kernel does it in its journal: interrupted at any moment, the file system is as before or larger. */
@@ -118,8 +118,9 @@ static int enter_root(const struct container_spec *spec, struct rootfs *result)
         error = mount_at("overlay", STAGE "/over", "tmpfs", 0, size);
     if (error)
         return error;
-    if ((mkdir(STAGE "/over/upper", 0755) || mkdir(STAGE "/over/work", 0755)) && errno != EEXIST)
-        return -errno;
+    for (int i = 0; i < 2; i++) /* a scratch disk may have them of its last container */
+        if (mkdir(i ? STAGE "/over/work" : STAGE "/over/upper", 0755) && errno != EEXIST)
+            return -errno;
     if (mount("overlay", "/", "overlay", 0,
               "lowerdir=" STAGE "/lower,upperdir=" STAGE "/over/upper,workdir=" STAGE "/over/work"))
         return -errno;
@@ -132,12 +133,13 @@ static int make_devices(void)
         const char *path;
         unsigned major, minor;
     } nodes[] = {
-        {"/dev/null", 1, 3},   {"/dev/zero", 1, 5},    {"/dev/full", 1, 7},
-        {"/dev/random", 1, 8}, {"/dev/urandom", 1, 9}, {"/dev/tty", 5, 0},
+        {STAGE "/dev/null", 1, 3},   {STAGE "/dev/zero", 1, 5},    {STAGE "/dev/full", 1, 7},
+        {STAGE "/dev/random", 1, 8}, {STAGE "/dev/urandom", 1, 9}, {STAGE "/dev/tty", 5, 0},
     };
     static const char *const links[][2] = {
-        {"pts/ptmx", "/dev/ptmx"},          {"/proc/self/fd", "/dev/fd"},        {"/proc/self/fd/0", "/dev/stdin"},
-        {"/proc/self/fd/1", "/dev/stdout"}, {"/proc/self/fd/2", "/dev/stderr"},
+        {"pts/ptmx", STAGE "/dev/ptmx"},          {"/proc/self/fd", STAGE "/dev/fd"},
+        {"/proc/self/fd/0", STAGE "/dev/stdin"},  {"/proc/self/fd/1", STAGE "/dev/stdout"},
+        {"/proc/self/fd/2", STAGE "/dev/stderr"},
     };
     for (size_t i = 0; i < sizeof nodes / sizeof *nodes; i++)
         if (mknod(nodes[i].path, S_IFCHR | 0666, makedev(nodes[i].major, nodes[i].minor)))
@@ -148,22 +150,38 @@ static int make_devices(void)
     return 0;
 }
 
-/* What the OCI runtime specification wants to be there, but for /proc, which belongs to a PID namespace. */
-static int mount_system(uint64_t shm_bytes)
+int rootfs_prepare(struct rootfs *result)
 {
-    char shm[48];
-    snprintf(shm, sizeof shm, "mode=1777,size=%llu", (unsigned long long)(shm_bytes ? shm_bytes : DEFAULT_SHM_BYTES));
-    const struct mount_step steps[] = {
-        {"sysfs", "/sys", "sysfs", MS_RDONLY | SYSTEM_FLAGS, NULL},
-        {"tmpfs", "/sys/firmware", "tmpfs", MS_RDONLY | SYSTEM_FLAGS, NULL},
-        {"cgroup", "/sys/fs/cgroup", "cgroup2", MS_RDONLY | SYSTEM_FLAGS, NULL},
-        {"tmpfs", "/dev", "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=0755,size=65536k"},
-        {"devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5"},
-        {"shm", "/dev/shm", "tmpfs", SYSTEM_FLAGS, shm},
-        {"mqueue", "/dev/mqueue", "mqueue", SYSTEM_FLAGS, NULL},
+    static const struct mount_step steps[] = {
+        {"sysfs", STAGE "/sys", "sysfs", MS_RDONLY | SYSTEM_FLAGS, NULL},
+        {"tmpfs", STAGE "/sys/firmware", "tmpfs", MS_RDONLY | SYSTEM_FLAGS, NULL},
+        {"cgroup", STAGE "/sys/fs/cgroup", "cgroup2", MS_RDONLY | SYSTEM_FLAGS, NULL},
+        {"tmpfs", STAGE "/dev", "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=0755,size=65536k"},
+        {"devpts", STAGE "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5"},
+        {"shm", STAGE "/dev/shm", "tmpfs", SYSTEM_FLAGS, "mode=1777,size=65536k"},
+        {"mqueue", STAGE "/dev/mqueue", "mqueue", SYSTEM_FLAGS, NULL},
     };
     int error = mount_all(steps, sizeof steps / sizeof *steps);
-    return error ? error : make_devices();
+    if (!error)
+        error = make_devices();
+    if (error)
+        return error;
+    result->terminals_fd = open(STAGE "/dev/pts", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return result->terminals_fd < 0 ? -errno : 0;
+}
+
+static int mount_system(uint64_t shm_bytes)
+{
+    static const struct mount_step steps[] = {
+        {STAGE "/sys", "/sys", NULL, MS_MOVE, NULL},
+        {STAGE "/dev", "/dev", NULL, MS_MOVE, NULL},
+    };
+    char shm[32];
+    int error = mount_all(steps, sizeof steps / sizeof *steps);
+    if (error || !shm_bytes)
+        return error;
+    snprintf(shm, sizeof shm, "size=%llu", (unsigned long long)shm_bytes);
+    return mount(NULL, "/dev/shm", NULL, MS_REMOUNT | SYSTEM_FLAGS, shm) ? -errno : 0;
 }
 
 /* Files of the agent's, so that they can be written anew whatever the container has made of its root. */
@@ -188,26 +206,26 @@ static unsigned long mount_flags(uint16_t flags)
            (flags & MOUNT_NODEV ? MS_NODEV : 0) | (flags & MOUNT_NOEXEC ? MS_NOEXEC : 0);
 }
 
-static int mount_asked(const struct container_spec *spec, const struct container_mount *mount_spec, struct rootfs *result)
+static int mount_asked(const struct container_spec *spec, const struct container_mount *asked, struct rootfs *result)
 {
-    const char *target = mount_spec->target;
-    unsigned long flags = mount_flags(mount_spec->flags);
+    const char *target = asked->target;
+    unsigned long flags = mount_flags(asked->flags);
     char options[64] = "";
-    if (mount_spec->kind == MOUNT_DISK) {
-        unsigned disk = DISK_VOLUMES + mount_spec->disk;
-        int error = mount_disk(disk, target, mount_spec->fstype, flags, result);
-        bool grows = mount_spec->bytes && result->disk_fds[disk] >= 0;
-        return !error && grows ? grow_ext4(result->disk_fds[disk], mount_spec->bytes) : error;
+    if (asked->kind == MOUNT_DISK) {
+        unsigned disk = DISK_VOLUMES + asked->disk;
+        int error = mount_disk(disk, target, asked->fstype, flags, result);
+        bool grows = asked->bytes && result->disk_fds[disk] >= 0;
+        return !error && grows ? grow_ext4(result->disk_fds[disk], asked->bytes) : error;
     }
-    if (mount_spec->kind == MOUNT_DIRECTORY) { /* mounted onto itself, it is not part of the mount that becomes read-only */
+    if (asked->kind == MOUNT_DIRECTORY) { /* mounted onto itself, it is no part of the mount that becomes read-only */
         if (spec->flags & CONTAINER_READ_ONLY)
             return mount_at(target, target, NULL, MS_BIND, NULL);
         make_directories(target);
         return 0;
     }
-    unsigned mode = mount_spec->mode ? mount_spec->mode : 01777;
-    if (mount_spec->bytes)
-        snprintf(options, sizeof options, "mode=%o,size=%llu", mode, (unsigned long long)mount_spec->bytes);
+    unsigned mode = asked->mode ? asked->mode : 01777;
+    if (asked->bytes)
+        snprintf(options, sizeof options, "mode=%o,size=%llu", mode, (unsigned long long)asked->bytes);
     else
         snprintf(options, sizeof options, "mode=%o,size=50%%", mode);
     return mount_at("tmpfs", target, "tmpfs", flags, options);
@@ -229,8 +247,7 @@ int rootfs_mount(const struct container_spec *spec, struct rootfs *result)
     if ((spec->flags & CONTAINER_READ_ONLY) && mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL))
         return -errno;
     result->root_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    result->terminals_fd = open("/dev/pts", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    return result->root_fd < 0 || result->terminals_fd < 0 ? -errno : 0;
+    return result->root_fd < 0 ? -errno : 0;
 }
 
 /* Paths of docker's; a kernel lacks some. */

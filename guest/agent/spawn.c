@@ -216,9 +216,12 @@ static int open_terminal(const struct spawn *request, int *master, int *slave)
 {
     int unlocked = 0;
     struct winsize size = {.ws_row = request->rows, .ws_col = request->columns};
-    *master = request->namespaces ? container_open_terminal() : open("/dev/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+    if (request->namespaces)
+        *master = container_open_terminal();
+    else if ((*master = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC)) < 0)
+        *master = -errno;
     if (*master < 0)
-        return request->namespaces ? *master : -errno;
+        return *master;
     if (ioctl(*master, TIOCSPTLCK, &unlocked) || ioctl(*master, TERMINAL_NUMBER, &child.terminal) ||
         (*slave = ioctl(*master, OPEN_TERMINAL_PEER, O_RDWR | O_NOCTTY | O_CLOEXEC)) < 0)
         return -errno;

@@ -19,15 +19,15 @@ struct spawn {
     uint32_t flags, uid, gid, umask; /* flags: EXEC_* */
     uint16_t rows, columns;
     const char *cwd;
-    char *const *argv, *const *envp; /* with EXEC_INIT, argv NULL: nothing but the init */
+    char *const *argv, *const *envp; /* argv NULL, with EXEC_INIT: nothing but the init */
     const gid_t *groups;
     size_t group_count;
     const struct spawn_limit *limits;
     size_t limit_count;
     uint64_t capabilities; /* bit n: capability n stays in the bounding set */
     int cgroup_fd;         /* directory of the cgroup it starts in, or -1 */
-    const struct container_namespaces *namespaces; /* what it joins; NULL: nothing */
     int pid_namespace;     /* what it is started in; -1: the agent's, or with EXEC_FIRST a new one */
+    const struct container_namespaces *namespaces; /* what it joins; NULL: nothing */
 };
 
 struct spawned {

@@ -58,8 +58,8 @@ static inline void take_string(struct reader *r, char *into, size_t size)
     into[length] = 0;
 }
 
-/* A string of a payload that may be changed, terminated in place: it is moved down by one byte over its own length. NULL if it has a NUL
- * inside. */
+/* A string of a payload that may be changed, terminated in place: it is moved down by one byte over its own length.
+ * NULL if it has a NUL inside. */
 static inline char *take_string_in_place(struct reader *r)
 {
     size_t length = take_u16(r);

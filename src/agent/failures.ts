@@ -3,12 +3,14 @@ import { type ErrorCode, MayflyError } from "../contract/errors.ts";
 import { errnoName } from "../sys/libc.ts";
 
 const ENOENT = 2;
+const ESRCH = 3;
 const E2BIG = 7;
 const ENOEXEC = 8;
 const EAGAIN = 11;
 const ENOMEM = 12;
 const EACCES = 13;
 const EBUSY = 16;
+const EEXIST = 17;
 const ENOTDIR = 20;
 const EISDIR = 21;
 const ENAMETOOLONG = 36;
@@ -27,10 +29,16 @@ const EXEC_CODES: Readonly<Record<number, ErrorCode>> = {
   [ENAMETOOLONG]: "invalid_argument",
 };
 
+const EXEC_REASONS: Readonly<Record<number, string>> = {
+  [EBUSY]: "the VM has not been given its identity yet (EBUSY)",
+  [ESRCH]: "its container's first process has ended (ESRCH)",
+  [EEXIST]: "its container has a first process already (EEXIST)",
+};
+
 /** The error of an EXEC that the agent refused. */
 export function execFailure(command: string, cwd: string, errno: number): MayflyError {
   const where = errno === ENOENT || errno === ENOTDIR ? ` (the command, or its working directory ${cwd})` : "";
-  const why = errno === EBUSY ? "the VM has not been given its identity yet (EBUSY)" : errnoName(errno) + where;
+  const why = EXEC_REASONS[errno] ?? errnoName(errno) + where;
   const message = `Cannot run ${JSON.stringify(command)} in the VM: ${why}`;
   return new MayflyError(EXEC_CODES[errno] ?? "agent_request_failed", message, { details: { errno, path: command } });
 }

@@ -91,9 +91,11 @@ int clock_set_realtime(uint64_t realtime_ns)
 
 int container_build(const struct container_spec *spec)
 {
-    (void)spec;
     if (exists)
         return -EALREADY;
+    for (size_t i = 0; i < spec->mount_count; i++)
+        if (spec->mounts[i].kind == MOUNT_DISK && !*spec->mounts[i].fstype)
+            return -EINVAL;
     exists = true;
     return 0;
 }
