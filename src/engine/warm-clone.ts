@@ -14,6 +14,11 @@ import { applicationProcess } from "./warmed.ts";
 
 /** Longest that one exercise of an application may take. */
 const EXERCISE_MS = 20_000;
+/**
+ * How often an application is exercised in each warm clone. Its second request still runs much for the first time: with three, the request
+ * after them took 15 ms of CPU instead of 24 (Node) and 13 instead of 27 (Python) under emulation, for 0.3 MB more of each clone's own.
+ */
+const EXERCISES = 3;
 
 /**
  * Makes a warm clone of a QEMU that blocks on its state socket. It has a throwaway identity: whoever gets it applies its own, which the agent
@@ -39,7 +44,7 @@ export async function makeWarmClone(
   if (application === undefined) {
     await warming(runToEnd(agent, WARM_COMMAND, deadline));
     await warming(rehearseContainer(clone, rehearsalPath, deadline));
-  } else await warming(exerciseOnce(clone, application, deadline));
+  } else await warming(exerciseApplication(clone, application, deadline));
   await warming(agent.freeze(deadline));
   // What was printed before has come when this has.
   if (main !== undefined) await warming(agent.ping(deadline));
@@ -52,10 +57,12 @@ export async function makeWarmClone(
   return { ...clone, template, resume };
 }
 
-/** Does each of the recipe's warm-ups once, or else what tells that the application is ready. */
-async function exerciseOnce({ agent }: Clone, application: ApplicationPart, deadline: Deadline): Promise<void> {
+/** Does the recipe's warm-ups, or else what tells that the application is ready. */
+async function exerciseApplication({ agent }: Clone, application: ApplicationPart, deadline: Deadline): Promise<void> {
   const { recipe, ready } = application;
   const guest = probedGuest(agent, applicationProcess(application, WARM_HOSTNAME), new OutputTail());
   const probes = ready.kind === "http" || ready.kind === "exec" ? [ready] : [];
-  for (const step of recipe.warmUp ?? probes) await exercise(step, guest, deadline.within(EXERCISE_MS));
+  for (let time = 0; time < EXERCISES; time++) {
+    for (const step of recipe.warmUp ?? probes) await exercise(step, guest, deadline.within(EXERCISE_MS));
+  }
 }
