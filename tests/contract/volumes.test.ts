@@ -90,8 +90,9 @@ describeVms("a VM's volumes", () => {
       const refused = await rejection(start({ volumes: [named("single", "/data", readOnly)] }));
       expect(refused).toMatchObject({ code: "resource_in_use", message: expect.stringContaining("VM owner (vm_") });
     }
-    for (const attempt of [vms.engine.removeVolume("single"), vms.engine.resizeVolume("single", 20 * 2 ** 30)]) {
-      expect((await rejection(attempt)).message).toContain("VM owner (vm_");
+    const attempts = [() => vms.engine.removeVolume("single"), () => vms.engine.resizeVolume("single", 20 * 2 ** 30)];
+    for (const attempt of attempts) {
+      expect((await rejection(attempt())).message).toContain("VM owner (vm_");
     }
     expect(await vms.shell(owner.id, "echo mine > /data/mine; cat /data/mine")).toBe("mine");
     await vms.remove(owner.id);

@@ -1,6 +1,6 @@
 /** Volumes when things go wrong: killed processes, full disks, changing directories. */
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { mkdirSync, readdirSync, rmSync, statfsSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, rmSync, statfsSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { runTool } from "../../src/sys/tool.ts";
 import { DirectoryStore } from "../../src/volume/directories.ts";
@@ -8,6 +8,7 @@ import { readExt4 } from "../../src/volume/ext4.ts";
 import { ScratchStore } from "../../src/volume/scratch.ts";
 import { VolumeStore } from "../../src/volume/store.ts";
 import { soon, TestEngine } from "../support/engine.ts";
+import { TestDaemon } from "../support/engine-daemon.ts";
 import { describeVms, newDirectory, processesMentioning } from "../support/engine-host.ts";
 import { NOTHING_LEFT } from "../support/engine-leftovers.ts";
 import { rejection } from "../support/fake-peer.ts";
@@ -193,6 +194,61 @@ describeVms("volumes and snapshots", () => {
     expect(await directories.usage()).toMatchObject({ count: 0 });
     const { path } = await directories.snapshot(directory, VM);
     await runTool(["fsck.erofs", path]);
+  });
+});
+
+describeVms("a daemon that is killed", () => {
+  test("leaves volumes, directories and scratch disks to the VMs that have them, and the next one knows", async () => {
+    await using daemon = await TestDaemon.start();
+    const rootfs = await erofsOf(await rootTree());
+    const directory = newDirectory("source");
+    writeFileSync(join(directory, "word"), "from the host\n");
+    const request = {
+      rootfs,
+      diskBytes: 64 * MIB,
+      volumes: [
+        { source: { volume: "data" }, target: "/data" },
+        { source: { directory }, target: "/host", readOnly: true },
+      ],
+    };
+    const count = "i=0; while :; do i=$((i+1)); echo $i >> /data/log; sync; done";
+    const vm = await daemon.client.vms.create({ ...request, command: ["sh", "-c", count] });
+    const shell = async (id: string, script: string) => {
+      const { exitCode, stdout } = await daemon.client.vms.execToEnd(id, { command: ["sh", "-c", script] });
+      return `${exitCode} ${Buffer.from(stdout, "base64")}`.trim();
+    };
+    expect(await shell(vm.id, "while [ $(wc -l < /data/log) -lt 5 ]; do :; done; echo x > /srv/x")).toBe("0");
+    await daemon.kill();
+    await daemon.begin();
+    expect((await daemon.client.volumes.get("data")).vmId).toBe(vm.id);
+    for (const attempt of [() => daemon.client.vms.create(request), () => daemon.client.volumes.remove("data")]) {
+      expect((await rejection(attempt())).message).toContain(`VM ${vm.name} (${vm.id}) has it`);
+    }
+    expect((await daemon.client.system.prune()).removed).toEqual([]);
+    expect(await shell(vm.id, "cat /host/word /srv/x")).toBe("0 from the host\nx");
+    await daemon.client.vms.remove(vm.id, { force: true });
+    const next = await daemon.client.vms.create(request);
+    const lines = (await shell(next.id, "cat /data/log")).slice(2).split("\n").map(Number);
+    expect(lines.length).toBeGreaterThan(5);
+    expect(lines).toEqual(lines.map((_, index) => index + 1));
+
+    // Its QEMU ends while nobody is there to see it.
+    const data = join(daemon.stateDir, "volumes/data/data.ext4");
+    expect(await shell(next.id, "echo safe > /data/safe; sync")).toBe("0");
+    await daemon.kill();
+    process.kill(next.pid ?? 0, "SIGKILL");
+    await gone(`${daemon.stateDir}/`);
+    await daemon.begin();
+    expect((await daemon.client.volumes.get("data")).vmId).toBeNull();
+    expect(statSync(data).uid).toBe(0);
+    expect(existsSync(join(daemon.stateDir, "vms", next.id, "disks"))).toBe(false);
+    expect((await rejection(daemon.client.volumes.remove("data"))).message).toContain("was started with it");
+    await daemon.client.vms.remove(next.id);
+    const last = await daemon.client.vms.create(request);
+    expect(await shell(last.id, "cat /data/safe")).toBe("0 safe");
+    await daemon.client.vms.remove(last.id, { force: true });
+    await daemon.client.volumes.remove("data");
+    expect(await daemon.leftBehind()).toEqual(NOTHING_LEFT);
   });
 });
 

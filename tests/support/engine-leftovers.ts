@@ -60,7 +60,7 @@ export function leftoversOf({ stateDir, runDir, group }: Places, expected: Expec
     directories: beyond(namesIn(join(runDir, "q"))),
     groups: beyond(groupsBelow(group)),
     rows: [...beyond(rows.qemus), ...beyond(rows.vms, expected.records)],
-    unfinished: ["templates", "images/sha256"].flatMap((name) =>
+    unfinished: ["templates", "images/sha256", "volumes", "directories", "scratch"].flatMap((name) =>
       namesIn(join(stateDir, name)).filter((entry) => entry.startsWith(".")),
     ),
     descriptors: descriptorsBeyond(expected.descriptors),
