@@ -51,7 +51,7 @@ int run_container(const struct frame *frame)
     spec.mount_count = take_u16(&r);
     if (r.bad || spec.mount_count > MAX_CONTAINER_MOUNTS || !is_disk_type(spec.fstype))
         return -EINVAL;
-    if (spec.flags & ~(uint32_t)(CONTAINER_READ_ONLY | CONTAINER_SCRATCH))
+    if (spec.flags & ~(uint32_t)(CONTAINER_READ_ONLY | CONTAINER_SCRATCH | CONTAINER_SAME_ROOT))
         return -EINVAL;
     for (size_t i = 0; i < spec.mount_count; i++)
         if (!take_mount(&r, &spec.mounts[i]))

@@ -89,14 +89,20 @@ static int grow_ext4(int fd, uint64_t bytes)
     return ioctl(fd, GROW_EXT4, &blocks) ? -errno : 0;
 }
 
-static int mount_disk(unsigned disk, const char *target, const char *fstype, unsigned long flags, struct rootfs *result)
+/* What was read of another disk before it became this one. */
+static int forget_earlier_disk(unsigned disk)
 {
-    bool writable_ext4 = !(flags & MS_RDONLY) && !strcmp(fstype, "ext4");
     int fd = open(rootfs_disk(disk), O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    ioctl(fd, FLUSH_BUFFERS); /* what was read of another disk before it became this one */
+    ioctl(fd, FLUSH_BUFFERS);
     close(fd);
+    return 0;
+}
+
+static int mount_disk(unsigned disk, const char *target, const char *fstype, unsigned long flags, struct rootfs *result)
+{
+    bool writable_ext4 = !(flags & MS_RDONLY) && !strcmp(fstype, "ext4");
     /* No thread that writes to each block group of a new file system. */
     int error = mount_at(rootfs_disk(disk), target, fstype, flags, writable_ext4 ? "noinit_itable" : NULL);
     if (error || !writable_ext4)
@@ -111,7 +117,11 @@ static int enter_root(const struct container_spec *spec, struct rootfs *result)
     char size[48] = "mode=0755,size=50%";
     if (spec->upper_bytes)
         snprintf(size, sizeof size, "mode=0755,size=%llu", (unsigned long long)spec->upper_bytes);
-    int error = mount_disk(0, STAGE "/lower", spec->fstype, MS_RDONLY, result);
+    int error = spec->flags & CONTAINER_SAME_ROOT ? 0 : forget_earlier_disk(0);
+    if (!error)
+        error = mount_disk(0, STAGE "/lower", spec->fstype, MS_RDONLY, result);
+    if (!error && (spec->flags & CONTAINER_SCRATCH))
+        error = forget_earlier_disk(DISK_SCRATCH);
     if (!error && (spec->flags & CONTAINER_SCRATCH))
         error = mount_disk(DISK_SCRATCH, STAGE "/over", "ext4", 0, result);
     else if (!error)
@@ -213,7 +223,9 @@ static int mount_asked(const struct container_spec *spec, const struct container
     char options[64] = "";
     if (asked->kind == MOUNT_DISK) {
         unsigned disk = DISK_VOLUMES + asked->disk;
-        int error = mount_disk(disk, target, asked->fstype, flags, result);
+        int error = forget_earlier_disk(disk);
+        if (!error)
+            error = mount_disk(disk, target, asked->fstype, flags, result);
         bool grows = asked->bytes && result->disk_fds[disk] >= 0;
         return !error && grows ? grow_ext4(result->disk_fds[disk], asked->bytes) : error;
     }

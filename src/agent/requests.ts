@@ -71,6 +71,8 @@ export interface ContainerSpec {
   readOnly?: boolean;
   /** What is written goes to the scratch disk (ext4) instead of memory. */
   scratch?: boolean;
+  /** The root disk is the one that was mounted before: what the guest has read of it still holds. */
+  sameRoot?: boolean;
   /** Size of the memory file system over the root; absent or 0: half of the memory. */
   upperBytes?: number;
   /** Size of /dev/shm; absent or 0: 64 MiB. */
@@ -267,7 +269,7 @@ export function encodeContainer(spec: ContainerSpec): Uint8Array {
   const { mounts = [] } = spec;
   const out = writer
     .begin("build the container")
-    .u32("flags", flags([spec.readOnly, 1], [spec.scratch, 2]))
+    .u32("flags", flags([spec.readOnly, 1], [spec.scratch, 2], [spec.sameRoot, 4]))
     .u53("the size of the upper file system", spec.upperBytes ?? 0)
     .u53("the size of /dev/shm", spec.shmBytes ?? 0)
     .string("the type", spec.fstype)

@@ -35,6 +35,8 @@ export interface Clone {
 /** A clone that was resumed, warmed and paused again before it was asked for. */
 export interface WarmClone extends Clone {
   template: LoadedTemplate;
+  /** Path of the root disk that it was warmed with and still has; undefined: a placeholder. */
+  root: string | undefined;
   /** Lets its vCPUs run. */
   resume(deadline: Deadline): Promise<void>;
 }
@@ -103,7 +105,7 @@ export async function cloneFromWarm(
   clock.end("plan");
   // QEMU takes its commands in order: the disks are in place before the guest goes on, and so before it carries out anything.
   const session = await qemu.qmp(deadline);
-  const disks = disksToAttach(template, request.disks);
+  const disks = disksToAttach(template, request.disks, warm.root);
   grantDisks(qemu.slot, disks);
   const attached = attachDisks(session, disks, deadline);
   const resumed = Promise.all([attached, warm.resume(deadline)]);
@@ -117,9 +119,10 @@ export async function cloneFromWarm(
   return { qemu, agent, template, agentClosed, main };
 }
 
-/** The root of a template's application is there since its QEMU was spawned. */
-function disksToAttach({ manifest }: LoadedTemplate, { root, ...others }: DiskFiles): DiskFiles {
-  return root === undefined || manifest.application !== undefined ? others : { root, ...others };
+/** The root of a template's application is there since its QEMU was spawned, and that of a clone warmed for an image. */
+function disksToAttach({ manifest }: LoadedTemplate, { root, ...others }: DiskFiles, warmRoot?: string): DiskFiles {
+  const isThere = root === undefined || manifest.application !== undefined || root.path === warmRoot;
+  return isThere ? others : { root, ...others };
 }
 
 /** Puts disks of a prepared QEMU on their files. */

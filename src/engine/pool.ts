@@ -9,7 +9,9 @@ import type { LoadedTemplate } from "../template/store.ts";
 import { spawnBlocked, type WarmClone } from "./clone.ts";
 import { LIMITS_MS, type PoolSizes } from "./config.ts";
 import type { Host } from "./host.ts";
+import { PoolShares } from "./pool-shares.ts";
 import type { QemuProcess } from "./qemu-process.ts";
+import type { WarmRoot } from "./rehearsal.ts";
 import { makeWarmClone } from "./warm-clone.ts";
 import { templateDisks } from "./warmed.ts";
 
@@ -26,6 +28,7 @@ export class Pool {
   #refilling: Promise<void> | undefined;
   #failures = 0;
   readonly #closing = new AbortController();
+  readonly #shares = new PoolShares();
   /** Called when a refill failed or the pool became full again. */
   onChange: ((change: { type: "refilled" } | { type: "refill_failed"; error: unknown }) => void) | undefined;
 
@@ -43,13 +46,22 @@ export class Pool {
     return this.target;
   }
 
-  /** Takes the best that is there. @returns undefined when the pool is empty. */
-  take(): Prepared | undefined {
-    const clone = this.#warm.shift();
+  /**
+   * Takes the best that is there: one that was warmed for the image that is asked for, before one that was warmed for none.
+   * @returns undefined when the pool has nothing that fits.
+   */
+  take(root: WarmRoot | undefined): Prepared | undefined {
+    this.#shares.asked(root);
+    const clone = this.#takeWarm(root?.path) ?? this.#takeWarm(undefined);
     const qemu = clone?.qemu ?? this.#blocked.shift();
     if (qemu === undefined) return undefined;
     qemu.slot.cgroup.prioritise("serving");
     return clone === undefined ? { kind: "blocked", qemu } : { kind: "warm", clone };
+  }
+
+  #takeWarm(path: string | undefined): WarmClone | undefined {
+    const index = this.#warm.findIndex((clone) => clone.root === path);
+    return index < 0 ? undefined : this.#warm.splice(index, 1)[0];
   }
 
   /** Changes the sizes; what is too many goes. */
@@ -103,6 +115,7 @@ export class Pool {
     while (!this.#closed && this.#failures < MAX_FAILURES) {
       if (availableMemoryBytes() < this.host.config.memoryReserveBytes) return;
       try {
+        await this.#dropUnasked();
         if (this.#warm.length < this.target.warm) {
           const clone = await this.#makeWarm();
           this.#failures = 0;
@@ -119,6 +132,17 @@ export class Pool {
       }
     }
     if (this.#failures === 0) this.onChange?.({ type: "refilled" });
+  }
+
+  /** Ends members for images that are not asked for any more, or have more than their share. */
+  async #dropUnasked(): Promise<void> {
+    const excess = this.#shares.excess(
+      this.#warm.map(({ root }) => root),
+      this.target.warm,
+    );
+    const members = excess.flatMap((index) => this.#warm[index] ?? []);
+    for (const member of members) this.#warm.splice(this.#warm.indexOf(member), 1);
+    await Promise.all(members.map(({ qemu }) => qemu.kill()));
   }
 
   /** Keeps a member, and forgets it when it ends by itself. */
@@ -146,7 +170,13 @@ export class Pool {
     this.template.check();
     const qemu = this.#makeBlocked();
     cleanup.defer(() => qemu.kill());
-    const clone = await makeWarmClone(qemu, this.template, this.host.config.artifacts.rehearsal.path, deadline);
+    const wanted = this.#shares.next(
+      this.#warm.map(({ root }) => root),
+      this.target.warm,
+    );
+    const common: WarmRoot = { path: this.host.config.artifacts.rehearsal.path, fstype: "erofs" };
+    const rehearsal = { root: wanted ?? common, keep: wanted !== undefined };
+    const clone = await makeWarmClone(qemu, this.template, rehearsal, deadline);
     cleanup.move();
     return clone;
   }

@@ -9,13 +9,14 @@ import { shapeFor } from "../machine/shape.ts";
 import type { Deadline } from "../sys/deadline.ts";
 import { hostMemoryBytes } from "../sys/host.ts";
 import type { LoadedTemplate } from "../template/store.ts";
-import { type Clone, type CloneRequest, cloneFromTemplate, cloneFromWarm } from "./clone.ts";
+import { type Clone, type CloneRequest, cloneFromTemplate, cloneFromWarm, type WarmClone } from "./clone.ts";
 import { DEFAULT_MEMORY_BYTES } from "./config.ts";
 import type { Gate } from "./gate.ts";
 import type { HookPlan } from "./hooks.ts";
 import type { Host } from "./host.ts";
 import { type GuestFile, newIdentity } from "./identity.ts";
 import type { Pool } from "./pool.ts";
+import type { WarmRoot } from "./rehearsal.ts";
 import { StageClock } from "./stages.ts";
 import type { VolumeFill } from "./volume-fill.ts";
 
@@ -86,13 +87,13 @@ export async function startClone(
     fills: parts.fills,
     hooks: parts.hooks,
   };
-  const prepared = context.pool?.take();
+  const prepared = context.pool?.take(imageRoot(parts));
   if (prepared !== undefined) {
     const clock = new StageClock(startedMs);
     try {
       const clone =
         prepared.kind === "warm"
-          ? await cloneFromWarm(prepared.clone, request, clock, deadline)
+          ? await cloneFromWarm(prepared.clone, onRootOf(prepared.clone, request), clock, deadline)
           : await cloneFromTemplate(context.host, template, request, prepared.qemu, clock, deadline);
       return { clone: await limitHost(clone, sizes), path: prepared.kind === "warm" ? "warm" : "pool", clock };
     } catch (error) {
@@ -111,6 +112,18 @@ function limitedSizes(sizes: Sizes, cpuMillis: number): { memoryBytes: number; c
     memoryBytes: sizes.memoryBytes < sizes.shape.memoryMiB * 2 ** 20 ? sizes.memoryBytes : 0,
     cpuMillis: sizes.cpus < sizes.shape.vcpus ? cpuMillis : 0,
   };
+}
+
+/** The root that clones can be warmed for: an image's. */
+function imageRoot({ disks, container }: StartParts): WarmRoot | undefined {
+  if (disks.root === undefined || container?.fstype !== "erofs") return undefined;
+  return { path: disks.root.path, fstype: container.fstype };
+}
+
+/** What a guest that was warmed with this very root need not read again. */
+function onRootOf(warm: WarmClone, request: CloneRequest): CloneRequest {
+  if (request.container === undefined || warm.root === undefined) return request;
+  return { ...request, container: { ...request.container, sameRoot: true } };
 }
 
 /** A QEMU that died while it waited says nothing about the next one. */

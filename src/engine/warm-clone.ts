@@ -8,7 +8,7 @@ import { OutputTail } from "./output-tail.ts";
 import { probedGuest } from "./probed-guest.ts";
 import { exercise } from "./probes.ts";
 import type { QemuProcess } from "./qemu-process.ts";
-import { rehearseContainer } from "./rehearsal.ts";
+import { rehearseContainer, rehearseImage, type WarmRoot } from "./rehearsal.ts";
 import { runToEnd, WARM_COMMAND, WARM_HOSTNAME } from "./warm-up.ts";
 import { applicationProcess } from "./warmed.ts";
 
@@ -24,13 +24,13 @@ const EXERCISES = 3;
  * Makes a warm clone of a QEMU that blocks on its state socket. It has a throwaway identity: whoever gets it applies its own, which the agent
  * enforces after a freeze. An application runs for a moment with that, without what a request would give it and without its hooks, which are for
  * those that are handed out; what it prints meanwhile is dropped. The base guest rehearses a command, and one in a container.
- * @param rehearsalPath erofs image for that container.
+ * @param rehearsal erofs image for that container; `keep`: an image's own, on which the clone then stays.
  * @throws what QEMU and the guest do wrong; `application_not_ready` when the application does not do what it did when it was saved.
  */
 export async function makeWarmClone(
   qemu: QemuProcess,
   template: LoadedTemplate,
-  rehearsalPath: string,
+  rehearsal: { root: WarmRoot; keep: boolean },
   deadline: Deadline,
 ): Promise<WarmClone> {
   const { application } = template.manifest;
@@ -43,7 +43,8 @@ export async function makeWarmClone(
   await warming(agent.thaw(deadline));
   if (application === undefined) {
     await warming(runToEnd(agent, WARM_COMMAND, deadline));
-    await warming(rehearseContainer(clone, rehearsalPath, deadline));
+    const rehearse = rehearsal.keep ? rehearseImage : rehearseContainer;
+    await warming(rehearse(clone, rehearsal.root, deadline));
   } else await warming(exerciseApplication(clone, application, deadline));
   await warming(agent.freeze(deadline));
   // What was printed before has come when this has.
@@ -54,7 +55,8 @@ export async function makeWarmClone(
   const resume = async (until: Deadline) => {
     await qmp.execute("cont", undefined, until);
   };
-  return { ...clone, template, resume };
+  const root = rehearsal.keep && application === undefined ? rehearsal.root.path : undefined;
+  return { ...clone, template, resume, root };
 }
 
 /** Does the recipe's warm-ups, or else what tells that the application is ready. */
