@@ -19,6 +19,7 @@
 #include "loop.h"
 #include "session.h"
 #include "stream.h"
+#include "survey.h"
 
 static int port_fd = -1;
 
@@ -56,6 +57,9 @@ int main(int argc, char **argv)
     if (argc > 0 && !strcmp(argv[0], INIT_NAME))
         init_run(argv[1]);
     if (getpid() != 1) {
+        int code = argc == 2 ? survey_run(argv[1]) : -1;
+        if (code >= 0)
+            return code;
         fprintf(stderr, "mayfly-agent: this is PID 1 of a guest; on a host, run mayfly-agent-host\n");
         return 2;
     }

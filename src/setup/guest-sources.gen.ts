@@ -55,14 +55,20 @@ import agent52 from "../../guest/agent/spawn.c" with { type: "text" };
 import agent53 from "../../guest/agent/spawn.h" with { type: "text" };
 import agent54 from "../../guest/agent/stream.c" with { type: "text" };
 import agent55 from "../../guest/agent/stream.h" with { type: "text" };
-import agent56 from "../../guest/agent/text.c" with { type: "text" };
-import agent57 from "../../guest/agent/text.h" with { type: "text" };
-import agent58 from "../../guest/agent/transfer.c" with { type: "text" };
-import agent59 from "../../guest/agent/transfer.h" with { type: "text" };
-import agent60 from "../../guest/agent/trim.c" with { type: "text" };
-import agent61 from "../../guest/agent/turns.c" with { type: "text" };
-import agent62 from "../../guest/agent/turns.h" with { type: "text" };
-import agent63 from "../../guest/agent/wire.h" with { type: "text" };
+import agent56 from "../../guest/agent/survey.c" with { type: "text" };
+import agent57 from "../../guest/agent/survey.h" with { type: "text" };
+import agent58 from "../../guest/agent/survey_changes.c" with { type: "text" };
+import agent59 from "../../guest/agent/survey_out.c" with { type: "text" };
+import agent60 from "../../guest/agent/survey_out.h" with { type: "text" };
+import agent61 from "../../guest/agent/survey_processes.c" with { type: "text" };
+import agent62 from "../../guest/agent/text.c" with { type: "text" };
+import agent63 from "../../guest/agent/text.h" with { type: "text" };
+import agent64 from "../../guest/agent/transfer.c" with { type: "text" };
+import agent65 from "../../guest/agent/transfer.h" with { type: "text" };
+import agent66 from "../../guest/agent/trim.c" with { type: "text" };
+import agent67 from "../../guest/agent/turns.c" with { type: "text" };
+import agent68 from "../../guest/agent/turns.h" with { type: "text" };
+import agent69 from "../../guest/agent/wire.h" with { type: "text" };
 import launcher0 from "../../launcher/Makefile" with { type: "text" };
 import launcher1 from "../../launcher/launcher.c" with { type: "text" };
 import launcher2 from "../../launcher/options.c" with { type: "text" };
@@ -125,14 +131,20 @@ export const AGENT: Readonly<Record<string, string>> = {
   "spawn.h": agent53,
   "stream.c": agent54,
   "stream.h": agent55,
-  "text.c": agent56,
-  "text.h": agent57,
-  "transfer.c": agent58,
-  "transfer.h": agent59,
-  "trim.c": agent60,
-  "turns.c": agent61,
-  "turns.h": agent62,
-  "wire.h": agent63,
+  "survey.c": agent56,
+  "survey.h": agent57,
+  "survey_changes.c": agent58,
+  "survey_out.c": agent59,
+  "survey_out.h": agent60,
+  "survey_processes.c": agent61,
+  "text.c": agent62,
+  "text.h": agent63,
+  "transfer.c": agent64,
+  "transfer.h": agent65,
+  "trim.c": agent66,
+  "turns.c": agent67,
+  "turns.h": agent68,
+  "wire.h": agent69,
 };
 
 export const LAUNCHER: Readonly<Record<string, string>> = {

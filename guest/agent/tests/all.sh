@@ -2,7 +2,7 @@
 # Runs every test program of a build directory. The last line sums up: "N passed, N failed, N skipped".
 build=$1
 {
-    for program in frame_test stream_test blocks_test session_test flow_test connection_test connection_flow_test; do
+    for program in frame_test stream_test blocks_test session_test flow_test connection_test connection_flow_test survey_test; do
         "$build/$program" || echo "$program ended with code $?"
     done
     "$build/agent_test" "$build/mayfly-agent-host" || echo "agent_test ended with code $?"
