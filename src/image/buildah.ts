@@ -20,7 +20,7 @@ import { publishFile } from "../sys/publish.ts";
 import { runTool, type ToolOptions } from "../sys/tool.ts";
 import { blobPath, readDocument } from "./blob-store.ts";
 import { type IncomingImage, type IncomingLayer, matchLayers, storedLayer } from "./incoming.ts";
-import { parseConfig, parseManifest } from "./oci-documents.ts";
+import { digestOf, makeManifest, parseConfig, parseJson, parseManifest } from "./oci-documents.ts";
 import { reasonOf } from "./registry-errors.ts";
 
 /** An image of the store that a Dockerfile refers to. */
@@ -67,6 +67,8 @@ const NAMESPACES = [
 /** Name by which buildah's storage keeps images of ours; what a Dockerfile calls them is said for each build anew. */
 const BASE = "mayfly.internal/base";
 const TAIL_LINES = 20;
+/** Said of the arguments that `--platform` gives, to Dockerfiles that do not ask for them. */
+const OWN_WARNING = "[Warning] one or more build args were not consumed: [TARGETARCH TARGETOS TARGETPLATFORM]";
 
 /** Directory of buildah's storage. */
 export function buildDirectory(stateDir: string): string {
@@ -127,11 +129,12 @@ class Buildah {
       this.options.onProgress?.(`lending ${base.name} to the build`);
       const directory = `${workplace}/lent-${randomBytes(4).toString("hex")}`;
       await makeDirectory(directory, 0o700);
-      const link = (digest: string) =>
-        linkFile(blobPath(stateDir, digest), `${directory}/${digest.slice("sha256:".length)}`);
+      const place = (digest: string) => `${directory}/${digest.slice("sha256:".length)}`;
+      const { config, manifest } = await documentsFor(stateDir, base);
       await writeText(`${directory}/version`, "Directory Transport Version: 1.1\n");
-      await writeText(`${directory}/manifest.json`, await readDocument(stateDir, base.manifestDigest));
-      for (const digest of [base.configDigest, ...base.layers.map((layer) => layer.digest)]) await link(digest);
+      await writeText(`${directory}/manifest.json`, manifest);
+      await writeText(place(digestOf(config)), config);
+      for (const { digest } of base.layers) await linkFile(blobPath(stateDir, digest), place(digest));
       const target = `containers-storage:[${this.driver}@${this.#root}+${this.#runRoot}]${stored}`;
       await this.#run(["skopeo", "--insecure-policy", "copy", "--quiet", `dir:${directory}`, target]);
       await removePath(directory);
@@ -153,6 +156,7 @@ class Buildah {
     const idFile = `${workplace}/id`;
     const tail: string[] = [];
     const onLine = (line: string) => {
+      if (line === OWN_WARNING) return;
       tail.push(line);
       if (tail.length > TAIL_LINES) tail.shift();
       const step = /^(?:\[\d+\/\d+\] )?STEP \d+\/\d+: .*/.exec(line)?.[0];
@@ -241,6 +245,21 @@ async function driverOf(options: BuildOptions): Promise<string> {
   );
   await publishFile(file, `${driver}\n`);
   return driver;
+}
+
+/** buildah refuses to build on an image whose configuration does not tell the history of its layers, which it need not: then it is made up. */
+async function documentsFor(stateDir: string, base: BaseImage): Promise<{ config: Uint8Array; manifest: Uint8Array }> {
+  const config = await readDocument(stateDir, base.configDigest);
+  const manifest = await readDocument(stateDir, base.manifestDigest);
+  const document = parseJson(config, base.name);
+  const entries: unknown[] = Array.isArray(document["history"]) ? document["history"] : [];
+  const isEmpty = (entry: unknown) =>
+    typeof entry === "object" && entry !== null && "empty_layer" in entry && entry.empty_layer === true;
+  if (entries.filter((entry) => !isEmpty(entry)).length === base.layers.length) return { config, manifest };
+  // Without a time its cache would not know its own steps again.
+  const history = base.layers.map(() => ({ created: "1970-01-01T00:00:00Z", created_by: "unknown" }));
+  const told = new TextEncoder().encode(JSON.stringify({ ...document, history }));
+  return { config: told, manifest: makeManifest({ bytes: told, digest: digestOf(told) }, base.layers) };
 }
 
 function namesIn(json: string): string[][] {

@@ -136,7 +136,7 @@ export function parseConfig(bytes: Uint8Array, what: string): ConfigDocument {
 
 /** A manifest of docker's schema 2 for what came without one. */
 export function makeManifest(
-  config: ConfigDocument,
+  config: Pick<ConfigDocument, "bytes" | "digest">,
   layers: readonly { digest: string; sizeBytes: number }[],
 ): Uint8Array {
   const document = {

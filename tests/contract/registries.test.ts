@@ -1,19 +1,12 @@
 /** Pulling from a real registry on the loopback address. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdirSync, writeFileSync } from "node:fs";
-import { openImages, refusal, type TestImages } from "../../tests/support/image-store.ts";
-import {
-  digestOf,
-  type HandMadeImage,
-  writeBlob,
-  writeImage,
-  writeIndex,
-  writeLayout,
-} from "../../tests/support/oci-layout.ts";
-import { missingRegistryTools, startRegistry, type TestRegistry } from "../../tests/support/registry.ts";
-import type { PullImageRequest } from "../contract/api.ts";
-import { isRoot, removePath, temporaryDirectory, writeText } from "../sys/paths.ts";
-import { runTool } from "../sys/tool.ts";
+import type { PullImageRequest } from "../../src/contract/api.ts";
+import { isRoot, removePath, temporaryDirectory, writeText } from "../../src/sys/paths.ts";
+import { runTool } from "../../src/sys/tool.ts";
+import { openImages, refusal, type TestImages } from "../support/image-store.ts";
+import { digestOf, type HandMadeImage, writeBlob, writeImage, writeIndex, writeLayout } from "../support/oci-layout.ts";
+import { missingRegistryTools, startRegistry, type TestRegistry } from "../support/registry.ts";
 
 const INDEX = "application/vnd.oci.image.index.v1+json";
 const MANIFEST = "application/vnd.oci.image.manifest.v1+json";

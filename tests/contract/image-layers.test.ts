@@ -1,12 +1,12 @@
 /** Layers as VMs will see them: beside what umoci and podman make of the same image, and layers that are hostile. */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { openImages, refusal, type TestImages } from "../../tests/support/image-store.ts";
-import { type HandMadeLayer, packed, writeLayout } from "../../tests/support/oci-layout.ts";
-import type { Image } from "../contract/api.ts";
-import { isRoot, readOptional, writeText } from "../sys/paths.ts";
-import { exists } from "../sys/publish.ts";
-import { findTool, runTool } from "../sys/tool.ts";
-import { type BuiltEntry, buildTar } from "./tar-builder.ts";
+import type { Image } from "../../src/contract/api.ts";
+import { type BuiltEntry, buildTar } from "../../src/image/tar-builder.ts";
+import { isRoot, readOptional, writeText } from "../../src/sys/paths.ts";
+import { exists } from "../../src/sys/publish.ts";
+import { findTool, runTool } from "../../src/sys/tool.ts";
+import { openImages, refusal, type TestImages } from "../support/image-store.ts";
+import { type HandMadeLayer, packed, writeLayout } from "../support/oci-layout.ts";
 
 const canMount = (await readOptional("/proc/filesystems"))?.includes("\terofs\n") ?? false;
 const missing = ["umoci", "getfattr"].filter((tool) => findTool(tool) === undefined);
@@ -317,7 +317,7 @@ describe.skipIf(!isRoot())("hostile layers", () => {
     await runTool(["sh", "-c", "mkdir zeroes && truncate -s 200M zeroes/z && tar -C zeroes -cf zeroes.tar z"], {
       cwd: store.work,
     });
-    const { importRootfs } = await import("./import.ts");
+    const { importRootfs } = await import("../../src/image/import.ts");
     for (const [command, suffix] of [
       ["gzip -1", "gz"],
       ["zstd -q", "zst"],
@@ -326,7 +326,7 @@ describe.skipIf(!isRoot())("hostile layers", () => {
       const bomb = { stateDir: store.stateDir, tarballPath: `${store.work}/bomb.${suffix}`, limitBytes: 2 ** 26 };
       expect((await refusal(importRootfs(bomb))).message).toContain("the limit is 67108864");
     }
-    const { unpackLayers } = await import("./unpack.ts");
+    const { unpackLayers } = await import("../../src/image/unpack.ts");
     const many = Array.from({ length: 50 }, (_, number) => ({ name: `${number}` }));
     await writeText(`${store.work}/many.tar`, buildTar(many));
     const unpacking = unpackLayers(`${store.work}/w`, [{ path: `${store.work}/many.tar`, label: "the layer" }], {
