@@ -136,7 +136,7 @@ async function attach(qemu: QemuProcess, disks: DiskFiles, deadline: Deadline): 
 export function resumeInto(qemu: QemuProcess, template: LoadedTemplate, deadline: Deadline): Clone {
   const channel = openAgent(qemu, deadline);
   const { application } = template.manifest;
-  const main = application === undefined ? undefined : new ResumedMain(channel.agent, application.main, "held");
+  const main = application === undefined ? undefined : new ResumedMain(channel.agent, application.main);
   qemu.loadState(template.deviceState);
   return { qemu, template, main, ...channel };
 }

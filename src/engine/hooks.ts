@@ -77,6 +77,7 @@ async function runHook(
   deadline: Deadline,
 ): Promise<void> {
   const output = new OutputTail();
+  const isLimited = limitMs < deadline.remainingMs;
   const within = deadline.within(limitMs);
   const process = agent.exec({ ...spec, argv: command, hook: true, killTree: true }, output.take, within);
   try {
@@ -85,7 +86,7 @@ async function runHook(
       throw failed(command, code === null ? `was killed by signal ${signal}` : `ended with ${code}`, output);
   } catch (error) {
     if (!(error instanceof MayflyError)) throw error;
-    if (error.code === "deadline_exceeded" && deadline.remainingMs > 0)
+    if (error.code === "deadline_exceeded" && isLimited)
       throw failed(command, `did not end within ${limitMs} ms`, output);
     if (error.code === "command_not_found" || error.code === "command_not_executable") {
       throw failed(command, `cannot run (${error.message})`, output);

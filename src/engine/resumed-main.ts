@@ -4,23 +4,16 @@ import type { OutputConsumer } from "../agent/object.ts";
 import type { AgentProcess } from "../agent/process.ts";
 import type { ApplicationPart } from "../template/application.ts";
 
-/** What becomes of its output until somebody takes it. */
-type Until = "dropped" | "held";
-
-/** A main process that nobody has started in this clone. */
+/** A main process that nobody has started in this clone. What it prints waits in the guest until {@link ResumedMain.handTo}. */
 export class ResumedMain {
   readonly process: AgentProcess;
   /** Its id in the guest. */
   readonly pid: number;
   #consumer: OutputConsumer | undefined;
-  #held: PromiseWithResolvers<OutputConsumer> | undefined;
+  #held: PromiseWithResolvers<OutputConsumer> | undefined = Promise.withResolvers();
 
-  /**
-   * Goes on with the process. Call it in the turn in which the agent's channel was opened, before it stands.
-   * @param until `held`: what it prints waits in the guest until {@link handTo}; `dropped`: while a clone is being warmed.
-   */
-  constructor(agent: AgentClient, { pid, ...main }: ApplicationPart["main"], until: Until) {
-    if (until === "held") this.hold();
+  /** Goes on with the process. Call it in the turn in which the agent's channel was opened, before it stands. */
+  constructor(agent: AgentClient, { pid, ...main }: ApplicationPart["main"]) {
     this.pid = pid;
     this.process = agent.attachProcess({ ...main, pid, skipGone: true }, (channel, chunk, offset) =>
       this.#take(channel, chunk, offset),
