@@ -150,13 +150,15 @@ int container_build(const struct container_spec *spec)
     return 0;
 }
 
-int container_enter_as_first(int terminal)
+int container_enter_as_first(int terminal, const char *directory)
 {
     if (has_proc)
         umount2("/proc", MNT_DETACH); /* of an earlier first process */
     has_proc = true;
     if (rootfs_mount_proc())
         return -1;
+    if (access(directory, F_OK))
+        rootfs_make_directories(directory);
     return terminal < 0 ? 0 : rootfs_mount_console(terminal);
 }
 

@@ -46,8 +46,8 @@ const struct container_namespaces *container_namespaces(void);
 int container_open_terminal(void);
 
 /* For a child in the container's namespaces that is PID 1 of a new one: mounts /proc, and /dev/pts/TERMINAL as
- * /dev/console (-1: without). Returns 0 or -1 with errno. */
-int container_enter_as_first(int terminal);
+ * /dev/console (-1: without); makes its directory if that is missing or hidden by a mount, as runc does. Returns 0 or -1 with errno. */
+int container_enter_as_first(int terminal, const char *directory);
 
 /* The name of the container's UTS namespace. Returns 0 or -errno. */
 int container_set_hostname(const char *name);

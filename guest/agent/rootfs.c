@@ -46,17 +46,18 @@ int rootfs_init(void)
     return 0;
 }
 
-/* Makes a directory and those above it, as far as they are missing. */
-static void make_directories(const char *path)
+void rootfs_make_directories(const char *path)
 {
     static char part[MAX_PATH_BYTES + 1];
     size_t length = strlen(path);
+    if (length > MAX_PATH_BYTES)
+        return;
     for (size_t i = 1; i <= length; i++) {
         if (path[i] != '/' && path[i])
             continue;
         memcpy(part, path, i);
         part[i] = 0;
-        mkdir(part, 0755); /* whether it worked shows when something is mounted there */
+        mkdir(part, 0755); /* whether it worked shows when the directory is used */
     }
 }
 
@@ -67,7 +68,7 @@ static int mount_at(const char *source, const char *target, const char *type, un
         return 0;
     if (errno != ENOENT)
         return -errno;
-    make_directories(target);
+    rootfs_make_directories(target);
     return mount(source, target, type, flags, options) ? -errno : 0;
 }
 
@@ -202,7 +203,7 @@ static int mount_files(void)
             continue;
         if (errno != ENOENT)
             return -errno;
-        make_directories("/etc");
+        rootfs_make_directories("/etc");
         unlink(file->target); /* a symlink to nowhere */
         if (mknod(file->target, S_IFREG | 0644, 0) || mount(file->path + 1, file->target, NULL, MS_BIND, NULL))
             return -errno;
@@ -232,7 +233,7 @@ static int mount_asked(const struct container_spec *spec, const struct container
     if (asked->kind == MOUNT_DIRECTORY) { /* mounted onto itself, it is no part of the mount that becomes read-only */
         if (spec->flags & CONTAINER_READ_ONLY)
             return mount_at(target, target, NULL, MS_BIND, NULL);
-        make_directories(target);
+        rootfs_make_directories(target);
         return 0;
     }
     unsigned mode = asked->mode ? asked->mode : 01777;

@@ -31,6 +31,9 @@ int rootfs_mount(const struct container_spec *spec, struct rootfs *result);
 /* Mounts /proc, for PID 1 of a new namespace that is in the container. Returns 0 or -1 with errno. */
 int rootfs_mount_proc(void);
 
+/* Makes a directory and those above it, as far as they are missing. System calls only. */
+void rootfs_make_directories(const char *path);
+
 /* Makes /dev/console the terminal of that number. Returns 0 or -1 with errno. */
 int rootfs_mount_console(int terminal);
 

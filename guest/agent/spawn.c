@@ -117,7 +117,9 @@ static int enter_namespaces(const struct spawn *request)
     for (int i = 0; request->namespaces && i < CONTAINER_NAMESPACES; i++)
         if (setns(request->namespaces->fds[i], types[i]))
             return -1;
-    return request->namespaces && (request->flags & EXEC_FIRST) ? container_enter_as_first(child.terminal) : 0;
+    if (!request->namespaces || !(request->flags & EXEC_FIRST))
+        return 0;
+    return container_enter_as_first(child.terminal, request->cwd);
 }
 
 /* Makes the child what was asked for, but for its standard descriptors. */

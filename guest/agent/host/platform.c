@@ -106,9 +106,10 @@ const struct container_namespaces *container_namespaces(void) { return NULL; }
 
 int container_open_terminal(void) { return -ENOTTY; }
 
-int container_enter_as_first(int terminal)
+int container_enter_as_first(int terminal, const char *directory)
 {
     (void)terminal;
+    (void)directory;
     return 0;
 }
 
