@@ -67,6 +67,23 @@ async function names(directory: string): Promise<string[]> {
     .filter((line) => line !== "");
 }
 
+/** The names that podman shows of the image `x:1` of a layout, by a storage of its own. */
+async function namesInPodman(layout: string): Promise<string[]> {
+  const script = `set -e
+    podman="podman --root $1/podman/root --runroot $1/podman/run --tmpdir $1/podman/tmp --events-backend none"
+    podman="$podman --storage-driver overlay"
+    skopeo --insecure-policy copy --quiet "oci:$2:x:1" \\
+      "containers-storage:[overlay@$1/podman/root+$1/podman/run]localhost/x:1"
+    cd "$($podman image mount localhost/x:1)" &&
+      find . -mindepth 1 -printf '%P %y %l\\n' | sort`;
+  const command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "podman", store.work, layout];
+  const { stdout } = await runTool(command);
+  return stdout
+    .split("\n")
+    .map((line) => line.trimEnd())
+    .filter((line) => line !== "");
+}
+
 describe.skipIf(!isRoot() || !canMount)("layers", () => {
   /** Adds, replaces, removes, hides; keeps every owner, mode, device, attribute and link. */
   const EVERYTHING: HandMadeLayer[] = [
@@ -209,7 +226,9 @@ describe.skipIf(!isRoot() || !canMount)("layers", () => {
       "usr/lib/a f",
     ]);
     expect(await exists(outside)).toBe(false);
-  });
+    if (["podman", "skopeo"].every((tool) => findTool(tool) !== undefined))
+      expect(await namesInPodman(`${store.work}/layout`)).toEqual(found);
+  }, 30_000);
 
   test("a layer without anything, an image without layers", async () => {
     const image = await load([[{ name: "a", content: "a" }], new Uint8Array(1024), new Uint8Array(0)]);
