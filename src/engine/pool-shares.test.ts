@@ -49,6 +49,13 @@ describe("an image that is asked for", () => {
     expect(filled(shares, held, 4)).toEqual([undefined, undefined, undefined, undefined]);
   });
 
+  test("loses its share when no member can be made for it", () => {
+    const shares = new PoolShares();
+    shares.asked(root("/a"));
+    shares.refused();
+    expect(filled(shares, [], 2)).toEqual([undefined, undefined]);
+  });
+
   test("has none in a pool of one", () => {
     const shares = new PoolShares();
     shares.asked(root("/a"));

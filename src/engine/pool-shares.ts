@@ -16,6 +16,11 @@ export class PoolShares {
     if (root !== undefined) this.#last = { root, atMs: this.now() };
   }
 
+  /** Notes that no member could be made for an image: its share is everybody's until it is asked for again. */
+  refused(): void {
+    this.#last = undefined;
+  }
+
   /** What the next member is to be for; undefined: for anything. */
   next(members: readonly (string | undefined)[], target: number): WarmRoot | undefined {
     const image = this.#image();

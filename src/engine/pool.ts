@@ -176,7 +176,10 @@ export class Pool {
     );
     const common: WarmRoot = { path: this.host.config.artifacts.rehearsal.path, fstype: "erofs" };
     const rehearsal = { root: wanted ?? common, keep: wanted !== undefined };
-    const clone = await makeWarmClone(qemu, this.template, rehearsal, deadline);
+    const clone = await makeWarmClone(qemu, this.template, rehearsal, deadline).catch((error: unknown) => {
+      if (wanted !== undefined) this.#shares.refused();
+      throw error;
+    });
     cleanup.move();
     return clone;
   }
