@@ -123,7 +123,7 @@ int container_init(void)
 
 static unsigned disks_of(const struct container_spec *spec)
 {
-    unsigned disks = 1u | (spec->flags & CONTAINER_SCRATCH ? 2u : 0);
+    unsigned disks = (spec->flags & CONTAINER_SAME_ROOT ? 0 : 1u) | (spec->flags & CONTAINER_SCRATCH ? 2u : 0);
     for (size_t i = 0; i < spec->mount_count; i++)
         if (spec->mounts[i].kind == MOUNT_DISK)
             disks |= 4u << spec->mounts[i].disk;
