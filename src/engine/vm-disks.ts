@@ -95,7 +95,8 @@ export class VmDiskMaker {
     )) {
       const volume = volumes.nameOf(basePath ?? path);
       const directory = directories.keyOf(basePath ?? path);
-      if (volume !== undefined) {
+      // A record that lays claim to another VM's volume is wrong, and must not keep the daemon from starting.
+      if (volume !== undefined && volumes.isFree(volume)) {
         volumes.claim(volume, vm);
         held.volumes.add(volume);
       }

@@ -132,6 +132,11 @@ export class VolumeStore {
     this.#claims.add(name, vm);
   }
 
+  /** Whether no VM has a volume and nothing is done with it. */
+  isFree(name: string): boolean {
+    return !this.#claims.isHeld(name) && !this.#busy.has(name);
+  }
+
   /** Ends a claim; one that there is not is no error. */
   release(name: string, vmId: string): void {
     this.#claims.remove(name, vmId);
@@ -212,7 +217,7 @@ export class VolumeStore {
   }
 
   #isInUse(name: string): boolean {
-    return this.#claims.isHeld(name) || this.#busy.has(name) || this.usedBy(name).length > 0;
+    return !this.isFree(name) || this.usedBy(name).length > 0;
   }
 
   #refuseUse(name: string, what: string, vmId: string): void {
