@@ -110,7 +110,8 @@ function planBuild(build: ApplicationBuild): Planned {
   const { image, rootfs, passwd, group } = resolved;
   const { memoryBytes: _memory, cpus: _cpus, image: _image, ready, readyTimeoutMs: _t, ...rest } = recipe;
   const { warmUp: _w, warmUpTimes: _n, postClone: _p, hookTimeoutMs: _h, ...container } = rest;
-  const instance = { target: INSTANCE_DIRECTORY, sizeBytes: INSTANCE_BYTES, mode: 0o755 };
+  // Hooks may leave what they make here, whoever they run as.
+  const instance = { target: INSTANCE_DIRECTORY, sizeBytes: INSTANCE_BYTES, mode: 0o1777 };
   // Secrets come to clones only; the place for them is made here.
   const request: CreateVmRequest = { ...container, tmpfs: [...(recipe.tmpfs ?? []), instance], secrets: {} };
   const plan = planContainer(request, { config: image.config, accounts: { passwd, group }, fstype: rootfs.fstype });
