@@ -28,7 +28,7 @@ static const struct rootfs nothing = {-1, -1, {-1, -1, -1, -1, -1}};
 static struct rootfs rootfs;
 static struct container_namespaces namespaces;
 static bool exists, has_proc;
-static unsigned disks_used; /* bit n: disk n was mounted by the last container */
+static unsigned disks_written; /* bit n: the last container had disk n mounted writable */
 static int own_uts_fd = -1;
 static struct {
     const struct container_spec *spec;
@@ -121,15 +121,6 @@ int container_init(void)
     return error;
 }
 
-static unsigned disks_of(const struct container_spec *spec)
-{
-    unsigned disks = (spec->flags & CONTAINER_SAME_ROOT ? 0 : 1u) | (spec->flags & CONTAINER_SCRATCH ? 2u : 0);
-    for (size_t i = 0; i < spec->mount_count; i++)
-        if (spec->mounts[i].kind == MOUNT_DISK)
-            disks |= 4u << spec->mounts[i].disk;
-    return disks;
-}
-
 int container_build(const struct container_spec *spec)
 {
     int error = exists ? -EALREADY : namespaces.fds[MOUNT_NAMESPACE] < 0 ? prepare() : 0;
@@ -144,7 +135,6 @@ int container_build(const struct container_spec *spec)
     }
     exists = true;
     has_proc = false;
-    disks_used = disks_of(spec);
     files_set_root(rootfs.root_fd);
     rootfs.root_fd = -1;
     return 0;
@@ -202,6 +192,9 @@ void container_release(void)
     int fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0)
         files_set_root(fd);
+    disks_written = 0;
+    for (unsigned i = 0; i < MAX_CONTAINER_DISKS; i++)
+        disks_written |= rootfs.disk_fds[i] >= 0 ? 1u << i : 0;
     close_all();
     exists = false;
     prepare();
@@ -211,13 +204,13 @@ bool container_disks_are_free(void)
 {
     for (unsigned i = 0; i < MAX_CONTAINER_DISKS; i++) {
         char path[16] = "/";
-        if (!(disks_used >> i & 1))
+        if (!(disks_written >> i & 1))
             continue;
         int fd = open(strcat(path, rootfs_disk(i)), O_RDONLY | O_EXCL | O_CLOEXEC); /* EBUSY while it is mounted */
         if (fd < 0)
             return false;
         close(fd);
     }
-    disks_used = 0;
+    disks_written = 0;
     return true;
 }

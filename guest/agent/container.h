@@ -61,7 +61,7 @@ int container_settle(void *flags, volatile uint64_t *result);
 /* Without processes: unmounts everything and forgets the container. */
 void container_release(void);
 
-/* Whether nothing holds the disks of the last container any more. */
+/* Whether nothing holds the disks any more that the last container had mounted writable. */
 bool container_disks_are_free(void);
 
 #endif

@@ -184,6 +184,13 @@ describeVms("a container's life", () => {
       expect(await box.shell("ls /")).toContain("init");
     }
     expect(answers).toEqual(["a root of its own", "another root", "a root of its own"]);
+    // Kept mounted outside, what is read of a root outlives its container.
+    await attachDisks(qmp, rootOn(other), soon());
+    await box.outside("mount -t erofs -o ro /dev/vda /mnt");
+    await box.agent.container({ fstype: "erofs", sameRoot: true }, soon());
+    expect(await box.shell("cat /etc/release")).toBe("another root");
+    await box.agent.teardown({}, soon());
+    expect(await box.shell("cat /mnt/etc/release")).toBe("another root");
   });
 
   test("leaves nothing behind in a hundred lives", async () => {

@@ -141,8 +141,7 @@ static bool run_command(struct reader *r)
         if (command == RAW)
             world_receive(bytes, n);
         else
-            world_frame((uint8_t)(head % (TYPE_CONNECT + 1)), epoch,
-                        head / 128 % STREAMS + (*first & 0x40 ? CONNECTIONS : 0), bytes, n);
+            world_frame(head & 127, epoch, (head >> 7) % STREAMS + (*first & 0x40 ? CONNECTIONS : 0), bytes, n);
         checkable = checkable && command != RAW && !memmem(bytes, n, PREAMBLE, 4);
     } else if (command == HELLO) {
         connect_host(r);

@@ -12,9 +12,8 @@
 #include "client.h"
 #include "test.h"
 
-static char directory[] = "/tmp/mayfly-agent-test-XXXXXX", socket_path[64], root_path[64];
 static struct client client;
-static pid_t agent;
+static struct client_agent agent;
 
 #define ARGV(...) ((const char *const[]){__VA_ARGS__, NULL})
 #define SHELL(script) ARGV("sh", "-c", script)
@@ -114,7 +113,7 @@ static void a_process_starts_with_clean_signals_and_descriptors(void)
 static void what_is_left_behind_goes_on_and_its_output_is_dropped(void)
 {
     char script[256], path[128];
-    snprintf(path, sizeof path, "%s/left-behind", directory);
+    snprintf(path, sizeof path, "%s/left-behind", agent.directory);
     snprintf(script, sizeof script, "(sleep 0.3; echo late; echo later; : >%s) & echo early", path);
     CHECK(run(0, SHELL(script)) == 0);
     CHECK(output_is(CHANNEL_OUTPUT, "early\n") && client_release(&client) == 0);
@@ -140,7 +139,7 @@ static void resuming_loses_and_doubles_nothing(void)
     for (uint64_t step = 1; !client.exit.seen && step < 6; step++) {
         client_until_bytes(&client, CHANNEL_OUTPUT, step * 100000);
         client_disconnect(&client); /* in the middle of whatever is on its way */
-        client_connect(&client, socket_path);
+        client_connect(&client, agent.socket_path);
         CHECK(client.hello_count == 1);
     }
     client_until(&client, &client.exit.seen);
@@ -157,7 +156,7 @@ static void resuming_loses_and_doubles_nothing(void)
     }
     CHECK(at == client.received[0]);
     client_disconnect(&client);
-    client_connect(&client, socket_path);
+    client_connect(&client, agent.socket_path);
     CHECK(client.hello_count == 1 && client.hello_state == STATE_ENDED);
     CHECK(client_release(&client) == 0);
 }
@@ -175,7 +174,7 @@ static void a_half_frame_of_a_dead_host_does_no_harm(void)
     put_u64(&w, 6);
     CHECK(send(client.fd, half, sizeof half, 0) == sizeof half);
     client_disconnect(&client);
-    client_connect(&client, socket_path);
+    client_connect(&client, agent.socket_path);
     CHECK(client.input_kept == 6);
     client_input(&client, 6, "again", 5);
     client_input_end(&client, 11);
@@ -254,9 +253,9 @@ static void files_are_written_and_read(void)
 static void paths_and_symlinks_stay_in_the_root(void)
 {
     char link[128];
-    snprintf(link, sizeof link, "%s/out", root_path);
+    snprintf(link, sizeof link, "%s/out", agent.root_path);
     CHECK(symlink("../../../../../../../../etc", link) == 0);
-    snprintf(link, sizeof link, "%s/absolute", root_path);
+    snprintf(link, sizeof link, "%s/absolute", agent.root_path);
     CHECK(symlink("/etc/passwd", link) == 0);
     CHECK(read_file("/out/passwd") == ENOENT && read_file("/absolute") == ENOENT);
     CHECK(read_file("/../../../../../../../etc/passwd") == ENOENT);
@@ -277,7 +276,7 @@ static void a_write_that_is_given_up_leaves_nothing(void)
     CHECK(client_request(&client, TYPE_FILE_WRITE, client.object << 2, body, (size_t)(w.at - body), NULL) == 0);
     client_input(&client, 0, "half", 4);
     CHECK(client_release(&client) == 0);
-    snprintf(name, sizeof name, "ls -A %s | grep -E 'given-up|mayfly'", root_path);
+    snprintf(name, sizeof name, "ls -A %s | grep -E 'given-up|mayfly'", agent.root_path);
     CHECK(system(name) != 0);
 }
 
@@ -312,7 +311,7 @@ static void directories_are_made_listed_and_removed(void)
 static long processor_ticks(void)
 {
     char path[64], text[512];
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)agent);
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)agent.pid);
     int fd = open(path, O_RDONLY);
     ssize_t n = read(fd, text, sizeof text - 1);
     close(fd);
@@ -331,33 +330,16 @@ static void an_agent_without_a_host_does_not_spin(void)
     long before = processor_ticks();
     poll(NULL, 0, 500);
     CHECK(processor_ticks() - before <= 5);
-    client_connect(&client, socket_path);
+    client_connect(&client, agent.socket_path);
     CHECK(client_release(&client) == 0);
-}
-
-static void start_agent(const char *program)
-{
-    if (!mkdtemp(directory))
-        abort();
-    snprintf(socket_path, sizeof socket_path, "%s/socket", directory);
-    snprintf(root_path, sizeof root_path, "%s/root", directory);
-    mkdir(root_path, 0755);
-    agent = fork();
-    if (agent == 0) {
-        execl(program, program, "--listen", socket_path, "--root", root_path, (char *)NULL);
-        _exit(127);
-    }
-    for (int i = 0; i < 1000 && access(socket_path, F_OK); i++)
-        poll(NULL, 0, 5);
 }
 
 int main(int argc, char **argv)
 {
-    char command[128];
     if (argc != 2)
         return 2;
-    start_agent(argv[1]);
-    client_connect(&client, socket_path);
+    client_agent_start(&agent, argv[1]);
+    client_connect(&client, agent.socket_path);
     RUN(output_errors_and_status_come_apart);
     RUN(a_signal_is_told_from_a_code);
     RUN(failures_to_start_have_their_errno);
@@ -376,10 +358,6 @@ int main(int argc, char **argv)
     RUN(a_write_that_is_given_up_leaves_nothing);
     RUN(directories_are_made_listed_and_removed);
     RUN(an_agent_without_a_host_does_not_spin);
-    kill(agent, SIGKILL);
-    waitpid(agent, NULL, 0);
-    snprintf(command, sizeof command, "rm -rf %s", directory);
-    if (system(command))
-        return 1;
+    client_agent_stop(&agent);
     return test_summary("agent_test");
 }

@@ -5,7 +5,9 @@ build=$1
     for program in frame_test stream_test blocks_test session_test flow_test connection_test connection_flow_test survey_test; do
         "$build/$program" || echo "$program ended with code $?"
     done
-    "$build/agent_test" "$build/mayfly-agent-host" || echo "agent_test ended with code $?"
+    for program in agent_test init_test; do
+        "$build/$program" "$build/mayfly-agent-host" || echo "$program ended with code $?"
+    done
 } 2>&1 | awk '
     { print }
     /^[a-z_]+: [0-9]+ passed, / { passed += $2; failed += $4; skipped += $6 }

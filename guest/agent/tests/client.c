@@ -1,11 +1,14 @@
 #include "client.h"
 
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define DEADLINE_MS 20000
@@ -16,6 +19,33 @@ static void die(const char *what)
 {
     perror(what);
     exit(1);
+}
+
+void client_agent_start(struct client_agent *agent, const char *program)
+{
+    strcpy(agent->directory, "/tmp/mayfly-agent-test-XXXXXX");
+    if (!mkdtemp(agent->directory))
+        die("client: mkdtemp");
+    snprintf(agent->socket_path, sizeof agent->socket_path, "%s/socket", agent->directory);
+    snprintf(agent->root_path, sizeof agent->root_path, "%s/root", agent->directory);
+    mkdir(agent->root_path, 0755);
+    agent->pid = fork();
+    if (agent->pid == 0) {
+        execl(program, program, "--listen", agent->socket_path, "--root", agent->root_path, (char *)NULL);
+        _exit(127);
+    }
+    for (int i = 0; i < 1000 && access(agent->socket_path, F_OK); i++)
+        poll(NULL, 0, 5);
+}
+
+void client_agent_stop(struct client_agent *agent)
+{
+    char command[64];
+    kill(agent->pid, SIGKILL);
+    waitpid(agent->pid, NULL, 0);
+    snprintf(command, sizeof command, "rm -rf %s", agent->directory);
+    if (system(command))
+        die("client: rm");
 }
 
 static void read_all(struct client *c, void *bytes, size_t n)

@@ -32,6 +32,16 @@ struct client {
     uint8_t hello_state;  /* of the first of them */
 };
 
+/* An agent that runs on this machine, in a directory of its own; its root for files is one below. */
+struct client_agent {
+    pid_t pid;
+    char directory[32], socket_path[64], root_path[64];
+};
+void client_agent_start(struct client_agent *agent, const char *program);
+
+/* Ends it and removes its directory. */
+void client_agent_stop(struct client_agent *agent);
+
 /* Connects to the socket and says hello; goes on with the object's streams from where it stands. */
 void client_connect(struct client *c, const char *path);
 void client_disconnect(struct client *c);

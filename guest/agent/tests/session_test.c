@@ -191,6 +191,163 @@ static void a_slow_request_holds_back_the_next_ones(void)
     CHECK(next_reply() == 0 && frame.stream == 8);
 }
 
+static void put_mount(struct writer *w, uint8_t kind, uint8_t disk, uint16_t flags, const char *fstype, const char *target)
+{
+    put_u8(w, kind);
+    put_u8(w, disk);
+    put_u16(w, flags);
+    put_u32(w, 0700);
+    put_u64(w, 4096);
+    put_string(w, fstype);
+    put_string(w, target);
+}
+
+/* CONTAINER with these mounts; `count` says how many there are. */
+static void send_container(uint32_t flags, const char *fstype, uint16_t count, const void *mounts, size_t n)
+{
+    static uint8_t payload[FRAME_MAX_PAYLOAD];
+    struct writer w = {payload, payload + sizeof payload, false};
+    put_u32(&w, flags);
+    put_u64(&w, 0);
+    put_u64(&w, 0);
+    put_string(&w, fstype);
+    put_u16(&w, count);
+    put_bytes(&w, mounts, n);
+    world_frame(TYPE_CONTAINER, EPOCH, 4, payload, (size_t)(w.at - payload));
+}
+
+static void send_teardown(uint32_t flags)
+{
+    uint8_t payload[4];
+    struct writer w = {payload, payload + 4, false};
+    put_u32(&w, flags);
+    world_frame(TYPE_TEARDOWN, EPOCH, 4, payload, 4);
+}
+
+static int answer_to_mount(uint8_t kind, uint8_t disk, uint16_t flags, const char *fstype, const char *target)
+{
+    static uint8_t mount[MAX_PATH_BYTES + 64];
+    struct writer w = {mount, mount + sizeof mount, false};
+    put_mount(&w, kind, disk, flags, fstype, target);
+    begin();
+    send_container(0, "erofs", 1, mount, (size_t)(w.at - mount));
+    world_run();
+    return next_reply();
+}
+
+static void containers_are_checked(void)
+{
+    static char path[MAX_PATH_BYTES + 2];
+    static const int expected[] = {EINVAL, EINVAL, EINVAL, EINVAL, ENOENT, 0, EALREADY, 0};
+    memset(path, 'x', sizeof path - 1);
+    path[0] = '/';
+    CHECK(answer_to_mount(MOUNT_DISK, 2, 15, "ext4", "/data") == 0);
+    CHECK(answer_to_mount(MOUNT_TMPFS, 9, 0, "", "/tmp") == 0);
+    CHECK(answer_to_mount(MOUNT_DIRECTORY, 0, 0, "", "/var/lib/x") == 0);
+    CHECK(answer_to_mount(0, 0, 0, "", "/x") == EINVAL && answer_to_mount(4, 0, 0, "", "/x") == EINVAL);
+    CHECK(answer_to_mount(MOUNT_DISK, 3, 0, "ext4", "/x") == EINVAL);
+    CHECK(answer_to_mount(MOUNT_DISK, 0, 0, "vfat", "/x") == EINVAL);
+    CHECK(answer_to_mount(MOUNT_TMPFS, 0, 16, "", "/x") == EINVAL);
+    CHECK(answer_to_mount(MOUNT_TMPFS, 0, 0, "", "x") == EINVAL && answer_to_mount(MOUNT_TMPFS, 0, 0, "", "") == EINVAL);
+    CHECK(answer_to_mount(MOUNT_TMPFS, 0, 0, "", "/") == EINVAL && answer_to_mount(MOUNT_TMPFS, 0, 0, "", "//") == EINVAL);
+    CHECK(answer_to_mount(MOUNT_TMPFS, 0, 0, "", path) == EINVAL);
+    path[MAX_PATH_BYTES] = 0;
+    CHECK(answer_to_mount(MOUNT_TMPFS, 0, 0, "", path) == 0);
+    begin();
+    send_container(8, "erofs", 0, "", 0);
+    send_container(0, "vfat", 0, "", 0);
+    send_container(0, "erofs", 1, "", 0);
+    send_container(0, "erofs", MAX_CONTAINER_MOUNTS + 1, path, 4000);
+    send_teardown(0);
+    send_container(7, "ext4", 0, "", 0);
+    send_container(0, "erofs", 0, "", 0);
+    send_teardown(TEARDOWN_TRIM);
+    world_run();
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++)
+        CHECK(next_reply() == expected[i]);
+}
+
+static void one_process_is_first(void)
+{
+    static const uint32_t refused[] = {EXEC_FIRST | EXEC_OUTSIDE, EXEC_FIRST | EXEC_HOOK, EXEC_INIT, EXEC_INIT | EXEC_HOOK};
+    begin();
+    send_exec(1, EXEC_FIRST, "program"); /* of what? */
+    world_run();
+    CHECK(next_reply() == EINVAL);
+    send_container(0, "erofs", 0, "", 0);
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+        send_exec(1, refused[i], "program");
+    world_run();
+    CHECK(next_reply() == 0);
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+        CHECK(next_reply() == EINVAL);
+    send_exec(1, EXEC_FIRST, "fails");
+    world_run();
+    CHECK(next_reply() == ENOENT);
+    struct world_process *first = start(2, EXEC_FIRST | EXEC_INIT);
+    CHECK(first->pid);
+    send_exec(3, EXEC_FIRST, "program");
+    send_exec(3, 0, "program");
+    world_run();
+    CHECK(next_reply() == EEXIST && next_reply() == 0);
+    world_exit(first, 0);
+    world_run();
+    send_exec(4, 0, "program");
+    send_exec(4, EXEC_HOOK, "program");
+    send_exec(4, EXEC_OUTSIDE, "program");
+    send_exec(5, EXEC_FIRST, "program");
+    send_exec(6, 0, "program");
+    world_run();
+    CHECK(next_reply() == ESRCH && next_reply() == ESRCH && next_reply() == 0 && next_reply() == 0 && next_reply() == 0);
+}
+
+static void tearing_down_kills_and_waits(void)
+{
+    uint8_t read[32];
+    struct writer w = {read, read + sizeof read, false};
+    begin();
+    int before = world_descriptors();
+    send_container(0, "erofs", 0, "", 0);
+    put_u64(&w, 0);
+    put_u64(&w, UINT64_MAX);
+    put_u32(&w, 0);
+    put_string(&w, "/file");
+    world_accept(0, 0); /* the read does not end */
+    world_frame(TYPE_FILE_READ, EPOCH, 7 << 2, read, (size_t)(w.at - read));
+    send_exec(8, EXEC_FIRST, "program");
+    send_teardown(0);
+    world_frame(TYPE_PING, EPOCH, 9 << 2, "", 0);
+    world_run();
+    world_accept(SIZE_MAX, SIZE_MAX);
+    world_run();
+    CHECK(next_reply() == 0 && next_reply() == 0 && next_reply() == 0);
+    CHECK(next_of(TYPE_EXIT) && frame.stream == 7 << 2 && u32_at(frame.payload + 8) == ESTALE);
+    CHECK(next_of(TYPE_EXIT) && frame.stream == 8 << 2 && u32_at(frame.payload + 4) == SIGKILL);
+    CHECK(next_reply() == 0 && frame.stream == 4);
+    CHECK(next_reply() == 0 && frame.stream == 9 << 2);
+    world_frame(TYPE_RELEASE, EPOCH, 7 << 2, "", 0);
+    world_frame(TYPE_RELEASE, EPOCH, 8 << 2, "", 0);
+    send_exec(8, EXEC_FIRST, "program");
+    world_run();
+    CHECK(next_reply() == 0 && next_reply() == 0 && next_reply() == EINVAL && world_descriptors() == before);
+}
+
+static void a_hook_starts_while_others_may_not(void)
+{
+    uint8_t identity[128] = {0};
+    struct writer w = {identity, identity + sizeof identity, false};
+    w.at += 8 + 64 + 16 + 8;
+    put_string(&w, "clone");
+    begin();
+    world_frame(TYPE_FREEZE, EPOCH, 4, "", 0);
+    send_exec(1, EXEC_HOOK, "program");
+    world_frame(TYPE_IDENTITY, EPOCH, 4, identity, (size_t)(w.at - identity));
+    send_exec(2, 0, "program");
+    send_exec(3, EXEC_HOOK, "program");
+    world_run();
+    CHECK(next_reply() == 0 && next_reply() == EBUSY && next_reply() == 0 && next_reply() == EBUSY && next_reply() == 0);
+}
+
 int main(void)
 {
     world_init();
@@ -207,6 +364,10 @@ int main(void)
     RUN(the_order_after_a_freeze_is_fail_closed);
     RUN(a_hello_tells_what_is_pending);
     RUN(a_slow_request_holds_back_the_next_ones);
+    RUN(containers_are_checked);
+    RUN(one_process_is_first);
+    RUN(tearing_down_kills_and_waits);
+    RUN(a_hook_starts_while_others_may_not);
     world_reset();
     return test_summary("session_test");
 }

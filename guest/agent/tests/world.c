@@ -14,10 +14,12 @@
 #include <unistd.h>
 
 #include "cgroup.h"
+#include "container.h"
 #include "deferred.h"
 #include "connection.h"
 #include "drain.h"
 #include "files.h"
+#include "first.h"
 #include "network.h"
 #include "object.h"
 #include "process.h"
@@ -250,7 +252,12 @@ void world_reset(void)
     }
     for (struct world_process *p = world_processes; p < world_processes + WORLD_PROCESSES; p++)
         world_exit(p, 0);
-    process_reap_all();
+    do {
+        process_reap_all();
+        deferred_check();
+    } while (deferred_busy());
+    container_release();
+    first_forget();
     while (drain_pump())
         continue;
     connections_reset();
