@@ -4,6 +4,7 @@
  */
 import type { AgentClient } from "../agent/client.ts";
 import type { AgentProcess } from "../agent/process.ts";
+import type { IdentitySpec } from "../agent/requests.ts";
 import type { ApplicationRecipe, CreateVmRequest, ReadyProbe } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import { Deadline, nowMs } from "../sys/deadline.ts";
@@ -32,6 +33,12 @@ import { applicationProcess, ENVIRONMENT_FILE, INSTANCE_DIRECTORY } from "./warm
 /** Longest that an application may take until it is ready, unless its recipe says otherwise. */
 const READY_LIMIT_MS = 60_000;
 const INSTANCE_BYTES = 1 << 20;
+/**
+ * How far the guest's clock is set back while the application runs for its template. A clone's clock is right, so the application finds that
+ * much time passed, however young its template is: cryptographic generators in user space (OpenSSL's after an hour, GnuTLS' after four) then
+ * take new entropy from the kernel before they are used again, instead of giving all clones the same bytes.
+ */
+const SET_BACK_NS = 6n * 3600n * 1_000_000_000n;
 
 /** What is built. */
 export interface ApplicationBuild {
@@ -205,7 +212,7 @@ async function startBuilder(
 
 /** Identity, limits and container; the file that clones may get of their own is there, empty, for who reads it in any case. */
 async function enterContainer(agent: AgentClient, { plan, name, sizes, recipe }: Planned, deadline: Deadline) {
-  await agent.identity(identityRequest(newIdentity(hostnameOf(name))), deadline);
+  await agent.identity(earlierIdentity(hostnameOf(name)), deadline);
   const pids = recipe.pidsLimit ?? 0;
   if (sizes.limited || pids > 0) {
     const cpuMillis = Math.round(sizes.cpus * 1000);
@@ -215,6 +222,12 @@ async function enterContainer(agent: AgentClient, { plan, name, sizes, recipe }:
   const { uid, gid } = plan.user;
   await agent.writeFile(ENVIRONMENT_FILE, { mode: 0o400, uid, gid, parents: true }, deadline).end();
   await agent.thaw(deadline);
+}
+
+/** An identity of some hours ago. */
+function earlierIdentity(hostname: string): IdentitySpec {
+  const now = identityRequest(newIdentity(hostname));
+  return { ...now, realtimeNs: now.realtimeNs - SET_BACK_NS };
 }
 
 /** A host name from a template's name: what a host name may not have becomes a hyphen. */
@@ -286,7 +299,7 @@ async function freezeAndTrim({ agent }: Running, deadline: Deadline): Promise<vo
   await agent.freeze(deadline);
   await agent.sync(deadline);
   await agent.trim(TRIM_BYTES, deadline);
-  await agent.identity(identityRequest(newIdentity(WARM_HOSTNAME)), deadline);
+  await agent.identity(earlierIdentity(WARM_HOSTNAME), deadline);
   await runToEnd(agent, { ...WARM_COMMAND, hook: true, outside: true }, deadline);
   await agent.freeze(deadline);
 }

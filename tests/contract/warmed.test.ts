@@ -86,6 +86,9 @@ describeVms("clones of an application's template", () => {
         // What the application itself drew before it was saved is the template's.
         const drawn = await Promise.all(clones.map((vm) => vms.shell(vm.id, "cat /tmp/drawn")));
         expect(new Set(drawn).size).toBe(1);
+        // So that generators in user space take new entropy, the application finds hours passed since it was saved.
+        const age = await vms.shell(clones[0]?.id ?? "", "echo $(($(date +%s) - $(stat -c %Y /tmp/drawn)))");
+        expect(Number(age)).toBeGreaterThan(6 * 3600 - 60);
         const ids = await Promise.all(clones.map((vm) => vms.shell(vm.id, "cat /etc/machine-id")));
         expect(new Set(ids).size).toBe(2);
       });
