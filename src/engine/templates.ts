@@ -35,8 +35,8 @@ function made({ loaded }: Known): string {
 export class Templates {
   readonly #known = new Map<string, Known>();
   readonly #builds = new Builds();
-  /** Recipes of applications that are being built, by name. */
-  readonly #recipes = new Map<string, ApplicationRecipe>();
+  /** Applications that are being built, by name: their recipes, and the contents of their images. */
+  readonly #underWay = new Map<string, { recipe: ApplicationRecipe; digest: string }>();
   /** Called before a template goes, to end its pool. */
   onRemove: (id: string) => Promise<void> = async () => undefined;
   /** Templates that must stay: running clones and pools are on them. */
@@ -154,11 +154,11 @@ export class Templates {
       if (pool !== undefined) this.#change(known.loaded.id, { pool });
       return known.loaded;
     }
-    const other = this.#recipes.get(name);
-    if (other !== undefined && !sameRecipe(other, recipe)) {
+    const other = this.#underWay.get(name);
+    if (other !== undefined && !sameRecipe(other.recipe, recipe)) {
       throw new MayflyError("resource_in_use", `Cannot build template ${name}: it is being built with other options`);
     }
-    this.#recipes.set(name, recipe);
+    this.#underWay.set(name, other ?? { recipe, digest: image.image.digest });
     const built = this.#builds.run(
       `application ${name}`,
       name,
@@ -170,7 +170,7 @@ export class Templates {
           await this.#replace(loaded, name, pool);
           return loaded;
         } finally {
-          this.#recipes.delete(name);
+          this.#underWay.delete(name);
         }
       },
       onStep,
@@ -219,11 +219,13 @@ export class Templates {
       .map(({ loaded }) => loaded);
   }
 
-  /** Names of the templates whose applications have the contents of an image as their root; an unnamed one's id. */
+  /** Names of the templates, those under way too, whose applications have the contents of an image as their root; an unnamed one's id. */
   onImage(digest: string): string[] {
-    return [...this.#known.values()]
+    const made = [...this.#known.values()]
       .filter(({ loaded }) => loaded.manifest.application?.image.digest === digest)
       .map(({ loaded, entry }) => entry.name ?? loaded.id);
+    const underWay = [...this.#underWay].filter(([, build]) => build.digest === digest).map(([name]) => name);
+    return [...new Set([...made, ...underWay])];
   }
 
   /** Uses a template no more that a clone has found damaged; like those found at the start, it is left for `verify` and `rm`. */

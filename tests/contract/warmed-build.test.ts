@@ -4,7 +4,7 @@ import { statSync } from "node:fs";
 import { join } from "node:path";
 import type { BuildTemplateRequest } from "../../src/contract/api.ts";
 import { Deadline } from "../../src/sys/deadline.ts";
-import { buildService, serviceImage } from "../support/application.ts";
+import { buildService, serviceImage, serviceTarball } from "../support/application.ts";
 import { soon, TestEngine } from "../support/engine.ts";
 import { describeVms, hostArtifacts } from "../support/engine-host.ts";
 import { NOTHING_LEFT } from "../support/engine-leftovers.ts";
@@ -166,6 +166,28 @@ describeVms("the template of an application", () => {
     expect(other.status === "rejected" && other.reason.code).toBe("resource_in_use");
     expect(names().filter((name) => name === "twice")).toHaveLength(1);
     await vms.engine.removeTemplate("twice", { force: false });
+  });
+
+  test("keeps its image, from the beginning of its build on", async () => {
+    const own = await serviceImage(vms);
+    const refused = async () => (await rejection(vms.engine.removeImage(own))).message;
+    const building = buildService(vms, { name: "holder", image: own });
+    expect(await refused()).toContain("the template holder needs it");
+    await building;
+    expect(await refused()).toContain("the template holder needs it");
+    // Another image under its name does not take it away.
+    const { digest } = vms.engine.getImage(own);
+    const other = await serviceTarball({ "etc/other": "contents\n" });
+    await vms.engine.importImage({ name: own, path: other }, { deadline: soon() });
+    expect(vms.engine.getImage(own).digest).not.toBe(digest);
+    const vm = await vms.start({ template: "holder" });
+    expect(await vms.shell(vm.id, "ls /etc/other 2>/dev/null; wget -q -O - http://127.0.0.1:8080/")).toBe("hello");
+    await vms.remove(vm.id);
+    // Built again it is of what the name means now.
+    const again = await vms.engine.buildTemplate({ name: "holder" }, { deadline: soon(60_000) });
+    expect(again.application?.digest).toBe(vms.engine.getImage(own).digest);
+    await vms.engine.removeTemplate("holder", { force: false });
+    await vms.engine.removeImage(own);
   });
 
   test("keeps its pool over restarts", async () => {
