@@ -67,7 +67,10 @@ static void close_all(void)
 static void prepare_main(void)
 {
     static const char *const names[] = {"/proc/self/ns/mnt", "/proc/self/ns/uts", "/proc/self/ns/ipc"};
-    int error = setns(namespaces.fds[CGROUP_NAMESPACE], CLONE_NEWCGROUP) ? -errno : rootfs_prepare(&rootfs);
+    int error = setns(namespaces.fds[CGROUP_NAMESPACE], CLONE_NEWCGROUP) ? -errno : 0;
+    umount2("/mnt", MNT_DETACH); /* what the host has mounted there is not to be held here when it is gone there */
+    if (!error)
+        error = rootfs_prepare(&rootfs);
     for (int i = MOUNT_NAMESPACE; i < CGROUP_NAMESPACE && !error; i++) {
         namespaces.fds[i] = open(names[i], O_RDONLY | O_CLOEXEC);
         error = namespaces.fds[i] < 0 ? -errno : 0;

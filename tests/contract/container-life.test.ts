@@ -114,7 +114,8 @@ describeVms("a container's life", () => {
     }
     expect(await refusal(box, behind, ["no-such-program"])).toBe(2);
     expect(await refusal(box, behind, ["/etc/release"])).toBe(13);
-    expect(await refusal(box, { ...behind, cwd: "/no/such" })).toBe(2);
+    expect(await refusal(box, { ...behind, cwd: "/etc/release" })).toBe(20);
+    expect((await box.run("pwd", { ...behind, cwd: "/made/for/it" })).stdout).toBe("/made/for/it\n");
     const status = "cat /proc/1/status; stat -c %u /proc/1; tty; ls /proc/1/fd; readlink /proc/1/fd/1";
     const user = { ...behind, uid: 1000, gid: 100, capabilities: 0n, terminal: { rows: 2, columns: 99 } };
     const { stdout } = await box.run(status, user);
@@ -217,16 +218,26 @@ describeVms("a container's life", () => {
     expect(Math.abs(free - (await memory()))).toBeLessThan(2 * MIB);
   }, 120_000);
 
+  test("says that a disk is not free as long as it is not", async () => {
+    const volume = { path: await ext4(newDirectory("busy"), "volume"), format: "raw", readOnly: false } as const;
+    const box = await start({ ...rootOn(image), volume0: volume });
+    const mounts = [{ kind: "disk", disk: 0, fstype: "ext4", target: "/data" }] as const;
+    await box.agent.container({ fstype: "erofs", mounts }, soon());
+    await box.outside("mount -t ext4 /dev/vdc /mnt");
+    expect((await rejection(box.agent.teardown({}, soon()))).details.errno).toBe(EBUSY);
+    await box.outside("umount /mnt");
+    await box.agent.container({ fstype: "erofs", mounts }, soon());
+    await box.agent.teardown({}, soon());
+    await runTool(["e2fsck", "-fn", volume.path]);
+  });
+
   test("gives its disks back whole, trimmed and with all that was written", async () => {
     const directory = newDirectory("disks");
-    const ext4 = async (name: string): Promise<string> => {
-      const path = join(directory, name);
-      writeFileSync(path, "");
-      truncateSync(path, 64 * MIB);
-      await runTool(["mkfs.ext4", "-q", "-E", "assume_storage_prezeroed=1", path]);
-      return path;
-    };
-    const [scratch, volume, shared] = [await ext4("scratch"), await ext4("volume"), await erofsOf(await rootTree())];
+    const [scratch, volume, shared] = [
+      await ext4(directory, "scratch"),
+      await ext4(directory, "volume"),
+      await erofsOf(await rootTree()),
+    ];
     const writable = (path: string) => ({ path, format: "raw", readOnly: false }) as const;
     const disks = { scratch: writable(scratch), volume0: writable(volume), volume2: writable(shared) };
     const box = await start({ ...rootOn(image), ...disks });
@@ -262,3 +273,12 @@ describeVms("a container's life", () => {
     }
   });
 });
+
+/** An empty file system of 64 MiB. */
+async function ext4(directory: string, name: string): Promise<string> {
+  const path = join(directory, name);
+  writeFileSync(path, "");
+  truncateSync(path, 64 * MIB);
+  await runTool(["mkfs.ext4", "-q", "-E", "assume_storage_prezeroed=1", path]);
+  return path;
+}
