@@ -110,7 +110,7 @@ describeVms("a container's life", () => {
     ]) {
       const process = await box.start(["sh", "-c", script], behind).has("ready");
       await process.process.signal(signal, tree, soon());
-      expect(await process.ended()).toEqual({ end: 5, stdout: "ready\ngot it\n", stderr: "" });
+      expect(await process.ended()).toMatchObject({ end: 5, stdout: "ready\ngot it\n" });
     }
     expect(await refusal(box, behind, ["no-such-program"])).toBe(2);
     expect(await refusal(box, behind, ["/etc/release"])).toBe(13);
