@@ -44,12 +44,16 @@ export interface Images {
 export function images(rest: Rest): Images {
   const at = (image: string, verb = "") => `/v1/images/${segment(image)}${verb}`;
   const get = (image: string, options?: CallOptions) => rest.json<ImageDetails>("GET", at(image), options);
-  const all = (ids: readonly string[]) => Promise.all(ids.map((id) => get(id)));
+  const one = async (id: string): Promise<Image> => {
+    const { document: _document, ...image } = await get(id);
+    return image;
+  };
+  const all = (ids: readonly string[]) => Promise.all(ids.map(one));
   return {
-    import: async (json, options = {}) => get((await finished(rest, "/v1/images", { json }, options)).result),
+    import: async (json, options = {}) => one((await finished(rest, "/v1/images", { json }, options)).result),
     async pull(json, options = {}) {
       const { result, note } = await finished(rest, "/v1/images/pull", { json }, options);
-      return { image: await get(result), unchanged: note === "unchanged" };
+      return { image: await one(result), unchanged: note === "unchanged" };
     },
     load: async (json, options = {}) => all((await finished(rest, "/v1/images/load", { json }, options)).results),
     send: async (content, options = {}) =>

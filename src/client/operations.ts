@@ -74,8 +74,10 @@ export async function finished(
   try {
     return await calls.wait(operation.id, { ...options, ...call });
   } catch (error) {
-    if (signal?.aborted) await calls.cancel(operation.id).catch(() => undefined);
-    throw error;
+    if (!signal?.aborted) throw error;
+    await calls.cancel(operation.id).catch(() => undefined);
+    // A body that is cut by an abort fails in the runtime's own words.
+    throw new MayflyError("cancelled", `Cancelled: ${operation.kind}`, { cause: error });
   }
 }
 

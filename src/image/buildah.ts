@@ -8,6 +8,7 @@ import { MayflyError } from "../contract/errors.ts";
 import type { ImageLayer } from "../contract/image.ts";
 import { tryLockFile, waitForLock } from "../sys/lock.ts";
 import {
+  freeBytes,
   isDirectoryEmpty,
   linkFile,
   makeDirectory,
@@ -67,6 +68,8 @@ const NAMESPACES = [
 /** Name by which buildah's storage keeps images of ours; what a Dockerfile calls them is said for each build anew. */
 const BASE = "mayfly.internal/base";
 const TAIL_LINES = 20;
+/** What a disk has left at least that is not full. */
+const RESERVE_BYTES = 64 * 2 ** 20;
 /** Said of the arguments that `--platform` gives, to Dockerfiles that do not ask for them. */
 const OWN_WARNING = "[Warning] one or more build args were not consumed: [TARGETARCH TARGETOS TARGETPLATFORM]";
 
@@ -171,8 +174,8 @@ class Buildah {
       ...(noCache ? ["--no-cache"] : []),
       ...["--", context],
     ];
-    await this.#buildah(command, { onLine }).catch((error: unknown) => {
-      throw buildError(error, tail);
+    await this.#buildah(command, { onLine }).catch(async (error: unknown) => {
+      throw buildError(error, tail, await freeBytes(workplace));
     });
     return (await readOptional(idFile))?.trim() ?? "";
   }
@@ -271,11 +274,13 @@ function namesIn(json: string): string[][] {
   });
 }
 
-function buildError(error: unknown, tail: readonly string[]): unknown {
+/** buildah does not always say that the disk was full: what lacks is then told by what is left. */
+function buildError(error: unknown, tail: readonly string[], free: number): unknown {
   if (!(error instanceof MayflyError) || error.code !== "tool_failed") return error;
   const text = tail.join("\n");
   const reason = reasonOf(text);
-  const code = /no space left on device/i.test(text) ? "disk_full" : "build_failed";
+  const isFull = /no space left on device/i.test(text) || free < RESERVE_BYTES;
+  const code = isFull ? "disk_full" : "build_failed";
   return new MayflyError(code, `Cannot build the image: ${reason}`, {
     details: {
       stderrTail: text,

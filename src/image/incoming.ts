@@ -2,6 +2,7 @@
 
 import { MayflyError } from "../contract/errors.ts";
 import type { ImageLayer } from "../contract/image.ts";
+import { familiarName } from "../contract/reference.ts";
 import { identityOf } from "../sys/paths.ts";
 import { blobPath, checkBlob, hasBlob, storeBytes, storeFile } from "./blob-store.ts";
 import { uncompressedDigest } from "./compression.ts";
@@ -60,7 +61,8 @@ export async function storeImage(image: IncomingImage, options: StoreOptions): P
     if (signal?.aborted) throw new MayflyError("cancelled", "The image was not wanted any more");
     await checkBlob(layer.path, layer.digest);
   }
-  const label = (layer: IncomingLayer) => `layer ${image.layers.indexOf(layer) + 1} of ${image.layers.length}`;
+  const whose = image.names[0] === undefined ? "" : ` of ${familiarName(image.names[0])}`;
+  const label = (layer: IncomingLayer) => `layer ${image.layers.indexOf(layer) + 1} of ${image.layers.length}${whose}`;
   const stop = signal === undefined ? {} : { signal };
   const content = await ensureContent({
     ...{ stateDir, limitBytes, ...stop },

@@ -36,7 +36,7 @@ export function registryError(error: unknown, reference: Reference): unknown {
   const code = KNOWN.find(({ pattern }) => pattern.test(reason))?.code ?? "tool_failed";
   const remedy = remedyFor(code, reason, reference.domain);
   return new MayflyError(code, `Cannot pull ${formatReference(reference)}: ${said(code, reason, reference.domain)}`, {
-    details: { stderrTail: tail, ...(remedy === undefined ? {} : { remedy }) },
+    details: { ...(code === "tool_failed" ? { stderrTail: tail } : {}), ...(remedy === undefined ? {} : { remedy }) },
     cause: error,
   });
 }

@@ -2,7 +2,7 @@
 
 import type { FileSink } from "bun";
 import { MayflyError } from "../contract/errors.ts";
-import { findTool, missingTool, toolEnvironment } from "./tool.ts";
+import { endingWithUs, findTool, missingTool, toolEnvironment } from "./tool.ts";
 
 /** What {@link pipeTools} does. */
 export interface Pipeline {
@@ -79,7 +79,7 @@ type Program = ReturnType<typeof start>;
 function start(command: readonly string[], stdin: "ignore" | "pipe") {
   const found = findTool(command[0] ?? "");
   if (found === undefined) throw missingTool(command[0] ?? "");
-  const child = Bun.spawn(["setpriv", "--pdeathsig", "KILL", found, ...command.slice(1)], {
+  const child = Bun.spawn(endingWithUs([found, ...command.slice(1)]), {
     env: toolEnvironment(),
     stdin,
     stdout: stdin === "ignore" ? "pipe" : "ignore",

@@ -100,8 +100,8 @@ export async function runTool(command: readonly string[], options: ToolOptions =
   if (options.signal?.aborted) throw cancelled(command, undefined);
   // What was there before would show behind a shorter output.
   if (options.outputPath !== undefined) rmSync(options.outputPath, { force: true });
-  const prefix = options.endsWithUs ? ["setpriv", "--pdeathsig", "KILL"] : [];
-  const child = Bun.spawn([...prefix, found, ...command.slice(1)], {
+  const whole = [found, ...command.slice(1)];
+  const child = Bun.spawn(options.endsWithUs ? endingWithUs(whole) : whole, {
     cwd: options.cwd ?? process.cwd(),
     env: { ...toolEnvironment(), ...options.env },
     stdin: options.input ?? "ignore",
@@ -136,6 +136,14 @@ export async function runTool(command: readonly string[], options: ToolOptions =
     clearTimeout(timer);
     options.signal?.removeEventListener("abort", onAbort);
   }
+}
+
+/**
+ * A command that the kernel kills when this process ends. Should it have ended before the kernel was told, the command is not begun.
+ */
+export function endingWithUs(command: readonly string[]): string[] {
+  const script = '[ "$PPID" = "$0" ] && exec "$@"';
+  return ["setpriv", "--pdeathsig", "KILL", "/bin/sh", "-c", script, String(process.pid), ...command];
 }
 
 function killGroup(pid: number): void {
