@@ -117,6 +117,8 @@ export const TemplateApplication = z.object({
   ready: ReadyProbe,
   /** What runs in each clone before the application goes on, in this order: files of the image, then the recipe's own command. */
   hooks: z.array(z.array(z.string())),
+  /** Why they failed when they were rehearsed, without what a request brings; null: they did not. */
+  rehearsal: z.string().nullable(),
   recipe: ApplicationRecipe,
   /** Milliseconds from its start until it was ready, and of its warm-up. */
   readyMs: z.number(),

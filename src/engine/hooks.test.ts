@@ -6,7 +6,7 @@ import { rejection, soon } from "../../tests/support/fake-peer.ts";
 import { ENV, HostAgent, hostAgentProgram } from "../../tests/support/host-agent.ts";
 import type { AgentClient } from "../agent/client.ts";
 import { Deadline } from "../sys/deadline.ts";
-import { HOOK_DIRECTORY, listHooks, runHooks } from "./hooks.ts";
+import { HOOK_DIRECTORY, listHooks, rehearseHooks, runHooks } from "./hooks.ts";
 
 const here =
   hostAgentProgram === undefined ? "skipped: there is no musl-gcc to build the agent with" : "with the real agent";
@@ -84,6 +84,15 @@ describe.skipIf(hostAgentProgram === undefined)(here, () => {
       expect(await Bun.file(file).exists()).toBe(false);
       expect((await rejection(run([sh("kill -9 $$")]))).message).toContain("killed by signal 9");
       expect((await rejection(run([["/no/such/hook"]]))).message).toContain("cannot run");
+    });
+
+    test("a rehearsal is marked, and its failure is told, not thrown", async () => {
+      const rehearse = (script: string) =>
+        rehearseHooks(client, { commands: [sh(script)], process: { env: ENV }, limitMs: 5_000 }, soon());
+      expect(await rehearse('[ "$MAYFLY_REHEARSAL" = 1 ]')).toBeNull();
+      expect(await rehearse("echo no; exit 2")).toContain("ended with 2; its output ends with: no");
+      const bad = { commands: [sh("x\0y")], process: { env: ENV }, limitMs: 5_000 };
+      expect((await rejection(rehearseHooks(client, bad, soon()))).code).toBe("invalid_argument");
     });
 
     test("one that takes too long is killed", async () => {

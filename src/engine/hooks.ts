@@ -70,6 +70,26 @@ export async function runHooks(agent: AgentClient, { commands, ...plan }: HookPl
   for (const command of commands) await runHook(agent, command, plan, deadline);
 }
 
+/** Set to 1 for hooks that are rehearsed: nothing that they do is for a clone that anybody has. */
+export const REHEARSAL_VARIABLE = "MAYFLY_REHEARSAL";
+
+/**
+ * Runs hooks where no clone is made yet, so that what they need is in memory and translated when one is. That they fail is no harm: what they
+ * do without may come with a request.
+ * @returns why the first that failed did; null: all went well.
+ */
+export async function rehearseHooks(agent: AgentClient, plan: HookPlan, deadline: Deadline): Promise<string | null> {
+  const { process } = plan;
+  const env = [...(process.env ?? []), `${REHEARSAL_VARIABLE}=1`];
+  try {
+    await runHooks(agent, { ...plan, process: { ...process, env } }, deadline);
+    return null;
+  } catch (error) {
+    if (error instanceof MayflyError && error.code === "hook_failed") return error.message;
+    throw error;
+  }
+}
+
 async function runHook(
   agent: AgentClient,
   command: readonly string[],

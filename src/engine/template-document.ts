@@ -32,7 +32,7 @@ export function describeTemplate(manifest: TemplateManifest, entry: TemplateEntr
 }
 
 function describeApplication(application: ApplicationPart): TemplateApplication {
-  const { image, argv, process, memoryBytes, cpus, ports, ready, recipe, readyMs, warmUpMs } = application;
+  const { image, argv, process, memoryBytes, cpus, ports, ready, recipe, rehearsal, readyMs, warmUpMs } = application;
   return {
     image: image.name,
     imageId: image.id,
@@ -45,6 +45,7 @@ function describeApplication(application: ApplicationPart): TemplateApplication 
     ports,
     ready,
     hooks: hookCommands(application),
+    rehearsal,
     recipe,
     readyMs,
     warmUpMs,

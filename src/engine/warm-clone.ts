@@ -3,6 +3,7 @@ import type { Deadline } from "../sys/deadline.ts";
 import type { ApplicationPart } from "../template/application.ts";
 import type { LoadedTemplate } from "../template/store.ts";
 import { type Clone, resumeInto, type WarmClone } from "./clone.ts";
+import { rehearseHooks } from "./hooks.ts";
 import { identityRequest, newIdentity } from "./identity.ts";
 import { OutputTail } from "./output-tail.ts";
 import { probedGuest } from "./probed-guest.ts";
@@ -10,7 +11,7 @@ import { exercise } from "./probes.ts";
 import type { QemuProcess } from "./qemu-process.ts";
 import { rehearseContainer, rehearseImage, type WarmRoot } from "./rehearsal.ts";
 import { runToEnd, WARM_COMMAND, WARM_HOSTNAME } from "./warm-up.ts";
-import { applicationProcess } from "./warmed.ts";
+import { applicationProcess, rehearsalPlan } from "./warmed.ts";
 
 /** Longest that one exercise of an application may take. */
 const EXERCISE_MS = 20_000;
@@ -22,8 +23,8 @@ const EXERCISES = 3;
 
 /**
  * Makes a warm clone of a QEMU that blocks on its state socket. It has a throwaway identity: whoever gets it applies its own, which the agent
- * enforces after a freeze. An application runs for a moment with that, without what a request would give it and without its hooks, which are for
- * those that are handed out; what it prints meanwhile is dropped. The base guest rehearses a command, and one in a container.
+ * enforces after a freeze. An application runs for a moment with that, its hooks rehearsed, without what a request would give it; what it
+ * prints meanwhile is dropped. The base guest rehearses a command, and one in a container.
  * @param rehearsal erofs image for that container; `keep`: an image's own, on which the clone then stays.
  * @throws what QEMU and the guest do wrong; `application_not_ready` when the application does not do what it did when it was saved.
  */
@@ -40,6 +41,8 @@ export async function makeWarmClone(
   main?.drop();
   const warming = <T>(work: Promise<T>) => qemu.untilExit(work, "warming a clone");
   await warming(agent.identity(identityRequest(newIdentity(WARM_HOSTNAME)), deadline));
+  const hooks = application && rehearsalPlan(application);
+  if (hooks !== undefined) await warming(rehearseHooks(agent, hooks, deadline));
   await warming(agent.thaw(deadline));
   if (application === undefined) {
     await warming(runToEnd(agent, WARM_COMMAND, deadline));

@@ -17,7 +17,7 @@ import { fullDisk, saveAndQuit, settle, TRIM_BYTES } from "./build.ts";
 import { openAgent } from "./clone.ts";
 import { LIMITS_MS, QEMU_OVERHEAD_BYTES, QEMU_PIDS } from "./config.ts";
 import { type ContainerPlan, mainSpec, planContainer } from "./container-plan.ts";
-import { listHooks } from "./hooks.ts";
+import { listHooks, rehearseHooks } from "./hooks.ts";
 import { type Host, planFor, tenantGid } from "./host.ts";
 import { identityRequest, newIdentity } from "./identity.ts";
 import type { ResolvedImage } from "./images.ts";
@@ -28,7 +28,7 @@ import { defaultProbe, describeProbe, exercise, notReady, type ProbedGuest, unti
 import { QemuProcess } from "./qemu-process.ts";
 import type { Sizes } from "./start.ts";
 import { runToEnd, WARM_COMMAND, WARM_HOSTNAME } from "./warm-up.ts";
-import { applicationProcess, ENVIRONMENT_FILE, INSTANCE_DIRECTORY } from "./warmed.ts";
+import { applicationProcess, ENVIRONMENT_FILE, INSTANCE_DIRECTORY, rehearsalPlan } from "./warmed.ts";
 
 /** Longest that an application may take until it is ready, unless its recipe says otherwise. */
 const READY_LIMIT_MS = 60_000;
@@ -70,7 +70,7 @@ interface Running extends Builder {
 }
 
 /** What is known of an application when it is saved, beside what was planned. */
-type Saved = Pick<ApplicationPart, "main" | "hooks" | "readyMs" | "warmUpMs">;
+type Saved = Pick<ApplicationPart, "main" | "hooks" | "rehearsal" | "readyMs" | "warmUpMs">;
 
 /**
  * Builds and publishes the template of an application.
@@ -170,13 +170,13 @@ async function makeApplication(
   const running = await whileRunning(startMain(builder, planned, deadline), "starting the application");
   const figures = await whileRunning(makeReady(running, planned, onStep, deadline), "waiting for the application");
   onStep("trimming the guest's memory");
-  await whileRunning(freezeAndTrim(running, deadline), "trimming the guest's memory");
+  const rehearsal = await whileRunning(freezeAndTrim(running, planned, hooks, deadline), "trimming the guest's memory");
   onStep("letting the guest settle");
   await settle();
   const main = await whileRunning(lastOffsets(running, deadline), "freezing the application");
   onStep("saving the template");
   await saveAndQuit(qemu, workspace, deadline);
-  return { main, hooks, ...figures };
+  return { main, hooks, rehearsal, ...figures };
 }
 
 /** A QEMU on the copy, which is its memory: what the guest writes is in the file. It runs as a uid of its own. */
@@ -292,16 +292,25 @@ async function warmUp(
 const rounded = (ms: number) => Math.round(ms * 10) / 10;
 
 /**
- * Freezes the application, then trims: nothing of it runs in between. Trimming forks the agent, which leaves its pages copy-on-write;
- * a command outside of the container has them copied here instead of in each clone.
+ * Freezes the application, then trims: nothing of it runs in between. Hooks are rehearsed after that, so that what they read stays in memory.
+ * Trimming forks the agent, which leaves its pages copy-on-write; what runs then has them copied here instead of in each clone.
+ * @returns why a hook failed, null if none did.
  */
-async function freezeAndTrim({ agent }: Running, deadline: Deadline): Promise<void> {
+async function freezeAndTrim(
+  { agent }: Running,
+  { plan, recipe }: Planned,
+  hooks: string[],
+  deadline: Deadline,
+): Promise<string | null> {
   await agent.freeze(deadline);
   await agent.sync(deadline);
   await agent.trim(TRIM_BYTES, deadline);
   await agent.identity(earlierIdentity(WARM_HOSTNAME), deadline);
   await runToEnd(agent, { ...WARM_COMMAND, hook: true, outside: true }, deadline);
+  const rehearsed = rehearsalPlan({ hooks, recipe, process: plan.defaults, user: plan.user });
+  const failure = rehearsed === undefined ? null : await rehearseHooks(agent, rehearsed, deadline);
   await agent.freeze(deadline);
+  return failure;
 }
 
 /**

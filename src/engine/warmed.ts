@@ -10,6 +10,7 @@ import { type ContainerPlan, containerExec, planContainer } from "./container-pl
 import { HOOK_LIMIT_MS, type HookPlan } from "./hooks.ts";
 import type { GuestFile } from "./identity.ts";
 import type { Sizes } from "./start.ts";
+import { WARM_HOSTNAME } from "./warm-up.ts";
 
 /** Where a clone finds what it was given, in its container; memory file systems, which are made when the template is built. */
 export const SECRETS_DIRECTORY = "/run/secrets";
@@ -172,6 +173,16 @@ function hooksFor(
   if (commands.length === 0) return undefined;
   const process = applicationProcess(application, hostname, { ...secretVariables(secrets ?? {}), ...env });
   return { commands, process, limitMs: application.recipe.hookTimeoutMs ?? HOOK_LIMIT_MS };
+}
+
+/** The hooks of an application as they are rehearsed. @returns undefined if there are none. */
+export function rehearsalPlan(
+  application: Pick<ApplicationPart, "hooks" | "recipe" | "process" | "user">,
+): HookPlan | undefined {
+  const commands = hookCommands(application);
+  if (commands.length === 0) return undefined;
+  const limitMs = application.recipe.hookTimeoutMs ?? HOOK_LIMIT_MS;
+  return { commands, process: applicationProcess(application, WARM_HOSTNAME), limitMs };
 }
 
 /** All that runs in a clone before its application goes on. */

@@ -42,6 +42,8 @@ export const ApplicationSchema = z.strictObject({
   ready: ReadyProbe,
   /** Programs of the image that run in each clone before the application goes on, in this order. */
   hooks: z.array(z.string().startsWith("/")),
+  /** Why they failed when they were rehearsed; null: they did not. */
+  rehearsal: z.string().nullable(),
   recipe: ApplicationRecipe,
   readyMs: z.number(),
   warmUpMs: z.number(),

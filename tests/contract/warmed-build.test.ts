@@ -98,6 +98,17 @@ describeVms("the template of an application", () => {
     await vms.engine.removeTemplate("reached", { force: false });
   });
 
+  test("is built though its hooks fail in their rehearsal, and says so", async () => {
+    const postClone = shell('echo needs $NEEDED >&2; [ -n "$NEEDED" ] || exit 4');
+    const { application } = await buildService(vms, { name: "needy", image, postClone });
+    expect(application?.rehearsal).toContain("ended with 4; its output ends with: needs");
+    await vms.engine.resizePool("needy", { warm: 1, blocked: 0 });
+    await vms.poolsFull();
+    expect((await rejection(vms.start({ template: "needy" }))).code).toBe("hook_failed");
+    expect((await vms.start({ template: "needy", env: { NEEDED: "this" } })).state).toBe("running");
+    await vms.engine.removeTemplate("needy", { force: true });
+  });
+
   test("is not what VMs of its size are cloned from, nor counted among those that are", async () => {
     const vm = await vms.start();
     expect(vm.templateId).not.toBe(vms.engine.getTemplate("web").id);

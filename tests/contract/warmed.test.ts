@@ -15,6 +15,7 @@ const KINDS: readonly { path: ClonePath; pool: PoolRequest }[] = [
 
 /** Appends what it finds to /tmp/hooks, and whether the application goes on meanwhile: its ticks are counted in /tmp/ticks. */
 const HOOK = `#!/bin/sh
+[ -n "$MAYFLY_REHEARSAL" ] && echo "$(basename $0) $(hostname) $TOKEN" >> /tmp/rehearsals && exit
 before=$(cat /tmp/ticks); sleep 0.3; after=$(cat /tmp/ticks)
 [ "$before" = "$after" ] && state=frozen || state=running
 echo "$(basename $0) $(hostname) $state user=$(id -u) greeting=$GREETING token=$TOKEN" >> /tmp/hooks
@@ -48,7 +49,11 @@ describeVms("clones of an application's template", () => {
       command: ["/bin/ticking"],
       user: "alice",
       env: { GREETING: "built" },
-      postClone: ["/bin/sh", "-c", 'echo "own $(hostname) greeting=$GREETING" >> /tmp/hooks; exit ${CODE:-0}'],
+      postClone: [
+        "/bin/sh",
+        "-c",
+        '[ -n "$MAYFLY_REHEARSAL" ] || echo "own $(hostname) greeting=$GREETING" >> /tmp/hooks; exit ${CODE:-0}',
+      ],
       hookTimeoutMs: 5_000,
     });
     await vms.remove((await vms.start({ template: "web" })).id);
@@ -113,6 +118,10 @@ describeVms("clones of an application's template", () => {
         const common = `${vm.hostname} frozen user=1000 greeting=cloned token=s3cret`;
         expect(lines).toEqual([`10-first ${common}`, `20-second ${common}`, `own ${vm.hostname} greeting=cloned`]);
         expect((await askService(vms, vm))["hooks"]).toStartWith("10-first");
+        // They were rehearsed when the template was built, and once more in a warm clone: without anything of a request.
+        const once = ["10-first m", "20-second m"];
+        const rehearsed = (await vms.shell(vm.id, "cat /tmp/rehearsals")).split("\n").map((line) => line.trim());
+        expect(rehearsed).toEqual(path === "warm" ? [...once, ...once] : once);
         expect(
           await vms.shell(vm.id, "a=$(cat /tmp/ticks); sleep 0.3; b=$(cat /tmp/ticks); [ $b -gt $a ] && echo on"),
         ).toBe("on");
@@ -142,6 +151,7 @@ describeVms("clones of an application's template", () => {
   });
 
   test("are destroyed when a hook fails, with the end of its output", async () => {
+    expect(vms.engine.getTemplate("hooked").application?.rehearsal).toBeNull();
     const failed = await rejection(vms.start({ template: "hooked", env: { CODE: "3" } }));
     expect([failed.code, failed.stage]).toEqual(["hook_failed", "identity"]);
     expect(failed.message).toContain("ended with 3");

@@ -23,6 +23,7 @@ export const sampleApplication: ApplicationPart = {
   ports: [8080],
   ready: { kind: "http", port: 8080, path: "/health?full=1" },
   hooks: ["/etc/mayfly/post-clone.d/10-seed"],
+  rehearsal: null,
   recipe: { image: "web:1", warmUp: [{ kind: "exec", command: ["true"] }], postClone: ["/bin/sh", "-c", "echo"] },
   readyMs: 812.5,
   warmUpMs: 90,

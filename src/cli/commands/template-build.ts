@@ -4,7 +4,7 @@ import { print, printError } from "../../sys/standard-io.ts";
 import { usageError } from "../arguments.ts";
 import { openClient } from "../client.ts";
 import { parseTmpfs } from "../container-options.ts";
-import { printJson } from "../output.ts";
+import { oneLine, printJson } from "../output.ts";
 import { parsePool, parseReady, parseWarmUp } from "../probes.ts";
 import { processRequest } from "../process-options.ts";
 import { formatBytes, parseBytes, parseCount, parseDurationMs, parsePositive } from "../sizes.ts";
@@ -122,5 +122,7 @@ function figuresOf({ application, buildMs, memory, name, deviceStateBytes }: Tem
   const seconds = (ms: number) => `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`;
   const warmed = application.recipe.warmUp === undefined ? "" : `, warmed up in ${seconds(application.warmUpMs)}`;
   const size = `${formatBytes(memory.allocatedBytes)} of memory and ${formatBytes(deviceStateBytes)} of device state on disk`;
-  return `${name ?? ""}: ready after ${seconds(application.readyMs)}${warmed}, built in ${seconds(buildMs)}; ${size}\n`;
+  const failed =
+    application.rehearsal === null ? "" : `hooks failed in their rehearsal: ${oneLine(application.rehearsal)}\n`;
+  return `${name ?? ""}: ready after ${seconds(application.readyMs)}${warmed}, built in ${seconds(buildMs)}; ${size}\n${failed}`;
 }
