@@ -9,7 +9,7 @@ import { type Artifacts, artifactsDirectory, loadArtifacts, saveArtifacts } from
 import { agentStep, launcherStep } from "./guest-programs.ts";
 import { initramfsStep } from "./initramfs.ts";
 import { busyboxStep, kernelStep } from "./kernel.ts";
-import { packagesStep } from "./packages-step.ts";
+import { imagePackagesStep, packagesStep } from "./packages-step.ts";
 import { qemuStep } from "./qemu.ts";
 import { rehearsalStep } from "./rehearsal.ts";
 import { standInsStep } from "./stand-ins.ts";
@@ -40,6 +40,7 @@ export function setupSteps(workspace: Workspace): Step[] {
     initramfsStep(workspace),
     rehearsalStep(workspace),
     launcherStep(workspace),
+    imagePackagesStep(),
   ];
 }
 
