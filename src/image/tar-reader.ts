@@ -59,8 +59,11 @@ export class TarReader {
   #lastName = "";
   #zeroBlocks = 0;
 
-  /** @param onEntry may throw to refuse the entry. */
-  constructor(onEntry: (entry: TarEntry) => void) {
+  /** @param onEntry may throw to refuse the entry. @param label names the tarball in errors. */
+  constructor(
+    onEntry: (entry: TarEntry) => void,
+    readonly label = "the tarball",
+  ) {
     this.#onEntry = onEntry;
   }
 
@@ -232,7 +235,9 @@ export class TarReader {
 
   #invalid(what: string): MayflyError {
     const where = this.#lastName === "" ? "at its start" : `at or after the entry ${JSON.stringify(this.#lastName)}`;
-    return new MayflyError("image_invalid", `The tarball ${what} (${where})`, { details: { entry: this.#lastName } });
+    return new MayflyError("image_invalid", `Cannot unpack ${this.label}: it ${what} (${where})`, {
+      details: { entry: this.#lastName },
+    });
   }
 }
 

@@ -133,7 +133,7 @@ class Unpacking {
     const reader = new TarReader((entry) => {
       this.#tree.add(entry);
       if (this.#tree.contentBytes > this.freeBytes) throw this.#diskFull(layer, this.#tree.contentBytes);
-    });
+    }, layer.label);
     const entriesBefore = this.#tree.entries;
     let archiveBytes = 0;
     const inspect = (chunk: Uint8Array, atEnd: boolean) => {
