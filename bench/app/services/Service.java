@@ -47,7 +47,7 @@ public final class Service {
   }
 
   private static String page() throws IOException {
-    String items = IntStream.range(0, 40)
+    String items = IntStream.range(0, 10)
         .mapToObj(number -> render(ITEM, Map.of(
             "number", number, "square", number * number, "parity", number % 2 == 0 ? "even" : "odd")))
         .collect(Collectors.joining("\n"));

@@ -19,7 +19,7 @@ function render(template, values) {
 
 function page() {
   readSync(random, bytes, 0, 8, null);
-  const items = Array.from({ length: 40 }, (_, number) =>
+  const items = Array.from({ length: 10 }, (_, number) =>
     render(ITEM, { number, square: number * number, parity: number % 2 === 0 ? "even" : "odd" }),
   );
   return render(TEMPLATE, {

@@ -20,7 +20,7 @@ generator = random.Random()
 def page():
     items = [
         ITEM.substitute(number=number, square=number * number, parity="odd" if number % 2 else "even")
-        for number in range(40)
+        for number in range(10)
     ]
     return TEMPLATE.substitute(
         title="A service",
