@@ -197,7 +197,8 @@ export class Records implements Disposable {
   images(): Image[] {
     return this.#database
       .all("SELECT document FROM images ORDER BY name")
-      .map((row) => ({ ...LATER_IMAGE, ...JSON.parse(String(row["document"])) }));
+      .map((row) => JSON.parse(String(row["document"])))
+      .map((image) => ({ ...image, ...LATER_IMAGE, ...image }));
   }
 
   /** Records images, all of them or none. A name is there once: whoever else had it must be given with another. @throws `disk_full`. */
