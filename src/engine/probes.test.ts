@@ -85,6 +85,13 @@ describe("readiness", () => {
       close: async () => undefined,
     });
     expect(await failure(http, { connect: hanging })).toContain("the answer to GET /health did not happen");
+    let first = true;
+    const once: ProbedGuest["connect"] = (port, consumer, deadline) => {
+      const answer = first ? busy : hanging;
+      first = false;
+      return answer(port, consumer, deadline);
+    };
+    expect(await failure(http, { connect: once })).toContain("answered with 500");
   });
 
   test("is given up at once when asked to, and when no other try can change the answer", async () => {

@@ -55,16 +55,17 @@ export function defaultProbe(health: HealthCheck | undefined, ports: readonly nu
  */
 export async function untilReady(probe: ReadyProbe, guest: ProbedGuest, deadline: Deadline): Promise<void> {
   let pauseMs: number = PAUSE_MS.first;
-  let last = "nothing was answered";
+  let last: string | undefined;
   const limitMs = Math.round(deadline.remainingMs);
   while (deadline.remainingMs > 0) {
     const { ok, said } = await attempt(probe, guest, deadline);
     if (ok) return;
-    last = said;
+    // What the deadline has cut short says less than the try before it.
+    if (last === undefined || deadline.remainingMs > 0) last = said;
     await deadline.race(pause(Math.min(pauseMs, deadline.remainingMs)), "the application").catch(onlyIfCancelled);
     pauseMs = Math.min(2 * pauseMs, PAUSE_MS.last);
   }
-  throw notReady(`it was not within ${limitMs} ms: ${last}`, guest.output.text);
+  throw notReady(`it was not within ${limitMs} ms: ${last ?? "nothing was answered"}`, guest.output.text);
 }
 
 /** Exercises the application once. @throws `application_not_ready` when it does not do what it is asked. */

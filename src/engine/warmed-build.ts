@@ -7,7 +7,7 @@ import type { AgentProcess } from "../agent/process.ts";
 import type { IdentitySpec } from "../agent/requests.ts";
 import type { ApplicationRecipe, CreateVmRequest, ReadyProbe } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
-import { Deadline, nowMs } from "../sys/deadline.ts";
+import { Deadline, nowMs, pause } from "../sys/deadline.ts";
 import { grantFile } from "../sys/disk-files.ts";
 import { newId } from "../sys/ids.ts";
 import { copySparse } from "../sys/memory-file.ts";
@@ -33,6 +33,8 @@ import { applicationProcess, ENVIRONMENT_FILE, INSTANCE_DIRECTORY, rehearsalPlan
 /** Longest that an application may take until it is ready, unless its recipe says otherwise. */
 const READY_LIMIT_MS = 60_000;
 const INSTANCE_BYTES = 1 << 20;
+/** How long the end of a main process may be seen after that of what it took along. */
+const END_SEEN_MS = 200;
 /**
  * How far the guest's clock is set back while the application runs for its template. A clone's clock is right, so the application finds that
  * much time passed, however young its template is: cryptographic generators in user space (OpenSSL's after an hour, GnuTLS' after four) then
@@ -269,6 +271,10 @@ async function makeReady(
   };
   try {
     return await Promise.race([work(), ended]);
+  } catch (error) {
+    // What its end takes along may be seen before that is.
+    await Promise.race([ended, pause(END_SEEN_MS)]);
+    throw error;
   } finally {
     over.abort();
   }
