@@ -37,7 +37,7 @@ export function byName(images: readonly Image[], ref: string): Image | undefined
 }
 
 /** What tells one image from another whatever its names: the digest of its configuration, or of its contents. */
-export function identityOf(image: Image): string {
+export function identityOf(image: Pick<Image, "configDigest" | "digest">): string {
   return image.configDigest ?? image.digest;
 }
 

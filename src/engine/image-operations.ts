@@ -29,6 +29,9 @@ const DOCKERFILES = ["Containerfile", "Dockerfile"];
 
 /** The operations on the images of a state directory. */
 export class ImageOperations {
+  /** Ends of the pulls at work, by name. */
+  readonly #pulls = new Map<string, Promise<void>>();
+
   constructor(
     private readonly host: Pick<ImageHost, "config">,
     private readonly images: Images,
@@ -38,7 +41,24 @@ export class ImageOperations {
   /** @throws what `pullImage` and `storeImage` throw. */
   pull(request: PullImageRequest, options: ProgressOptions): Promise<PulledImage> {
     const reference = parseReference(request.reference);
-    return this.#inWorkplace((workplace) => this.#pull(reference, request, workplace, options));
+    const pull = () => this.#inWorkplace((workplace) => this.#pull(reference, request, workplace, options));
+    return this.#alone(formatReference(reference), options, pull);
+  }
+
+  /** One pull of a name at a time: whoever waits finds what the other has fetched. */
+  async #alone<T>(name: string, options: ProgressOptions, pull: () => Promise<T>): Promise<T> {
+    for (let other = this.#pulls.get(name); other !== undefined; other = this.#pulls.get(name)) {
+      options.onProgress?.("waiting for somebody who pulls the same");
+      await options.deadline.race(other, `the end of another pull of ${name}`);
+    }
+    const ended = Promise.withResolvers<void>();
+    this.#pulls.set(name, ended.promise);
+    try {
+      return await pull();
+    } finally {
+      this.#pulls.delete(name);
+      ended.resolve();
+    }
   }
 
   /** Takes all images of an archive. @throws what `readArchive` and `storeImage` throw. */

@@ -137,6 +137,16 @@ describe.skipIf(!isRoot())("images", () => {
     expect(names()).toEqual(["docker.io/library/app:1", "docker.io/library/old:1", "docker.io/library/older:1"]);
   });
 
+  test("what comes without a name has those that it has already", async () => {
+    const app = await load("app:1", { config: {} });
+    expect((await load(undefined, { config: {} })).id).toBe(app.id);
+    expect(names()).toEqual(["docker.io/library/app:1"]);
+    const bare = await load(undefined, { config: { Cmd: ["bare"] } });
+    expect((await load(undefined, { config: { Cmd: ["bare"] } })).id).toBe(bare.id);
+    expect((await load("bare:1", { config: { Cmd: ["bare"] } })).id).toBe(bare.id);
+    expect(names()).toEqual(["docker.io/library/app:1", "docker.io/library/bare:1"]);
+  });
+
   test("what VMs and templates use stays", async () => {
     const app = await load("app:1");
     store.images.usedBy = (image) => (image.id === app.id ? ["web"] : []);

@@ -128,14 +128,15 @@ export class Images {
   }
 
   /**
-   * Gives an image of the store its names, which move to it from whatever had them. Without a name it is one that has lost its own. Only
-   * within {@link adding}.
+   * Gives an image of the store its names, which move to it from whatever had them. Without any it keeps those that it has, or is listed
+   * without one. Only within {@link adding}.
    * @returns an entry for each name. @throws `disk_full`.
    */
   async add(image: NewImage, names: readonly string[]): Promise<Image[]> {
     this.#accounts.set(image.digest, await readAccounts(this.host.config.stateDir, image.digest));
-    const wanted = names.length === 0 ? [NO_NAME] : [...new Set(names)];
-    return wanted.map((name) => this.#name(image, name));
+    if (names.length > 0) return [...new Set(names)].map((name) => this.#name(image, name));
+    const known = this.#images.filter((other) => identityOf(other) === identityOf(image));
+    return known.length > 0 ? known : [this.#name(image, NO_NAME)];
   }
 
   /** Gives an image one more name. @returns its entry under that name. @throws `image_not_found`, `invalid_argument`, `disk_full`. */
@@ -209,7 +210,7 @@ export class Images {
   /** Whoever had the name keeps it not; if it was the last one of an image that is no imported tarball, or that a VM uses, that stays without a name. */
   #name(image: NewImage, name: string): Image {
     const before = name === NO_NAME ? undefined : this.#images.find((other) => other.name === name);
-    const isSame = (other: Image) => identityOf(other) === (image.configDigest ?? image.digest);
+    const isSame = (other: Image) => identityOf(other) === identityOf(image);
     const nameless = this.#images.find((other) => other.name === NO_NAME && isSame(other));
     const reused = before !== undefined && isSame(before) ? before : nameless;
     const { id = newId("img"), createdAt = new Date().toISOString() } = reused ?? {};

@@ -202,7 +202,10 @@ class Unpacking {
     if (result.refusal !== undefined) throw result.refusal;
     const { source, sink } = result;
     if (sink.stderrTail.includes("No space left on device")) throw this.#diskFull(layer, undefined);
-    if (sink.exitCode !== 0 || /Cannot set '|Cannot acl|setxattr/.test(sink.stderrTail)) {
+    const attribute = /^.*(Cannot set '|Cannot acl|setxattr).*$/m.exec(sink.stderrTail)?.[0];
+    if (attribute !== undefined)
+      throw invalid(layer.label, `an attribute cannot be kept: ${attribute}`, sink.stderrTail);
+    if (sink.exitCode !== 0) {
       if (/unshare failed|must be superuser|Operation not permitted/.test(sink.stderrTail)) {
         throw new MayflyError("root_required", `Cannot unpack ${layer.label}: keeping all owners needs root`, {
           details: { stderrTail: sink.stderrTail },

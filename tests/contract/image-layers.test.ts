@@ -312,6 +312,11 @@ describe.skipIf(!isRoot())("hostile layers", () => {
       ],
       "limit",
     ],
+    [
+      "an attribute that nothing can have",
+      [[{ name: "p", type: "6", pax: { "SCHILY.xattr.user.x": "y" } }]],
+      "attribute cannot be kept",
+    ],
     ["a type that nobody knows", [[{ name: "x", type: "Z" }]], "type"],
     ["no tarball", [new TextEncoder().encode("nothing of the kind".repeat(100))], "checksum"],
     [

@@ -120,7 +120,16 @@ describe.skipIf(!isTested)(`registries${isTested ? "" : ` (needs root, ${missing
 
   test("two pulls at once work once, and both have it", async () => {
     await using store = await openImages();
+    const before = registry.requests().length;
     const results = await Promise.all([1, 2, 1].map((tag) => pull(store, `${registry.host}/app:${tag}`)));
+    expect(results.map(({ unchanged }) => unchanged)).toEqual([false, false, true]);
+    const own = results[0]?.image.layers[1]?.digest ?? "?";
+    expect(
+      registry
+        .requests()
+        .slice(before)
+        .filter((line) => line.startsWith("GET") && line.includes(own)),
+    ).toHaveLength(1);
     expect(results[0]?.image.digest).toBe(results[2]?.image.digest ?? "");
     expect(store.images.list()).toHaveLength(2);
     expect(store.steps.filter((step) => step.startsWith("packing"))).toHaveLength(2);
