@@ -33,6 +33,7 @@ describeVms("a VM's volumes", () => {
   afterAll(() => vms?.[Symbol.asyncDispose]());
   afterEach(async () => {
     for (const vm of vms.engine.listVms()) await vms.remove(vm.id);
+    await vms.poolsFull();
     expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
   });
 
@@ -227,6 +228,7 @@ describeVms("a directory of the host", () => {
   afterAll(() => vms?.[Symbol.asyncDispose]());
   afterEach(async () => {
     for (const vm of vms.engine.listVms()) await vms.remove(vm.id);
+    await vms.poolsFull();
     expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
   });
 

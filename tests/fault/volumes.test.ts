@@ -1,6 +1,15 @@
 /** Volumes when things go wrong: killed processes, full disks, changing directories. */
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { existsSync, mkdirSync, readdirSync, rmSync, statfsSync, statSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  rmSync,
+  statfsSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { runTool } from "../../src/sys/tool.ts";
 import { DirectoryStore } from "../../src/volume/directories.ts";
@@ -178,18 +187,17 @@ describeVms("volumes and snapshots", () => {
     await vms.remove(vm.id);
   });
 
-  test("of a directory that changes all the time are given up, and one change is noticed", async () => {
+  test("of a directory that changes all the time are given up", async () => {
     const { directories } = await openStores(newDirectory("state"));
     const directory = newDirectory("restless");
     for (let index = 0; index < 300; index++)
       writeFileSync(join(directory, String(index)), Buffer.alloc(20_000, `${index}`));
-    const writer = Bun.spawn(["sh", "-c", "while :; do echo x >> restless; done"], { cwd: directory });
+    const writer = setInterval(() => appendFileSync(join(directory, "restless"), "x"), 1);
     try {
       const error = await soon().race(rejection(directories.snapshot(directory, VM)), "the refusal");
       expect(error.message).toContain("it changed each of the 3 times");
     } finally {
-      writer.kill("SIGKILL");
-      await writer.exited;
+      clearInterval(writer);
     }
     expect(await directories.usage()).toMatchObject({ count: 0 });
     const { path } = await directories.snapshot(directory, VM);
