@@ -29,6 +29,8 @@ const OK = { from: 200, to: 399 } as const;
 interface Try {
   ok: boolean;
   said: string;
+  /** It was cut short by the deadline of the whole. */
+  isCut?: boolean;
 }
 
 /** A probe in the words of the command line. */
@@ -58,10 +60,10 @@ export async function untilReady(probe: ReadyProbe, guest: ProbedGuest, deadline
   let last: string | undefined;
   const limitMs = Math.round(deadline.remainingMs);
   while (deadline.remainingMs > 0) {
-    const { ok, said } = await attempt(probe, guest, deadline);
+    const { ok, said, isCut } = await attempt(probe, guest, deadline);
     if (ok) return;
-    // What the deadline has cut short says less than the try before it.
-    if (last === undefined || deadline.remainingMs > 0) last = said;
+    // It says less than the try before it.
+    if (last === undefined || isCut !== true) last = said;
     await deadline.race(pause(Math.min(pauseMs, deadline.remainingMs)), "the application").catch(onlyIfCancelled);
     pauseMs = Math.min(2 * pauseMs, PAUSE_MS.last);
   }
@@ -93,7 +95,8 @@ async function attempt(probe: ReadyProbe | WarmUp, guest: ProbedGuest, deadline:
     if (probe.kind === "started") return { ok: true, said: "started" };
   } catch (error) {
     if (!(error instanceof MayflyError) || LASTING.has(error.code)) throw error;
-    return { ok: false, said: `${describeProbe(probe)}: ${error.message}` };
+    const isCut = error.code === "deadline_exceeded" && within === deadline;
+    return { ok: false, said: `${describeProbe(probe)}: ${error.message}`, isCut };
   }
   const matches = await matchesLine(probe.pattern, guest.output.look(), deadline).catch(onlyIfCancelled);
   return { ok: matches === true, said: `no line of the output matches ${JSON.stringify(probe.pattern)}` };
