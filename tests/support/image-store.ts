@@ -12,6 +12,7 @@ import { Records } from "../../src/engine/records.ts";
 import { Deadline } from "../../src/sys/deadline.ts";
 import { temporaryDirectory, treeBelow } from "../../src/sys/paths.ts";
 import { runTool } from "../../src/sys/tool.ts";
+import { type HandMadeLayer, writeLayout } from "./oci-layout.ts";
 
 /** Images, their operations, and a directory for the test's own files. */
 export interface TestImages extends AsyncDisposable {
@@ -74,6 +75,19 @@ export async function openImages(given?: string): Promise<TestImages> {
     },
   };
   return store;
+}
+
+/** Loads layers as the image `x:1`, from a layout in `work/layout`. */
+export async function loadLayers(
+  store: TestImages,
+  layers: readonly HandMadeLayer[],
+  compression?: "gzip" | "zstd",
+): Promise<Image> {
+  const packing = compression === undefined ? {} : { compression };
+  await writeLayout(`${store.work}/layout`, [{ layers, name: "x:1", ...packing }]);
+  const [image] = await store.operations.load({ path: `${store.work}/layout` }, store.options());
+  if (image === undefined) throw new Error("nothing was loaded");
+  return image;
 }
 
 /** What an action is refused with. */

@@ -123,3 +123,13 @@ export async function packed(directory: string, archive: string): Promise<string
   await runTool(["tar", "-C", directory, "-cf", archive, "."]);
   return archive;
 }
+
+/** Entries of hand-made layers. */
+export const dir = (name: string, more: Partial<BuiltEntry> = {}): BuiltEntry => ({
+  name,
+  type: "5",
+  mode: 0o755,
+  ...more,
+});
+export const link = (name: string, target: string): BuiltEntry => ({ name, type: "2", link: target });
+export const hard = (name: string, target: string): BuiltEntry => ({ name, type: "1", link: target });
