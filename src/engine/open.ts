@@ -61,6 +61,7 @@ export async function openEngine(options: OpenOptions): Promise<Engine> {
   await volumes.disks.sweep((id) => vms.isRunning(id));
   const pools = new Pools(host, templates, events);
   volumes.usedBy = (name) => vms.startedWith(name);
+  volumes.ending = (id) => vms.ending(id);
   templates.inUse = (id) => vms.runsOn(id);
   templates.onRemove = (id) => pools.close(id);
   templates.resolveImage = (ref) => images.resolve(ref);

@@ -65,6 +65,11 @@ export class RunningVm {
     return this.clone.agent;
   }
 
+  /** Whether it has begun to end. */
+  get isEnding(): boolean {
+    return this.#ending;
+  }
+
   /** Resolves once, when the VM has ended and its QEMU is gone. */
   get ended(): Promise<VmEnd> {
     return this.#ended.promise;

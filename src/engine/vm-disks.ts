@@ -74,7 +74,7 @@ export class VmDiskMaker {
       await makeDirectory(join(this.#root, vm.id), 0o711);
       await makeDirectory(this.#directory(vm.id), 0o711);
       // Claims first, and all of them: nothing is made for a VM that cannot start.
-      for (const mount of volumes) await this.#claim(held, mount);
+      for (const mount of volumes) await this.#claim(held, mount, signal);
       if (diskBytes !== undefined) prepared.disks.scratch = await this.#scratch(held, diskBytes);
       for (const [index, mount] of volumes.entries()) await this.#mount(prepared, held, index, mount, signal);
     } catch (error) {
@@ -116,13 +116,14 @@ export class VmDiskMaker {
     return join(this.#root, vmId, "disks");
   }
 
-  async #claim(held: HeldDisks, { source, anonymous }: VolumeMount): Promise<void> {
+  async #claim(held: HeldDisks, { source, anonymous }: VolumeMount, signal: AbortSignal | undefined): Promise<void> {
     if (!("volume" in source)) return;
     const { volume } = source;
     if (held.volumes.has(volume)) {
       throw new MayflyError("invalid_argument", `Cannot mount volume ${volume} twice in one VM`);
     }
     await this.stores.volumes.ensure(volume, anonymous === true);
+    await this.stores.volumes.settled(volume, signal);
     this.stores.volumes.claim(volume, held.vm);
     held.volumes.add(volume);
   }
@@ -209,15 +210,16 @@ class HeldDisks implements Holding {
     this.#scratch.add(basePath);
   }
 
+  /** Files that the file system does not let go stay until the next start, or until they are pruned: the VM ends all the same. */
   async release(): Promise<void> {
     const { volumes, directories, scratch } = this.stores;
-    await removePath(this.directory);
+    await removePath(this.directory).catch(() => undefined);
     for (const basePath of this.#scratch) scratch.release(basePath, this.vm.id);
-    for (const key of this.#directories) await directories.release(key, this.vm.id);
+    for (const key of this.#directories) await directories.release(key, this.vm.id).catch(() => undefined);
     for (const name of this.volumes) {
       volumes.release(name, this.vm.id);
       const goes = this.vm.autoRemove && volumes.has(name) && volumes.get(name).anonymous;
-      // One that somebody else has begun to use stays, and so does one that the file system does not let go: prune finds it.
+      // One that somebody else has begun to use stays.
       if (goes) await volumes.remove(name, this.vm.id).catch(() => undefined);
     }
   }

@@ -87,6 +87,12 @@ export class Vms {
     return this.#running.has(id);
   }
 
+  /** The end of a VM that has begun to end; undefined for one that goes on, or is gone. */
+  ending(id: string): Promise<unknown> | undefined {
+    const running = this.#running.get(id);
+    return running?.isEnding === true ? running.ended : undefined;
+  }
+
   /** The VMs that were started with a volume and not removed since: they may be started again. */
   startedWith(volume: string): Vm[] {
     const mounts = (vm: Vm) => vm.mounts.some(({ kind, source }) => kind === "volume" && source === volume);

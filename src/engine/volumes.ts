@@ -43,6 +43,11 @@ export class Volumes {
     this.#volumes.usedBy = usedBy;
   }
 
+  /** The end of a VM that has begun to end. */
+  set ending(ending: (vmId: string) => Promise<unknown> | undefined) {
+    this.#volumes.ending = ending;
+  }
+
   /** Reads what is there; what was interrupted goes. A damaged volume is left alone and told of. Before VMs are adopted. */
   async load(): Promise<void> {
     for (const { name, error } of await this.#volumes.load()) {
@@ -68,12 +73,14 @@ export class Volumes {
   }
 
   async resize(name: string, sizeBytes: number): Promise<Volume> {
+    await this.#volumes.settled(name);
     const volume = await this.#volumes.resize(name, sizeBytes);
     this.events.emit("volume.resized", name, name, { sizeBytes: volume.sizeBytes });
     return volume;
   }
 
   async remove(name: string): Promise<void> {
+    await this.#volumes.settled(name);
     await this.#volumes.remove(name);
     this.events.emit("volume.removed", name, name);
   }

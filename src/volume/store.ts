@@ -7,6 +7,7 @@ import type { Volume } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import { NAME_PATTERN } from "../contract/ids.ts";
 import { VOLUME_DEFAULT_BYTES, VOLUME_MAX_BYTES, VOLUME_MIN_BYTES } from "../contract/volume.ts";
+import { Deadline } from "../sys/deadline.ts";
 import { fileSpace, growFile, newSparseFile, revokeFile } from "../sys/disk-files.ts";
 import { makeDirectory, movePath, namesIn, readOptional, removePath } from "../sys/paths.ts";
 import { exists, publishDirectory, publishFile, sweepUnfinished } from "../sys/publish.ts";
@@ -49,6 +50,8 @@ export class VolumeStore {
   readonly #making = new Map<string, Promise<void>>();
   /** VMs that run or could run again on a volume. */
   usedBy: (name: string) => readonly Holder[] = () => [];
+  /** The end of a VM that has begun to end; undefined for one that goes on. */
+  ending: (vmId: string) => Promise<unknown> | undefined = () => undefined;
 
   /** @param mendingUid gives a user that nobody else is meanwhile, to mend a file system as. */
   constructor(
@@ -130,6 +133,14 @@ export class VolumeStore {
     this.#manifest(name);
     this.#refuseUse(name, `give volume ${name} to VM ${vm.name}`, vm.id);
     this.#claims.add(name, vm);
+  }
+
+  /** Waits while the VM that has a volume is ending: its main process has ended, and soon it has nothing any more. */
+  async settled(name: string, signal?: AbortSignal): Promise<void> {
+    const [holder] = this.#claims.of(name);
+    const ending = holder === undefined ? undefined : this.ending(holder.id);
+    if (ending === undefined) return;
+    await Deadline.after(Number.POSITIVE_INFINITY, signal).race(ending, `the end of VM ${holder?.name}`);
   }
 
   /** Whether no VM has a volume and nothing is done with it. */

@@ -6,7 +6,7 @@ import type { CreateVmRequest, Vm, VolumeMount } from "../../src/contract/api.ts
 import { sha256File } from "../../src/sys/publish.ts";
 import { runTool } from "../../src/sys/tool.ts";
 import { readExt4 } from "../../src/volume/ext4.ts";
-import { soon, TestEngine } from "../support/engine.ts";
+import { Output, soon, TestEngine } from "../support/engine.ts";
 import { describeVms, newDirectory } from "../support/engine-host.ts";
 import { NOTHING_LEFT } from "../support/engine-leftovers.ts";
 import { rejection } from "../support/fake-peer.ts";
@@ -102,6 +102,20 @@ describeVms("a VM's volumes", () => {
     await vms.remove(next.id);
     await vms.engine.removeVolume("single");
     expect((await rejection(vms.engine.removeVolume("single"))).code).toBe("volume_not_found");
+  });
+
+  test("of a VM whose command has just ended are waited for, by the next VM and by removal", async () => {
+    const volumes = [named("relay", "/data")];
+    for (const word of ["one", "two", "three"]) {
+      const output = new Output();
+      const command = ["sh", "-c", `echo ${word} >> /data/words; cat /data/words`];
+      const request = { rootfs, volumes, command, autoRemove: true };
+      const { process } = await vms.engine.createVm(request, { deadline: soon(), sink: output });
+      expect((await process?.exited)?.exitCode).toBe(0);
+      expect(output.stdout.split("\n")).toContain(word);
+      if (word === "three") expect(output.stdout).toBe("one\ntwo\nthree\n");
+    }
+    await vms.engine.removeVolume("relay");
   });
 
   test("are the VM's still when the daemon is started again", async () => {
