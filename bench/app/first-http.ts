@@ -2,8 +2,14 @@
 import { MayflyError } from "../../src/contract/errors.ts";
 import { type Deadline, nowMs } from "../../src/sys/deadline.ts";
 
-/** Between two attempts, whatever is asked: short against what is measured, long enough to leave the CPU to it. */
-const RETRY_MS = 0.5;
+/**
+ * Between two attempts, whatever is asked: so much of the time that has passed, and at least so many milliseconds. Short against what
+ * is measured; a service that starts in a guest is slowed down by being asked a thousand times a second.
+ */
+const RETRY_SHARE = 0.02;
+const RETRY_LEAST_MS = 0.5;
+/** The runtime's timers are whole milliseconds. */
+const TIMER_MS = 2;
 const REQUEST = "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
 const HEAD_END = Buffer.from("\r\n\r\n");
 /** An answer is no larger than that. */
@@ -20,11 +26,11 @@ export interface FirstAnswer {
 
 /**
  * Connects to a port of this host until the first answer with status 200 has come to its last byte. A connection that is refused, or
- * that ends without such an answer, is followed by the next one half a millisecond later.
+ * that ends without such an answer, is followed by the next one after 2 % of the time since this was called, at least half a millisecond.
  * @throws `deadline_exceeded` with what the last attempt saw, `cancelled`.
  */
 export async function firstAnswer(port: number, deadline: Deadline): Promise<FirstAnswer> {
-  const idle = new Int32Array(new SharedArrayBuffer(4));
+  const startedMs = nowMs();
   let last = "nothing";
   for (let attempts = 1; ; attempts += 1) {
     if (deadline.remainingMs <= 0) {
@@ -33,9 +39,16 @@ export async function firstAnswer(port: number, deadline: Deadline): Promise<Fir
     const seen = await deadline.race(attempt(port), `an answer of port ${port}`);
     if (typeof seen !== "string") return { ...seen, attempts };
     last = seen;
-    // Timers of the runtime are whole milliseconds; nothing else is to be done in this process meanwhile.
-    Atomics.wait(idle, 0, 0, RETRY_MS);
+    await pauseFor(Math.max(RETRY_LEAST_MS, (nowMs() - startedMs) * RETRY_SHARE));
   }
+}
+
+const idle = new Int32Array(new SharedArrayBuffer(4));
+
+/** Less than a timer can do is waited for standing still: nothing else is to be done in this process meanwhile. */
+async function pauseFor(ms: number): Promise<void> {
+  if (ms < TIMER_MS) Atomics.wait(idle, 0, 0, ms);
+  else await new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 /** @returns the answer, or in words what came instead. */

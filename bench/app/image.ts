@@ -31,7 +31,8 @@ export async function appImage(app: App, stateDir: string, listener: Listener): 
     User: "nobody",
     ExposedPorts: { [`${SERVICE_PORT}/tcp`]: {} },
   };
-  const made = JSON.stringify({ FORMAT, codename, recipe, config, LEFT_OUT });
+  const { packages, source, compile } = recipe;
+  const made = JSON.stringify({ FORMAT, codename, packages, source, compile, config, LEFT_OUT });
   const hash = createHash("sha256").update(made).digest("hex").slice(0, 16);
   const directory = `${stateDir}/bench/images`;
   const path = `${directory}/${app}-${hash}`;
@@ -99,7 +100,10 @@ async function makeBase(
       deadlineMs: BUILD_LIMIT_MS,
       signal: listener.signal,
       endsWithUs: true,
-      onLine: (line) => line.startsWith("I: ") && listener.progress(`root file system: ${line.slice(3)}`),
+      onLine(line) {
+        const step = /^I: ([^/'"]+)$/.exec(line)?.[1];
+        if (step !== undefined) listener.progress(`root file system: ${step}`);
+      },
     },
   );
 }

@@ -21,6 +21,8 @@ export interface Recipe {
   entrypoint: readonly string[];
   /** Memory of a VM that runs it. */
   memoryMiB: number;
+  /** Requests that it answers before it is saved: compilers at run time want to have seen the page more often than an interpreter. */
+  warmUps: number;
 }
 
 /** Directory of the program in its image. */
@@ -33,12 +35,14 @@ export const RECIPES: Readonly<Record<App, Recipe>> = {
     source: { name: "service.cjs", text: node },
     entrypoint: ["node", "service.cjs"],
     memoryMiB: 256,
+    warmUps: 300,
   },
   python: {
     packages: ["python3"],
     source: { name: "service.py", text: python },
     entrypoint: ["python3", "service.py"],
     memoryMiB: 128,
+    warmUps: 50,
   },
   java: {
     packages: ["default-jre-headless"],
@@ -47,5 +51,6 @@ export const RECIPES: Readonly<Record<App, Recipe>> = {
     compile: ["java", "-m", "jdk.compiler/com.sun.tools.javac.Main", "-d", ".", "Service.java"],
     entrypoint: ["java", "Service"],
     memoryMiB: 512,
+    warmUps: 1000,
   },
 };

@@ -27,8 +27,6 @@ import { type AppBench, vmTakers } from "./subjects.ts";
 /** Prepared ones of each kind; a sample takes one, and waits for all before it. */
 const POOL = { blocked: 0, warm: 2 };
 const WARM_UP_ROUNDS = 1;
-/** Requests that a service answers before it is saved: enough for a just-in-time compiler to have seen the page. */
-const WARM_UP_REQUESTS = 200;
 /** Between two samples, so that none pays for the end of the one before. */
 const GAP_MS = 200;
 const SETTLE_LIMIT_MS = 120_000;
@@ -102,7 +100,8 @@ async function prepareVms(
   const busybox = await load(await busyboxImage(`${directory}/busybox`, busyboxPath));
   const image = await load(layout);
   await templates.build({}, { onProgress, signal });
-  const memoryBytes = RECIPES[app].memoryMiB * 2 ** 20;
+  const { memoryMiB, warmUps } = RECIPES[app];
+  const memoryBytes = memoryMiB * 2 ** 20;
   const page = { kind: "http", port: SERVICE_PORT, path: "/" } as const;
   const template = await templates.build(
     {
@@ -111,7 +110,7 @@ async function prepareVms(
       memoryBytes,
       ready: page,
       warmUp: [page],
-      warmUpTimes: WARM_UP_REQUESTS,
+      warmUpTimes: warmUps,
       pool: POOL,
     },
     { onProgress, signal },
