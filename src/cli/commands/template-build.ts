@@ -73,6 +73,8 @@ name of such a template: build that again, by what it was built by; options give
     const guest = dashes ? operands : words;
     if (guest.length > 0) request.command = [...guest];
     const client = openClient(global);
+    // A name that nothing has is a slip here: without an image there would be nothing of it.
+    if (operand !== undefined && request.image === undefined) await client.templates.get(operand);
     const template = await withProgress(global, (progress) => client.templates.build(request, progress));
     if (global.json) await printJson(template);
     else {
