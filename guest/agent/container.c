@@ -24,7 +24,7 @@ struct trim_range {
 
 enum { MOUNT_NAMESPACE, UTS_NAMESPACE, IPC_NAMESPACE, CGROUP_NAMESPACE };
 
-static const struct rootfs nothing = {-1, -1, {-1, -1, -1, -1, -1}};
+static const struct rootfs nothing = {-1, -1, -1, -1, {-1, -1, -1, -1, -1}};
 static struct rootfs rootfs;
 static struct container_namespaces namespaces;
 static bool exists, has_proc;
@@ -57,6 +57,8 @@ static void close_all(void)
 {
     close_if_open(&rootfs.root_fd);
     close_if_open(&rootfs.terminals_fd);
+    close_if_open(&rootfs.upper_fd);
+    close_if_open(&rootfs.lower_fd);
     for (unsigned i = 0; i < MAX_CONTAINER_DISKS; i++)
         close_if_open(&rootfs.disk_fds[i]);
     for (int i = MOUNT_NAMESPACE; i < CGROUP_NAMESPACE; i++)

@@ -132,6 +132,10 @@ static int enter_root(const struct container_spec *spec, struct rootfs *result)
     for (int i = 0; i < 2; i++) /* a scratch disk may have them of its last container */
         if (mkdir(i ? STAGE "/over/work" : STAGE "/over/upper", 0755) && errno != EEXIST)
             return -errno;
+    result->upper_fd = open(STAGE "/over/upper", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    result->lower_fd = open(STAGE "/lower", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (result->upper_fd < 0 || result->lower_fd < 0)
+        return -errno;
     if (mount("overlay", "/", "overlay", 0,
               "lowerdir=" STAGE "/lower,upperdir=" STAGE "/over/upper,workdir=" STAGE "/over/work"))
         return -errno;

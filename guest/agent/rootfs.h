@@ -11,6 +11,7 @@
 
 struct rootfs {
     int root_fd, terminals_fd;         /* the root, and its /dev/pts */
+    int upper_fd, lower_fd;            /* the layers of the root: what was written, and the image */
     int disk_fds[MAX_CONTAINER_DISKS]; /* a directory of each disk that is mounted writable; -1: none */
 };
 
