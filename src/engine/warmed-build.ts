@@ -67,6 +67,8 @@ interface Builder {
 /** An application that runs in its builder. */
 interface Running extends Builder {
   main: AgentProcess;
+  /** On the clock of `nowMs`. */
+  startedMs: number;
   guest: ProbedGuest;
   output: OutputTail;
 }
@@ -170,6 +172,8 @@ async function makeApplication(
   await whileRunning(enterContainer(agent, planned, deadline), "building the container");
   const hooks = await whileRunning(listHooks(agent, deadline), "listing hooks");
   const running = await whileRunning(startMain(builder, planned, deadline), "starting the application");
+  // In clones they have run before the application is asked for anything: so have they here.
+  await whileRunning(rehearse(agent, planned, hooks, deadline), "rehearsing hooks");
   const figures = await whileRunning(makeReady(running, planned, onStep, deadline), "waiting for the application");
   onStep("trimming the guest's memory");
   const rehearsal = await whileRunning(freezeAndTrim(running, planned, hooks, deadline), "trimming the guest's memory");
@@ -240,15 +244,16 @@ function hostnameOf(name: string): string {
 async function startMain(builder: Builder, planned: Planned, deadline: Deadline): Promise<Running> {
   const { plan, request, name, ready } = planned;
   const output = new OutputTail(ready.kind === "log");
+  const startedMs = nowMs();
   const main = builder.agent.exec(mainSpec(plan, request, hostnameOf(name)), output.take, deadline);
   await main.pid;
   const spec = applicationProcess({ process: plan.defaults, user: plan.user }, hostnameOf(name));
-  return { ...builder, main, output, guest: probedGuest(builder.agent, spec, output) };
+  return { ...builder, main, startedMs, output, guest: probedGuest(builder.agent, spec, output) };
 }
 
 /** Waits until the application is ready, and exercises it. @throws `application_not_ready`, also when it ends meanwhile. */
 async function makeReady(
-  { main, guest, output }: Running,
+  { main, startedMs, guest, output }: Running,
   { recipe, ready }: Planned,
   onStep: (step: string) => void,
   deadline: Deadline,
@@ -262,7 +267,6 @@ async function makeReady(
   });
   ended.catch(() => undefined);
   const work = async () => {
-    const startedMs = nowMs();
     onStep(`waiting until the application is ready (${describeProbe(ready)})`);
     await untilReady(ready, guest, until.within(recipe.readyTimeoutMs ?? READY_LIMIT_MS));
     const readyAtMs = nowMs();
@@ -304,8 +308,8 @@ const rounded = (ms: number) => Math.round(ms * 10) / 10;
  */
 async function freezeAndTrim(
   { agent }: Running,
-  { plan, recipe }: Planned,
-  hooks: string[],
+  planned: Planned,
+  hooks: readonly string[],
   deadline: Deadline,
 ): Promise<string | null> {
   await agent.freeze(deadline);
@@ -313,10 +317,20 @@ async function freezeAndTrim(
   await agent.trim(TRIM_BYTES, deadline);
   await agent.identity(earlierIdentity(WARM_HOSTNAME), deadline);
   await runToEnd(agent, { ...WARM_COMMAND, hook: true, outside: true }, deadline);
-  const rehearsed = rehearsalPlan({ hooks, recipe, process: plan.defaults, user: plan.user });
-  const failure = rehearsed === undefined ? null : await rehearseHooks(agent, rehearsed, deadline);
+  const failure = await rehearse(agent, planned, hooks, deadline);
   await agent.freeze(deadline);
   return failure;
+}
+
+/** Rehearses hooks. @returns why one failed, null if none did. */
+async function rehearse(
+  agent: AgentClient,
+  { plan, recipe }: Planned,
+  hooks: readonly string[],
+  deadline: Deadline,
+): Promise<string | null> {
+  const rehearsed = rehearsalPlan({ hooks, recipe, process: plan.defaults, user: plan.user });
+  return rehearsed === undefined ? null : rehearseHooks(agent, rehearsed, deadline);
 }
 
 /**

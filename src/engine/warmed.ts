@@ -177,7 +177,7 @@ function hooksFor(
 
 /** The hooks of an application as they are rehearsed. @returns undefined if there are none. */
 export function rehearsalPlan(
-  application: Pick<ApplicationPart, "hooks" | "recipe" | "process" | "user">,
+  application: Pick<ApplicationPart, "recipe" | "process" | "user"> & { hooks: readonly string[] },
 ): HookPlan | undefined {
   const commands = hookCommands(application);
   if (commands.length === 0) return undefined;
@@ -186,7 +186,10 @@ export function rehearsalPlan(
 }
 
 /** All that runs in a clone before its application goes on. */
-export function hookCommands({ hooks, recipe }: Pick<ApplicationPart, "hooks" | "recipe">): string[][] {
+export function hookCommands({
+  hooks,
+  recipe,
+}: Pick<ApplicationPart, "recipe"> & { hooks: readonly string[] }): string[][] {
   const own = recipe.postClone === undefined ? [] : [recipe.postClone];
   return [...hooks.map((path) => [path]), ...own];
 }
