@@ -35,6 +35,8 @@ export type {
   VerifyResult,
   Version,
   Vm,
+  VmChange,
+  VmProcess,
   VmState,
   VmStats,
   Volume,

@@ -6,6 +6,8 @@ import type {
   KillRequest,
   StopRequest,
   Vm,
+  VmChange,
+  VmProcess,
   VmStats,
 } from "../contract/api.ts";
 import { openProcess, type Process } from "./process.ts";
@@ -40,6 +42,10 @@ export interface Vms {
   /** Resolves when the VM has ended. */
   wait(vm: string, options?: CallOptions): Promise<Vm>;
   stats(vm: string, options?: CallOptions): Promise<VmStats>;
+  /** Its processes, in the order of their pids. */
+  processes(vm: string, options?: CallOptions): Promise<VmProcess[]>;
+  /** What it has added, changed and deleted of its image, in the order of the paths. */
+  changes(vm: string, options?: CallOptions): Promise<VmChange[]>;
   /** Kept output of the main process. With `follow`, goes on until the VM ends or the loop is left. `tail`: only so many last lines. */
   logs(vm: string, options?: CallOptions & { follow?: boolean; tail?: number }): AsyncIterable<OutputChunk>;
   /** The last part of the guest kernel's console. */
@@ -72,6 +78,8 @@ export function vms(rest: Rest): Vms {
     },
     remove: (vm, { force, ...options } = {}) => rest.empty("DELETE", at(vm), { ...options, query: { force } }),
     wait: (vm, options) => rest.json("POST", at(vm, "/wait"), options),
+    processes: (vm, options) => rest.json("GET", at(vm, "/processes"), options),
+    changes: (vm, options) => rest.json("GET", at(vm, "/changes"), options),
     stats: (vm, options) => rest.json("GET", at(vm, "/stats"), options),
     async *logs(vm, { follow, tail, ...options } = {}) {
       const response = await rest.send("GET", at(vm, "/logs"), { ...options, query: { follow, tail } });

@@ -288,6 +288,7 @@ export type StreamReply = z.infer<typeof StreamReply>;
 
 export * from "./container.ts";
 export * from "./image.ts";
+export * from "./inside.ts";
 export { STDIN_WINDOW_BYTES, STREAM_CHANNELS } from "./stream.ts";
 export * from "./template.ts";
 export * from "./volume.ts";

@@ -14,11 +14,13 @@ import type {
   Vm,
   VmStats,
 } from "../contract/api.ts";
+import { MayflyError } from "../contract/errors.ts";
 import { VERSION } from "../contract/version.ts";
 import { CONSOLE_RING } from "../machine/arguments.ts";
 import type { Deadline } from "../sys/deadline.ts";
 import { hostCpuCount } from "../sys/host.ts";
 import { cpuTimeUsOf, ownRssBytes, uniqueMemoryOf } from "../sys/process.ts";
+import { listChanges } from "./changes.ts";
 import { createVm, relaunch } from "./create.ts";
 import { diskUsage, pruneAll, pruneImages } from "./disk-usage.ts";
 import type { Events } from "./events.ts";
@@ -31,6 +33,7 @@ import type { Engine, OutputSink, ProgressOptions } from "./interface.ts";
 import { attachWithLogs, readLogs } from "./logs.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Pools } from "./pools.ts";
+import { listProcesses } from "./processes.ts";
 import type { Templates } from "./templates.ts";
 import type { Vms } from "./vms.ts";
 import type { Volumes } from "./volumes.ts";
@@ -109,6 +112,21 @@ export class LocalEngine implements Engine {
         uptimeMs: guest.uptimeMs,
       },
     };
+  }
+
+  listProcesses = async (ref: string, deadline: Deadline) =>
+    listProcesses(this.parts.vms.withMain(ref).agent, deadline);
+
+  async listChanges(ref: string, deadline: Deadline) {
+    const { vms } = this.parts;
+    const { agent, id } = vms.running(ref);
+    const record = vms.record(id);
+    if (record?.container === null || record === undefined) {
+      throw new MayflyError("invalid_argument", `VM ${vms.get(id).name} has no image that it could have changed`, {
+        vmId: id,
+      });
+    }
+    return listChanges(agent, record.vm.mounts, deadline);
   }
 
   async console(ref: string, deadline: Deadline): Promise<string> {

@@ -72,7 +72,8 @@ async function accountsOf(agent: AgentClient, user: string, deadline: Deadline):
   return { passwd, group };
 }
 
-async function readText(agent: AgentClient, path: string, deadline: Deadline): Promise<string> {
+/** The beginning of a text file of a VM; empty if there is none. @throws `file_operation_failed`. */
+export async function readText(agent: AgentClient, path: string, deadline: Deadline): Promise<string> {
   const chunks: Uint8Array[] = [];
   const read = agent.readFile(path, (chunk) => void chunks.push(chunk.slice()), deadline, {
     length: ACCOUNTS_LIMIT_BYTES,

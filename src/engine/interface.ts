@@ -20,6 +20,8 @@ import type {
   Template,
   VerifyResult,
   Vm,
+  VmChange,
+  VmProcess,
   VmStats,
   Volume,
 } from "../contract/api.ts";
@@ -120,6 +122,10 @@ export interface Engine {
   /** Resolves when the VM has ended. */
   waitVm(ref: string, signal: AbortSignal): Promise<Vm>;
   statsVm(ref: string, deadline: Deadline): Promise<VmStats>;
+  /** Processes of the workload. */
+  listProcesses(ref: string, deadline: Deadline): Promise<VmProcess[]>;
+  /** What the container has changed of its image. */
+  listChanges(ref: string, deadline: Deadline): Promise<VmChange[]>;
   /** Last part of the guest's console. */
   console(ref: string, deadline: Deadline): Promise<string>;
 

@@ -19,6 +19,8 @@ import type {
   Template,
   VerifyResult,
   Vm,
+  VmChange,
+  VmProcess,
   VmStats,
   Volume,
 } from "../../src/contract/api.ts";
@@ -34,7 +36,15 @@ import type {
 import type { Deadline } from "../../src/sys/deadline.ts";
 import { newId } from "../../src/sys/ids.ts";
 import { buildFake, loadFake, pullFake, receiveFake } from "./fake-images.ts";
-import { sampleImage, sampleInfo, sampleStats, sampleTemplate, sampleVm, sampleVolume } from "./samples.ts";
+import {
+  sampleImage,
+  sampleInfo,
+  sampleProcess,
+  sampleStats,
+  sampleTemplate,
+  sampleVm,
+  sampleVolume,
+} from "./samples.ts";
 
 /** A process of the fake: the test writes its output and ends it. */
 export class FakeProcess implements ProcessSession {
@@ -105,6 +115,8 @@ export class FakeEngine implements Engine {
   readonly removed: string[] = [];
   readonly listeners = new Set<(event: Event) => void>();
   logChunks: LogChunk[] = [];
+  vmProcesses: VmProcess[] = [sampleProcess];
+  vmChanges: VmChange[] = [{ kind: "changed", path: "/etc" }];
   script: Script = echo;
   /** Awaited by what takes long, with the step told first. */
   work: (options: ProgressOptions) => Promise<void> = () => Promise.resolve();
@@ -183,6 +195,16 @@ export class FakeEngine implements Engine {
   async statsVm(ref: string): Promise<VmStats> {
     const { id, name } = this.getVm(ref);
     return { ...sampleStats, id, name };
+  }
+
+  async listProcesses(ref: string): Promise<VmProcess[]> {
+    this.getVm(ref);
+    return this.vmProcesses;
+  }
+
+  async listChanges(ref: string): Promise<VmChange[]> {
+    this.getVm(ref);
+    return this.vmChanges;
   }
 
   async console(ref: string): Promise<string> {

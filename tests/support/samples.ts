@@ -1,5 +1,5 @@
 /** One valid document of each kind. */
-import type { Image, SystemInfo, Template, Vm, VmStats, Volume } from "../../src/contract/api.ts";
+import type { Image, SystemInfo, Template, Vm, VmProcess, VmStats, Volume } from "../../src/contract/api.ts";
 
 const at = "2026-01-02T03:04:05.000Z";
 
@@ -58,6 +58,13 @@ export const sampleStats: VmStats = {
     workloadPids: 2,
     uptimeMs: 1.5,
   },
+};
+
+export const sampleProcess: VmProcess = {
+  ...{ pid: 71, ppid: 1, pgid: 71, sid: 71, uid: 0, user: "root", state: "S", tty: null, nice: 0, threads: 1 },
+  ...{ cpuMs: 1500, elapsedMs: 60_000, startedAt: at, virtualBytes: 4 << 20, residentBytes: 1 << 20 },
+  name: "sleep",
+  command: ["sleep", "1"],
 };
 
 export const sampleTemplate: Template = {

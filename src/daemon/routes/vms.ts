@@ -1,6 +1,6 @@
 /** `/v1/vms`: what is created, listed, ended and asked about. */
 import { z } from "zod";
-import { CreateVmRequest, KillRequest, StopRequest, Vm, VmStats } from "../../contract/api.ts";
+import { CreateVmRequest, KillRequest, StopRequest, Vm, VmChange, VmProcess, VmStats } from "../../contract/api.ts";
 import { CREATE_LIMIT_MS, REQUEST_LIMIT_MS } from "../limits.ts";
 import { flag, number } from "../query.ts";
 import { RAW_STREAM, rawFrames } from "../raw-stream.ts";
@@ -136,4 +136,35 @@ const stats = jsonRoute({
   handle: ({ engine, params, deadline }) => engine.statsVm(params.id, deadline(REQUEST_LIMIT_MS)),
 });
 
-export const vmRoutes: readonly Route[] = [create, list, get, remove, kill, stop, wait, logs, guestConsole, stats];
+const processes = jsonRoute({
+  method: "GET",
+  path: "/v1/vms/{id}/processes",
+  tag,
+  summary: "The processes of a running VM.",
+  answer: { status: 200, description: "The processes, in the order of their pids.", schema: z.array(VmProcess) },
+  handle: ({ engine, params, deadline }) => engine.listProcesses(params.id, deadline(REQUEST_LIMIT_MS)),
+});
+
+const changes = jsonRoute({
+  method: "GET",
+  path: "/v1/vms/{id}/changes",
+  tag,
+  summary: "What a running VM has changed of its image.",
+  answer: { status: 200, description: "The changes, in the order of their paths.", schema: z.array(VmChange) },
+  handle: ({ engine, params, deadline }) => engine.listChanges(params.id, deadline(REQUEST_LIMIT_MS)),
+});
+
+export const vmRoutes: readonly Route[] = [
+  create,
+  list,
+  get,
+  remove,
+  kill,
+  stop,
+  wait,
+  logs,
+  guestConsole,
+  stats,
+  processes,
+  changes,
+];
