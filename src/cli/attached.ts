@@ -18,6 +18,8 @@ export interface Attachment {
   detachKeys: readonly number[] | undefined;
   /** Milliseconds after which the daemon kills the process, if any. */
   timeoutMs: number | undefined;
+  /** Whether signals to us go to the process; otherwise they have us leave it. */
+  passSignals: boolean;
   /** Whether a process that is not wanted any more before it has started may simply be left: the daemon removes its VM. */
   removedWhenLeft: boolean;
 }
@@ -155,6 +157,10 @@ class AttachedSession {
 
   #forward(name: (typeof FORWARDED)[number]): void {
     const signal = signalNumber(name);
+    if (!this.#attachment.passSignals) {
+      this.#left.resolve(EXIT.signalBase + signal);
+      return;
+    }
     if (name === "SIGINT" || name === "SIGTERM") this.#terminations += 1;
     const session = this.#session;
     const notStarted = this.#startedMs === undefined && this.#attachment.removedWhenLeft;

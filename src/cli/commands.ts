@@ -23,6 +23,13 @@ const VM_COMMANDS: readonly CommandEntry[] = [
     summary: "Show all that is known of VMs or images",
     load: lazy(() => import("./commands/inspect.ts")),
   },
+  { name: "top", summary: "Show the processes of a VM", load: lazy(() => import("./commands/top.ts")) },
+  { name: "port", summary: "Show the published ports of a VM", load: lazy(() => import("./commands/port.ts")) },
+  {
+    name: "diff",
+    summary: "Show what a VM has changed of its image",
+    load: lazy(() => import("./commands/diff.ts")),
+  },
   { name: "stats", summary: "Show what VMs use, live", load: lazy(() => import("./commands/stats.ts")) },
   { name: "cp", summary: "Copy files into or out of a VM", load: lazy(() => import("./commands/cp.ts")) },
 ];

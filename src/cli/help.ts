@@ -58,7 +58,8 @@ export async function showGroupHelp(
 }
 
 /** The line after `Usage:`. */
-export function usageLine(name: string, spec: Pick<CommandSpec, "operands">): string {
+export function usageLine(name: string, spec: Pick<CommandSpec, "operands" | "usage">): string {
+  if (spec.usage !== undefined) return `${name} [OPTION...] ${spec.usage}`;
   const operands = spec.operands.map((operand) => {
     if (operand.kind === "command")
       return operand.optional ? `[[--] ${operand.name} [ARG...]]` : `[--] ${operand.name} [ARG...]`;

@@ -1,5 +1,5 @@
 /** `--publish` as docker writes it: `[IP:][HOSTPORT:]PORT[/tcp]`, ports or ranges of them. */
-import type { PortMapping } from "../contract/api.ts";
+import type { PortMapping, PublishedPort } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 
 const MAX_PORT = 65_535;
@@ -57,4 +57,32 @@ function invalid(text: string, why: string): MayflyError {
   return new MayflyError("invalid_argument", `--publish is ${JSON.stringify(text)}: ${why}`, {
     details: { remedy: "use [IP:][HOSTPORT:]PORT, e.g. 127.0.0.1:8080:80" },
   });
+}
+
+/** Where a published port listens, e.g. `127.0.0.1:8080` or `[::]:8080`. */
+export function publishedAddress({ hostIp, hostPort }: PublishedPort): string {
+  return `${hostIp.includes(":") ? `[${hostIp}]` : hostIp}:${hostPort}`;
+}
+
+/** Published ports on one line, as docker's `ps` has them: consecutive ones as ranges. */
+export function formatPorts(ports: readonly PublishedPort[]): string {
+  const sorted = [...ports].sort(
+    (a, b) => a.hostIp.localeCompare(b.hostIp) || a.guestPort - b.guestPort || a.hostPort - b.hostPort,
+  );
+  const ranges: { first: PublishedPort; count: number }[] = [];
+  for (const port of sorted) {
+    const range = ranges.at(-1);
+    const follows = (name: "hostPort" | "guestPort") =>
+      range !== undefined && port[name] === range.first[name] + range.count;
+    if (range !== undefined && port.hostIp === range.first.hostIp && follows("hostPort") && follows("guestPort")) {
+      range.count += 1;
+    } else ranges.push({ first: port, count: 1 });
+  }
+  const span = (first: number, count: number) => (count === 1 ? String(first) : `${first}-${first + count - 1}`);
+  return ranges
+    .map(({ first, count }) => {
+      const host = publishedAddress(first).replace(/\d+$/, span(first.hostPort, count));
+      return `${host}->${span(first.guestPort, count)}/tcp`;
+    })
+    .join(", ");
 }

@@ -35,6 +35,7 @@ export const command = defineCommand({
       terminal: options.tty,
       detachKeys: parseDetachKeys(options["detach-keys"] ?? DETACH_KEYS),
       timeoutMs: request.timeoutMs,
+      passSignals: true,
       removedWhenLeft: false,
     });
   },

@@ -71,6 +71,7 @@ the command may be missing: then a VM without an image runs until it is stopped,
       terminal: options.tty,
       detachKeys,
       timeoutMs: request.timeoutMs,
+      passSignals: true,
       removedWhenLeft: options.rm,
     });
   },
