@@ -242,9 +242,7 @@ export class FakeEngine implements Engine {
     this.files.delete(path);
   }
 
-  listTemplates(): Template[] {
-    return [sampleTemplate];
-  }
+  listTemplates = (): Template[] => [sampleTemplate];
 
   getTemplate(ref: string): Template {
     if (ref !== sampleTemplate.id) throw missing("template_not_found", "template", ref);
@@ -257,9 +255,7 @@ export class FakeEngine implements Engine {
     return sampleTemplate;
   }
 
-  async resizePool(ref: string, pool: PoolRequest): Promise<Template> {
-    return { ...this.getTemplate(ref), pool };
-  }
+  resizePool = async (ref: string, pool: PoolRequest): Promise<Template> => ({ ...this.getTemplate(ref), pool });
 
   async verifyTemplate(ref: string): Promise<VerifyResult> {
     return { id: this.getTemplate(ref).id, ok: true, problems: [] };
