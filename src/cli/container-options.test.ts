@@ -2,11 +2,11 @@ import { describe, expect, test } from "bun:test";
 import { parseArguments } from "./arguments.ts";
 import { command as run } from "./commands/run.ts";
 import { type CONTAINER_OPTIONS, containerRequest, parseRestart, parseTmpfs } from "./container-options.ts";
-import { type OptionValues, UNIVERSAL_OPTIONS } from "./specification.ts";
+import { typedOptions, UNIVERSAL_OPTIONS } from "./specification.ts";
 
 const requestOf = (...argv: string[]) => {
   const { options } = parseArguments(run.spec, UNIVERSAL_OPTIONS, [...argv, "image"], "mayfly run");
-  return containerRequest(options as unknown as OptionValues<typeof CONTAINER_OPTIONS>);
+  return containerRequest(typedOptions<typeof CONTAINER_OPTIONS>(options));
 };
 
 test("nothing asked for is nothing requested", async () => {

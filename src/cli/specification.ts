@@ -89,5 +89,10 @@ export interface CommandEntry {
 
 /** Defines a command; `run` gets its options with their types. */
 export function defineCommand<const Options extends OptionSpecs>(spec: CommandSpec<Options>): Command {
-  return { spec, run: (call) => spec.run({ ...call, options: call.options as OptionValues<Options> }) };
+  return { spec, run: (call) => spec.run({ ...call, options: typedOptions<Options>(call.options) }) };
+}
+
+/** What the parser has read by `Options`, with their types. */
+export function typedOptions<Options extends OptionSpecs>(values: AnyOptionValues): OptionValues<Options> {
+  return values as OptionValues<Options>;
 }

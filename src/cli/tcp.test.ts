@@ -36,7 +36,7 @@ test("commands and streams go through with the token", async () => {
   });
   expect(await fake.run(["ps", "-q"], { env })).toMatchObject({ exitCode: 0 });
   const { stdout } = await fake.shell(
-    `export MAYFLY_TOKEN=${TOKEN}; head -c 3000000 /dev/urandom > $MAYFLY_RUN_DIR/r; mayfly -H ${url} run -i cat < $MAYFLY_RUN_DIR/r | cmp - $MAYFLY_RUN_DIR/r && echo same`,
+    `export MAYFLY_TOKEN=${TOKEN}; head -c 3000000 /dev/urandom > $MAYFLY_RUN_DIR/r; mayfly -H ${url} run -i -- cat < $MAYFLY_RUN_DIR/r | cmp - $MAYFLY_RUN_DIR/r && echo same`,
   );
   expect(stdout).toBe("same\n");
 });

@@ -74,7 +74,7 @@ const expected = {
 
 async function converse(command: readonly string[]) {
   await using fake = new FakeInstallation();
-  await fake.run(["run", "true"]);
+  await fake.run(["run", "--", "true"]);
   const child = Bun.spawn([...command, fake.socketPath], { stdout: "pipe", stderr: "pipe", env: fake.environment });
   const [stdout, stderr] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()]);
   expect({ stderr, exitCode: await child.exited }).toEqual({ stderr: "", exitCode: 0 });

@@ -57,8 +57,8 @@ describeVms("a parent", () => {
       dd bs=1 count=40 of=/hello <&3 2>/dev/null
       {
         head -c 16 /hello
-        printf '\\247\\002\\0\\0'; dd if=/hello bs=1 skip=20 count=4 2>/dev/null; printf '\\0\\0\\0\\0\\050\\0\\0\\0'
-        printf '\\001\\0\\0\\0\\0\\0\\001\\0\\0\\0\\004\\0\\100\\0\\0\\0\\0\\0\\200\\0'
+        printf '\\247\\002\\0\\0'; dd if=/hello bs=1 skip=20 count=4 2>/dev/null; printf '\\0\\0\\0\\0\\054\\0\\0\\0'
+        printf '\\001\\0\\0\\0\\0\\0\\001\\0\\0\\0\\004\\0\\100\\0\\0\\0\\0\\0\\200\\0\\0\\020\\0\\0'
         head -c 16 /dev/zero; printf '\\0\\0\\0\\0'
       } > /answer
       cat /answer >&3

@@ -2,7 +2,7 @@
 import type { Socket } from "bun";
 import { Deadline } from "../../src/sys/deadline.ts";
 
-const LIMIT_MS = 30_000;
+const LIMIT_MS = 20_000;
 
 /** One connection. It keeps what comes, or with {@link TcpClient.onData} gives it away. */
 export class TcpClient {
