@@ -34,8 +34,8 @@ export const command = defineCommand({
   usage: "[IMAGE] [COMMAND...]",
   description: `Start a VM from an image and run its command, or another one, in it. Options end at the image: what follows belongs to the command.
 Without an image (nothing before "--", or with --rootfs or --template) all operands are the command; without those two it runs in the base guest.
-With -d
-the command may be missing: then a VM without an image runs until it is stopped, for exec. Signals are passed on to the command. After three SIGINT or SIGTERM the VM is left alone and goes on.`,
+With -d the command may be missing: then a VM without an image runs until it is stopped, for exec. Signals are passed on to the command.
+After three SIGINT or SIGTERM the VM is left alone and goes on.`,
   operands: [
     { name: "IMAGE", kind: "image", optional: true },
     { name: "COMMAND", kind: "command", optional: true },
