@@ -6,6 +6,7 @@ import { z } from "zod";
 import { CONTAINER_REQUEST, CONTAINER_VM } from "./container.ts";
 import { CODES, type ErrorCode } from "./errors.ts";
 import { NAME_PATTERN } from "./ids.ts";
+import { Origin } from "./snapshot.ts";
 
 const name = z.string().regex(new RegExp(NAME_PATTERN), "a name has letters, digits, '_', '.', '-', at most 63");
 const hostname = z
@@ -77,11 +78,13 @@ export const CreateVmRequest = z.strictObject({
   autoRemove: z.boolean().optional(),
   /** false: do not take a prepared VM or QEMU. */
   pool: z.boolean().optional(),
+  /** A snapshot to go on from, with an identity of its own: its id or name. */
+  snapshot: text.optional(),
 });
 export type CreateVmRequest = z.infer<typeof CreateVmRequest>;
 
 /** States of a VM. */
-export const VmState = z.enum(["creating", "running", "restarting", "stopping", "exited", "failed"]);
+export const VmState = z.enum(["creating", "running", "restarting", "stopping", "suspended", "exited", "failed"]);
 export type VmState = z.infer<typeof VmState>;
 
 /** From what a VM was started: a warm clone, a QEMU blocked on its state socket, or nothing prepared. */
@@ -99,6 +102,10 @@ export const Vm = z.object({
   memoryBytes: z.int(),
   cpus: z.number(),
   templateId: z.string(),
+  /** What it was started from besides its template; null: the template alone. */
+  origin: Origin.nullable(),
+  /** The snapshot that it waits in, if it is suspended. */
+  suspendedIn: z.string().nullable(),
   rootfs: z.string().nullable(),
   ...CONTAINER_VM,
   autoRemove: z.boolean(),
@@ -177,7 +184,16 @@ export type ImportImageRequest = z.infer<typeof ImportImageRequest>;
 /** Something that may take longer than a second. */
 export const Operation = z.object({
   id: z.string(),
-  kind: z.enum(["template.build", "image.import", "image.pull", "image.load", "image.build"]),
+  kind: z.enum([
+    "template.build",
+    "image.import",
+    "image.pull",
+    "image.load",
+    "image.build",
+    "snapshot.export",
+    "snapshot.import",
+    "snapshot.promote",
+  ]),
   state: z.enum(["running", "done", "failed", "cancelled"]),
   step: z.string(),
   createdAt: z.string(),
@@ -289,6 +305,7 @@ export type StreamReply = z.infer<typeof StreamReply>;
 export * from "./container.ts";
 export * from "./image.ts";
 export * from "./inside.ts";
+export * from "./snapshot.ts";
 export { STDIN_WINDOW_BYTES, STREAM_CHANNELS } from "./stream.ts";
 export * from "./template.ts";
 export * from "./volume.ts";

@@ -62,6 +62,14 @@ export const CODES = {
   template_corrupt: "data_loss",
   template_incompatible: "failed_precondition",
   template_limit: "resource_exhausted",
+  snapshot_not_found: "not_found",
+  /** A VM that waits in it, or that was started from it, needs it. */
+  snapshot_in_use: "failed_precondition",
+  snapshot_corrupt: "data_loss",
+  /** Made for another QEMU, kernel, CPU ...; the details have the fields that differ. */
+  snapshot_incompatible: "failed_precondition",
+  /** The VM has something that no snapshot can hold, e.g. a volume that others may use after it. */
+  not_capturable: "failed_precondition",
   store_corrupt: "data_loss",
   disk_full: "resource_exhausted",
   pool_exhausted: "resource_exhausted",

@@ -7,6 +7,7 @@ export type IdPrefix = "vm" | "tpl" | "snap" | "img" | "op" | "ex" | "vol";
 export type Id<P extends IdPrefix = IdPrefix> = `${P}_${string}`;
 export type VmId = Id<"vm">;
 export type TemplateId = Id<"tpl">;
+export type SnapshotId = Id<"snap">;
 export type ImageId = Id<"img">;
 export type OperationId = Id<"op">;
 /** A process started by exec in a VM. */

@@ -27,6 +27,8 @@ export function newVm(request: CreateVmRequest, { name, sizes, plan, image, port
     memoryBytes: sizes.memoryBytes,
     cpus: sizes.cpus,
     templateId: "",
+    origin: null,
+    suspendedIn: null,
     rootfs: request.rootfs ?? null,
     image: image?.name ?? null,
     imageId: image?.id ?? null,

@@ -261,7 +261,7 @@ export class Records implements Disposable {
 /** What records of earlier versions do not have. */
 const LATER_VM: Partial<Vm> = {
   ...{ image: null, imageId: null, ports: [], mounts: [], restart: { name: "no" } },
-  ...{ restartCount: 0, health: null, stopSignal: 15 },
+  ...{ restartCount: 0, health: null, stopSignal: 15, origin: null, suspendedIn: null },
 };
 const LATER_IMAGE: Partial<Image> = {
   ...{ configDigest: null, manifestDigest: null, repoDigest: null, architecture: null, builtAt: null },

@@ -13,6 +13,8 @@ export const sampleVm: Vm = {
   memoryBytes: 128 << 20,
   cpus: 1,
   templateId: "tpl_aaaaaaaaaaaaaaaaaaaaaaaaaa",
+  origin: null,
+  suspendedIn: null,
   rootfs: null,
   image: null,
   imageId: null,

@@ -158,6 +158,8 @@ export function statusOf(vm: Vm): string {
       return `Exited (${vm.exitCode ?? "?"}) ${since(vm.finishedAt)} ago`;
     case "failed":
       return `Failed (${vm.error?.code ?? "?"}) ${since(vm.finishedAt)} ago`;
+    case "suspended":
+      return "Suspended";
     case "creating":
       return "Creating";
     case "stopping":
