@@ -34,6 +34,7 @@ import { attachWithLogs, readLogs } from "./logs.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Pools } from "./pools.ts";
 import { listProcesses } from "./processes.ts";
+import type { SnapshotEngine } from "./snapshot-interface.ts";
 import type { Templates } from "./templates.ts";
 import type { Vms } from "./vms.ts";
 import type { Volumes } from "./volumes.ts";
@@ -71,6 +72,10 @@ export class LocalEngine implements Engine {
 
   createVm = (request: CreateVmRequest, options: ProgressOptions & { sink?: OutputSink }) =>
     createVm(this.parts, this.#gate, request, options);
+
+  get snapshots(): SnapshotEngine {
+    throw new MayflyError("internal", "This engine has no snapshots");
+  }
 
   listVms = () => this.parts.vms.list();
   getVm = (ref: string) => this.parts.vms.get(ref);

@@ -26,6 +26,7 @@ import type {
   Volume,
 } from "../contract/api.ts";
 import type { Deadline } from "../sys/deadline.ts";
+import type { SnapshotEngine } from "./snapshot-interface.ts";
 
 /** Where output came from: 1 stdout (and terminals), 2 stderr. */
 export type OutputChannel = 1 | 2;
@@ -148,6 +149,9 @@ export interface Engine {
     options: { parents: boolean; mode: number; deadline: Deadline },
   ): Promise<void>;
   removeFile(ref: string, path: string, options: { recursive: boolean; deadline: Deadline }): Promise<void>;
+
+  /** Checkpoints, forks and lineage. */
+  readonly snapshots: SnapshotEngine;
 
   listTemplates(): Template[];
   getTemplate(ref: string): Template;

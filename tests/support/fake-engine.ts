@@ -36,6 +36,7 @@ import type {
 import type { Deadline } from "../../src/sys/deadline.ts";
 import { newId } from "../../src/sys/ids.ts";
 import { buildFake, loadFake, pullFake, receiveFake } from "./fake-images.ts";
+import { FakeSnapshots } from "./fake-snapshots.ts";
 import {
   sampleImage,
   sampleInfo,
@@ -112,6 +113,7 @@ export class FakeEngine implements Engine {
   readonly processes: FakeProcess[] = [];
   readonly files = new Map<string, Uint8Array>();
   readonly volumes = new Map<string, Volume>();
+  readonly snapshots = new FakeSnapshots(this);
   readonly removed: string[] = [];
   readonly listeners = new Set<(event: Event) => void>();
   logChunks: LogChunk[] = [];
@@ -265,9 +267,7 @@ export class FakeEngine implements Engine {
     this.removed.push(this.getTemplate(ref).id);
   }
 
-  listImages(): Image[] {
-    return [sampleImage];
-  }
+  listImages = (): Image[] => [sampleImage];
 
   getImage(ref: string): Image {
     if (ref !== sampleImage.name) throw missing("image_not_found", "image", ref);

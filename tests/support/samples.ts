@@ -1,5 +1,5 @@
 /** One valid document of each kind. */
-import type { Image, SystemInfo, Template, Vm, VmProcess, VmStats, Volume } from "../../src/contract/api.ts";
+import type { Image, Snapshot, SystemInfo, Template, Vm, VmProcess, VmStats, Volume } from "../../src/contract/api.ts";
 
 const at = "2026-01-02T03:04:05.000Z";
 
@@ -84,6 +84,25 @@ export const sampleTemplate: Template = {
   buildMs: 3000,
   application: null,
   pool: null,
+};
+
+export const sampleSnapshot: Snapshot = {
+  id: "snap_aaaaaaaaaaaaaaaaaaaaaaaaaa",
+  name: null,
+  createdAt: at,
+  kind: "checkpoint",
+  templateId: sampleTemplate.id,
+  vmId: sampleVm.id,
+  vmName: sampleVm.name,
+  origin: null,
+  image: null,
+  memoryBytes: 128 << 20,
+  cpus: 1,
+  pages: 100,
+  zeroPages: 3,
+  sizeBytes: 410_000,
+  promotedTo: null,
+  times: { stoppedMs: 6.25, vcpuStoppedMs: 4.5, durableMs: 31 },
 };
 
 export const sampleImage: Image = {
