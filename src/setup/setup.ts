@@ -23,6 +23,8 @@ export interface SetupOptions {
   onProgress?: OnProgress;
   /** Aborting it stops the set-up as soon as that is safe. */
   signal?: AbortSignal;
+  /** Words after `mayfly` that root has to type when root is needed; `setup` unless told. */
+  command?: string;
 }
 
 /** Another set-up of the same state directory may take so long. */
@@ -59,11 +61,36 @@ export async function setup(options: SetupOptions): Promise<Artifacts> {
     for (const step of steps) onProgress({ kind: "skipped", step: step.name });
     return loadArtifacts(options.stateDir);
   }
-  await makeStateDirectory(options.stateDir);
+  return await changeSetup(options, setupSteps);
+}
+
+/**
+ * Runs steps on what is set up here and puts the result in force; with {@link setupSteps} behind a step of one's own, what depends
+ * on that one is made again. One at a time per state directory.
+ *
+ * @returns the artifacts in force.
+ * @throws what {@link setup} throws.
+ */
+export async function changeSetup(
+  options: SetupOptions,
+  stepsOf: (workspace: Workspace) => readonly Step[],
+): Promise<Artifacts> {
+  const onProgress = options.onProgress ?? (() => {});
+  await makeStateDirectory(options);
   const onWait = () => onProgress({ kind: "started", step: "waiting", reason: "another set-up is at work" });
   const wait = options.signal === undefined ? { onWait } : { onWait, signal: options.signal };
-  using _lock = await waitForLock(`${workspace.directory}/lock`, { deadlineMs: LOCK_DEADLINE_MS, ...wait });
-  return await runSteps(options, onProgress);
+  const path = `${artifactsDirectory(options.stateDir)}/lock`;
+  using _lock = await waitForLock(path, { deadlineMs: LOCK_DEADLINE_MS, ...wait });
+  const workspace = await openWorkspace(options.stateDir);
+  for (const name of await namesIn(workspace.directory)) await sweepUnfinished(`${workspace.directory}/${name}`);
+  await runSteps(stepsOf(workspace), options);
+  await saveArtifacts(options.stateDir, complete(workspace));
+  return loadArtifacts(options.stateDir);
+}
+
+/** Runs those of the steps that are pending, one after the other. @throws what they throw, with the step's name as stage. */
+export async function runSteps(steps: readonly Step[], options: SetupOptions): Promise<void> {
+  for (const step of steps) await runStep(step, options);
 }
 
 async function anyPending(steps: readonly Step[]): Promise<boolean> {
@@ -73,15 +100,8 @@ async function anyPending(steps: readonly Step[]): Promise<boolean> {
   return false;
 }
 
-async function runSteps(options: SetupOptions, onProgress: OnProgress): Promise<Artifacts> {
-  const workspace = await openWorkspace(options.stateDir);
-  for (const name of await namesIn(workspace.directory)) await sweepUnfinished(`${workspace.directory}/${name}`);
-  for (const step of setupSteps(workspace)) await runStep(step, options, onProgress);
-  await saveArtifacts(options.stateDir, complete(workspace));
-  return loadArtifacts(options.stateDir);
-}
-
-async function runStep(step: Step, options: SetupOptions, onProgress: OnProgress): Promise<void> {
+async function runStep(step: Step, options: SetupOptions): Promise<void> {
+  const onProgress = options.onProgress ?? (() => {});
   const reason = await step.pending();
   if (reason === undefined) {
     onProgress({ kind: "skipped", step: step.name });
@@ -94,31 +114,32 @@ async function runStep(step: Step, options: SetupOptions, onProgress: OnProgress
   try {
     await step.run({ report, signal: options.signal });
   } catch (error) {
-    throw withStage(error, step.name);
+    throw withStage(error, step.name, options);
   }
   onProgress({ kind: "finished", step: step.name, elapsedMs: performance.now() - startedMs });
 }
 
-function withStage(error: unknown, stage: string): unknown {
+function withStage(error: unknown, stage: string, options: SetupOptions): unknown {
   if (!(error instanceof MayflyError)) return error;
   const isRoots = error.code === "root_required";
-  const details = isRoots ? { ...error.details, remedy: commandForRoot() } : error.details;
+  const details = isRoots ? { ...error.details, remedy: commandForRoot(options) } : error.details;
   return new MayflyError(error.code, error.message, { stage, details, cause: error.cause });
 }
 
-async function makeStateDirectory(stateDir: string): Promise<void> {
-  const directory = artifactsDirectory(stateDir);
+async function makeStateDirectory(options: SetupOptions): Promise<void> {
+  const directory = artifactsDirectory(options.stateDir);
+  const remedy = commandForRoot(options);
   const made = await makeDirectory(directory).catch((error: unknown) => ({ error }));
   if (made === undefined && (await isWritable(directory))) return;
-  throw new MayflyError("root_required", `Cannot write to ${directory}: that needs root. Run: ${commandForRoot()}`, {
-    details: { remedy: commandForRoot(), path: directory },
+  throw new MayflyError("root_required", `Cannot write to ${directory}: that needs root. Run: ${remedy}`, {
+    details: { remedy, path: directory },
     cause: made?.error,
   });
 }
 
 /** The one command that root has to run. */
-function commandForRoot(): string {
+function commandForRoot({ command = "setup" }: SetupOptions): string {
   const stateDir = process.env["MAYFLY_STATE_DIR"];
   const environment = stateDir ? `env MAYFLY_STATE_DIR='${stateDir}' ` : "";
-  return `sudo ${environment}${ownCommand()} setup`;
+  return `sudo ${environment}${ownCommand()} ${command}`;
 }
