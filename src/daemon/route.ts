@@ -1,6 +1,6 @@
 /** A route as data: what dispatch, validation and the OpenAPI document are all made from. */
 import { z } from "zod";
-import type { Vm } from "../contract/api.ts";
+import type { ForkResult, Snapshot, Vm } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import type { Engine } from "../engine/interface.ts";
 import { Deadline } from "../sys/deadline.ts";
@@ -16,6 +16,8 @@ export interface Services {
   readonly engine: Engine;
   readonly operations: Operations;
   readonly vmCreations: IdempotencyKeys<Vm>;
+  readonly checkpoints: IdempotencyKeys<Snapshot>;
+  readonly forks: IdempotencyKeys<ForkResult>;
   /** Everything that is served, for the OpenAPI document. */
   readonly routes: readonly Route[];
 }

@@ -1,5 +1,5 @@
 /** Serves an engine: on a unix socket, and on TCP for those with the token. */
-import { StreamRequest } from "../contract/api.ts";
+import { ForkRequest, StreamRequest } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import type { Engine } from "../engine/interface.ts";
 import { listeningPath } from "../sys/adopted-listener.ts";
@@ -49,7 +49,14 @@ export async function serve(engine: Engine, options: ServeOptions): Promise<Serv
   }
   warmUp();
   const operations = new Operations();
-  const services: Services = { engine, operations, vmCreations: new IdempotencyKeys(), routes };
+  const services: Services = {
+    engine,
+    operations,
+    vmCreations: new IdempotencyKeys(),
+    checkpoints: new IdempotencyKeys(),
+    forks: new IdempotencyKeys(),
+    routes,
+  };
   const servers: HttpServer[] = [];
   try {
     servers.push(await serveUnix(services, options));
@@ -74,6 +81,7 @@ export async function serve(engine: Engine, options: ServeOptions): Promise<Serv
 /** Schemas are compiled at their first use, which takes several milliseconds: they shall not be the first request's. */
 function warmUp(): void {
   StreamRequest.safeParse({ type: "create", request: { command: ["true"], autoRemove: true } });
+  ForkRequest.safeParse({ count: 1, namePrefix: "one" });
 }
 
 /** On the unix socket the file's mode says who may connect. */

@@ -56,14 +56,13 @@ function runTarget(engine: Engine): StreamTarget<"create"> {
   return {
     opens: "create",
     async start({ request }, { sink, signal, progress }) {
-      if (request.command === undefined && request.image === undefined && request.template === undefined) {
-        throw withoutCommand();
-      }
+      const { command, image, template, snapshot } = request;
+      if ([command, image, template, snapshot].every((from) => from === undefined)) throw withoutCommand();
       // Only what would be removed anyway is undone when the client goes away meanwhile.
       const deadline = Deadline.after(CREATE_LIMIT_MS, request.autoRemove ? signal : undefined);
       const { vm, process } = await engine.createVm(request, { deadline, sink, onProgress: progress });
       if (process === undefined) {
-        // Neither the request nor its image has one.
+        // Neither the request nor what it starts from has one.
         await engine.removeVm(vm.id, { force: true, deadline: Deadline.after(REQUEST_LIMIT_MS) });
         throw withoutCommand();
       }
@@ -76,7 +75,7 @@ function runTarget(engine: Engine): StreamTarget<"create"> {
 function withoutCommand(): MayflyError {
   return new MayflyError(
     "invalid_argument",
-    "A stream needs a command to run, or an image that has one; POST /v1/vms starts a VM without one",
+    "A stream needs a command to run, or an image, template or snapshot that has one; POST /v1/vms starts a VM without one",
   );
 }
 

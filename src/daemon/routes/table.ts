@@ -3,6 +3,7 @@ import type { Route } from "../route.ts";
 import { fileRoutes } from "./files.ts";
 import { imageRoutes } from "./images.ts";
 import { operationRoutes } from "./operations.ts";
+import { snapshotRoutes } from "./snapshots.ts";
 import { streamRoutes } from "./streams.ts";
 import { systemRoutes } from "./system.ts";
 import { templateRoutes } from "./templates.ts";
@@ -17,5 +18,6 @@ export const routes: readonly Route[] = [
   ...templateRoutes,
   ...imageRoutes,
   ...volumeRoutes,
+  ...snapshotRoutes,
   ...operationRoutes,
 ];
