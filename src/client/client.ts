@@ -4,6 +4,7 @@ import { type Files, files } from "./files.ts";
 import { type Images, images } from "./images.ts";
 import { type Operations, operations } from "./operations.ts";
 import { Rest } from "./rest.ts";
+import { type Snapshots, snapshots } from "./snapshots.ts";
 import { type Templates, templates } from "./stores.ts";
 import { type EventOptions, events, type System, system } from "./system.ts";
 import type { Transport } from "./transport.ts";
@@ -17,6 +18,7 @@ export interface Client extends AsyncDisposable {
   readonly templates: Templates;
   readonly images: Images;
   readonly volumes: Volumes;
+  readonly snapshots: Snapshots;
   readonly operations: Operations;
   readonly system: System;
   /** What happens, as it happens. */
@@ -34,6 +36,7 @@ export function clientOver(transport: Transport): Client {
     templates: templates(rest),
     images: images(rest),
     volumes: volumes(rest),
+    snapshots: snapshots(rest),
     operations: operations(rest),
     system: system(rest),
     events: (options) => events(rest, options),

@@ -13,25 +13,36 @@ import type { Target, Transport } from "./transport.ts";
 export type {
   BuildImageRequest,
   BuildTemplateRequest,
+  CaptureTimes,
+  CheckpointRequest,
   CreateVmRequest,
   CreateVolumeRequest,
   DiskUsage,
   Event,
   ExecRequest,
   ExecResult,
+  ExportSnapshotRequest,
   FileStat,
+  ForkRequest,
+  ForkResult,
   Image,
   ImageDetails,
   ImportImageRequest,
+  ImportSnapshotRequest,
   LoadImageRequest,
   Operation,
+  Origin,
   PoolRequest,
   PruneImagesRequest,
   PruneResult,
+  PruneSnapshotsRequest,
   PullImageRequest,
   ReadyProbe,
+  Snapshot,
+  SnapshotDiff,
   SystemInfo,
   Template,
+  TreeNode,
   VerifyResult,
   Version,
   Vm,
@@ -51,9 +62,10 @@ export type { Process } from "./process.ts";
 export type { OutputChunk } from "./raw-stream.ts";
 export type { CallOptions } from "./rest.ts";
 export type { OutputName, ProcessExit } from "./session.ts";
+export type { Snapshots } from "./snapshots.ts";
 export type { Templates } from "./stores.ts";
 export type { EventOptions, System } from "./system.ts";
-export type { Vms } from "./vms.ts";
+export type { OnceOptions, Vms } from "./vms.ts";
 export type { Volumes } from "./volumes.ts";
 
 /** Which daemon to talk to; without any, the local one. */

@@ -1,9 +1,13 @@
 /** VMs: made, listed, ended, and processes in them. `vm` everywhere is an id, a name, or an unambiguous beginning of an id. */
 import type {
+  CheckpointRequest,
   CreateVmRequest,
   ExecRequest,
   ExecResult,
+  ForkRequest,
+  ForkResult,
   KillRequest,
+  Snapshot,
   StopRequest,
   Vm,
   VmChange,
@@ -19,10 +23,16 @@ export interface ProgressCallOptions {
   onProgress?: (step: string) => void;
 }
 
+/** Options of calls that make something. */
+export interface OnceOptions extends CallOptions {
+  /** Asked again with the same key, what was made the first time is the answer. */
+  idempotencyKey?: string;
+}
+
 /** What can be done with VMs. */
 export interface Vms {
   /** Starts a VM, and its main process if a command is given; the output goes to the logs. A repeated call with the same `idempotencyKey` gives the same VM. */
-  create(request: CreateVmRequest, options?: CallOptions & { idempotencyKey?: string }): Promise<Vm>;
+  create(request: CreateVmRequest, options?: OnceOptions): Promise<Vm>;
   /** Starts a VM with a main process, and connects to it. */
   run(request: CreateVmRequest & { command: string[] }, options?: ProgressCallOptions): Promise<Process>;
   /** Starts a process in a running VM, and connects to it. */
@@ -39,6 +49,12 @@ export interface Vms {
   /** The VM's stop signal, then SIGKILL after `graceMs` (the VM's own, or 10 seconds); resolves when the VM has ended, for good. */
   stop(vm: string, graceMs?: number, options?: CallOptions): Promise<Vm>;
   remove(vm: string, options?: CallOptions & { force?: boolean }): Promise<void>;
+  /** Writes a running VM's state into a snapshot; with `stop`, suspends it. A repeated call with the same `idempotencyKey` gives the same snapshot. */
+  checkpoint(vm: string, request?: CheckpointRequest, options?: OnceOptions): Promise<Snapshot>;
+  /** Brings a suspended VM back; one that runs stays as it is. */
+  resume(vm: string, options?: CallOptions): Promise<Vm>;
+  /** Starts VMs from a running one, which goes on; all of them are ready. A repeated call with the same `idempotencyKey` gives the same VMs. */
+  fork(vm: string, request?: ForkRequest, options?: OnceOptions): Promise<ForkResult>;
   /** Resolves when the VM has ended. */
   wait(vm: string, options?: CallOptions): Promise<Vm>;
   stats(vm: string, options?: CallOptions): Promise<VmStats>;
@@ -55,11 +71,12 @@ export interface Vms {
 /** The calls for VMs. */
 export function vms(rest: Rest): Vms {
   const at = (vm: string, verb = "") => `/v1/vms/${segment(vm)}${verb}`;
+  const once = <T>(path: string, json: unknown, { idempotencyKey, ...options }: OnceOptions = {}): Promise<T> => {
+    const headers = idempotencyKey === undefined ? {} : { "idempotency-key": idempotencyKey };
+    return rest.json("POST", path, { ...options, headers, json });
+  };
   return {
-    create(json, { idempotencyKey, ...options } = {}) {
-      const headers = idempotencyKey === undefined ? {} : { "idempotency-key": idempotencyKey };
-      return rest.json("POST", "/v1/vms", { ...options, headers, json });
-    },
+    create: (json, options) => once("/v1/vms", json, options),
     run: (request, { onProgress } = {}) =>
       openProcess(rest.transport, "/v1/vms/run", { type: "create", request }, onProgress),
     exec: (vm, request) => openProcess(rest.transport, at(vm, "/exec"), { type: "exec", request }),
@@ -77,6 +94,9 @@ export function vms(rest: Rest): Vms {
       return rest.json("POST", at(vm, "/stop"), { ...options, json });
     },
     remove: (vm, { force, ...options } = {}) => rest.empty("DELETE", at(vm), { ...options, query: { force } }),
+    checkpoint: (vm, request = {}, options) => once(at(vm, "/checkpoint"), request, options),
+    resume: (vm, options) => rest.json("POST", at(vm, "/resume"), options),
+    fork: (vm, request = {}, options) => once(at(vm, "/fork"), request, options),
     wait: (vm, options) => rest.json("POST", at(vm, "/wait"), options),
     processes: (vm, options) => rest.json("GET", at(vm, "/processes"), options),
     changes: (vm, options) => rest.json("GET", at(vm, "/changes"), options),

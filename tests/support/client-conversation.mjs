@@ -98,12 +98,41 @@ seen.steps = steps.at(-1);
 seen.image = (await mayfly.images.import({ name: "x", path: "/x" })).name;
 seen.verified = (await mayfly.templates.verify(seen.template)).ok;
 
+// Snapshots and forks.
+const parent = await mayfly.vms.create({ name: "parent" });
+const once = { idempotencyKey: "k" };
+const forked = await mayfly.vms.fork("parent", { count: 2, namePrefix: "child" }, once);
+seen.forkedOnce =
+  (await mayfly.vms.fork("parent", { count: 2, namePrefix: "child" }, once)).vmIds[1] === forked.vmIds[1];
+seen.origin = (await mayfly.vms.get("child-2")).origin.id === parent.id;
+const kept = await mayfly.vms.checkpoint("parent", { name: "kept" });
+seen.kept = [
+  kept.kind,
+  (await mayfly.snapshots.get("kept")).id === kept.id,
+  (await mayfly.snapshots.verify("kept")).ok,
+];
+seen.pages = (await mayfly.snapshots.diff("kept", { from: "kept" })).pages;
+seen.asleep = (await mayfly.vms.checkpoint("child-1", { stop: true })).kind;
+seen.awake = (await mayfly.vms.resume("child-1")).state;
+await mayfly.vms.stop("parent");
+seen.restored = (await mayfly.snapshots.restore("kept")).id === parent.id;
+const written = [];
+const exported = await mayfly.snapshots.export("kept", { path: "/x" }, { onProgress: (step) => written.push(step) });
+seen.exported = [exported.id === kept.id, written.at(-1)];
+seen.imported = (await mayfly.snapshots.import({ path: "/x", name: "other" })).name;
+seen.promoted = (await mayfly.snapshots.promote("kept")).promotedTo;
+seen.tree = (await mayfly.snapshots.tree()).filter(({ kind }) => kind === "snapshot").map(({ name }) => name);
+await mayfly.snapshots.remove("kept");
+seen.pruned = (await mayfly.snapshots.prune({ all: true })).removed.length;
+seen.snapshots = (await mayfly.snapshots.list()).length;
+
 // Errors, as they were sent.
 seen.errors = {
   vm: await failure(() => mayfly.vms.get("nobody")),
   stream: await failure(() => mayfly.vms.exec("nobody", { command: ["x"] })),
   command: await failure(async () => (await mayfly.vms.run({ command: ["nonsense"] })).exited),
   validation: await failure(() => mayfly.vms.create({ name: "not a name" })),
+  snapshot: await failure(() => mayfly.snapshots.import({ path: "/bad" })),
   operation: await failure(() => mayfly.images.import({ name: "x", path: "/bad" })),
   unreachable: await failure(() => connect({ socketPath: `${socketPath}.none` })),
   url: await failure(() => connect({ url: "ftp://x" })),
