@@ -13,11 +13,13 @@
 #include "machine.h"
 #include "object.h"
 #include "process.h"
+#include "session.h"
 #include "transfer.h"
 
 #define FREEZE_LIMIT_MS 2000
 
 static char path[PATH_MAX];
+static uint32_t frozen_in; /* epoch of the host connection whose freeze has made the identity pending */
 static struct { /* what a child of deferred_start works on */
     uint32_t flags;
     uint64_t max_bytes;
@@ -121,12 +123,33 @@ static int run_identity(struct reader *r)
 static int run_freeze(const struct frame *frame)
 {
     static const struct deferred_wait frozen = {.ready = cgroup_is_frozen, .limit_ms = FREEZE_LIMIT_MS};
+    if (!cgroup_state.identity_pending)
+        frozen_in = session_epoch();
     cgroup_state.identity_pending = true;
     identity_prepare();
     int error = cgroup_freeze();
     if (error || cgroup_is_frozen())
         return error;
     return deferred_wait(frame->stream, &frozen);
+}
+
+/*
+ * With a time the VM goes on as the one that it was. A copy of it cannot: it hears of its host on another connection.
+ */
+static int run_thaw(const struct frame *frame, struct reader *r)
+{
+    if (!frame->length)
+        return cgroup_state.identity_pending ? -EPERM : cgroup_thaw();
+    uint64_t realtime_ns = take_u64(r);
+    if (!reader_done(r) || !realtime_ns)
+        return -EINVAL;
+    if (cgroup_state.identity_pending && frozen_in != session_epoch())
+        return -EPERM;
+    int error = clock_set_realtime(realtime_ns);
+    if (error)
+        return error;
+    cgroup_state.identity_pending = false;
+    return cgroup_thaw();
 }
 
 static int run_time(struct reader *r, struct writer *result)
@@ -165,8 +188,6 @@ static int run_without_payload(const struct frame *frame, struct writer *result)
     switch (frame->type) {
     case TYPE_FREEZE:
         return run_freeze(frame);
-    case TYPE_THAW:
-        return cgroup_state.identity_pending ? -EPERM : cgroup_thaw();
     case TYPE_STATS:
         machine_stats(result);
         return 0;
@@ -207,8 +228,9 @@ int request_run(const struct frame *frame, struct writer *result)
         return run_trim(frame, &r);
     case TYPE_LIMITS:
         return run_limits(&r);
-    case TYPE_FREEZE:
     case TYPE_THAW:
+        return run_thaw(frame, &r);
+    case TYPE_FREEZE:
     case TYPE_STATS:
     case TYPE_SYNC:
         return run_without_payload(frame, result);

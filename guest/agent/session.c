@@ -46,6 +46,8 @@ void session_init(const struct port *new_port)
     readable = writable = true;
 }
 
+uint32_t session_epoch(void) { return epoch; }
+
 void session_port_event(void) { readable = writable = true; }
 
 /* Starts a frame in the send buffer; the caller has made sure that there is room. */

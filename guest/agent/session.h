@@ -20,6 +20,9 @@ void session_init(const struct port *port);
 /* The port's state may have changed: try again to read and to write. */
 void session_port_event(void);
 
+/* The epoch of this host connection; 0 before the first. */
+uint32_t session_epoch(void);
+
 /* Reads from the port and carries out requests. Returns true if there is more to do at once. */
 bool session_receive(void);
 

@@ -140,6 +140,14 @@ export class AgentClient {
     return this.#ask(FrameType.thaw, NO_PAYLOAD, "thaw the workload", nothing, deadline);
   }
 
+  /**
+   * Lets a workload that was frozen on this connection run on as the VM that it is, with the time set and no new identity. A copy of it
+   * cannot: it hears of its host on another connection, and fails with EPERM.
+   */
+  async goOn(realtimeNs: bigint, deadline: Deadline): Promise<void> {
+    return this.#ask(FrameType.thaw, encode.encodeTime(realtimeNs), "let the workload go on", nothing, deadline);
+  }
+
   async stats(deadline: Deadline): Promise<decode.GuestStats> {
     return this.#ask(FrameType.stats, NO_PAYLOAD, "give statistics", decode.decodeStats, deadline);
   }

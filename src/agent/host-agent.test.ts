@@ -242,6 +242,20 @@ describe.skipIf(hostAgentProgram === undefined)(here, () => {
       expect(await client.ready).toMatchObject({ identityPending: true, frozen: true });
     });
 
+    test("a frozen VM goes on as it was on the connection that froze it, and on no other", async () => {
+      await client.freeze(soon());
+      await client.goOn(10n ** 18n * 2n, soon());
+      const { consumer, output } = collector();
+      await client.exec({ argv: ["echo", "on"], env: ENV }, consumer, soon()).exited;
+      expect(output()).toBe("on\n");
+      await client.freeze(soon());
+      client.close();
+      client = agent.open();
+      const refused = await rejection(client.goOn(10n ** 18n * 2n, soon()));
+      expect(refused.message).toBe("The guest agent cannot let the workload go on: EPERM");
+      await Promise.all([client.identity(IDENTITY, soon()), client.thaw(soon())]);
+    });
+
     test("clocks, statistics, limits, sync, trim and ping answer", async () => {
       expect((await client.time(0n, soon())).realtimeNs).toBeGreaterThan(10n ** 18n);
       expect((await client.stats(soon())).uptimeMs).toBeGreaterThan(0);

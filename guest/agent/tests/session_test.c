@@ -171,6 +171,27 @@ static void the_order_after_a_freeze_is_fail_closed(void)
         CHECK(next_reply() == expected[i]);
 }
 
+static void only_the_vm_itself_goes_on_without_a_new_identity(void)
+{
+    static const uint8_t now[8] = {1}, never[8];
+    begin();
+    world_frame(TYPE_FREEZE, EPOCH, 4, "", 0);
+    world_frame(TYPE_THAW, EPOCH, 4, never, 8);
+    world_frame(TYPE_THAW, EPOCH, 4, now, 8);
+    send_exec(9, 0, "program");
+    world_frame(TYPE_FREEZE, EPOCH, 4, "", 0);
+    world_run();
+    static const int expected[] = {0, EINVAL, 0, 0, 0};
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++)
+        CHECK(next_reply() == expected[i]);
+    world_hello(EPOCH + 1, NULL, 0); /* a copy, or another daemon */
+    world_frame(TYPE_THAW, EPOCH + 1, 4, now, 8);
+    world_frame(TYPE_FREEZE, EPOCH + 1, 4, "", 0); /* does not make it this connection's */
+    world_frame(TYPE_THAW, EPOCH + 1, 4, now, 8);
+    world_run();
+    CHECK(next_reply() == EPERM && next_reply() == 0 && next_reply() == EPERM);
+}
+
 static void a_hello_tells_what_is_pending(void)
 {
     begin();
@@ -362,6 +383,7 @@ int main(void)
     RUN(sixty_four_objects_and_no_more);
     RUN(released_means_killed_and_closed);
     RUN(the_order_after_a_freeze_is_fail_closed);
+    RUN(only_the_vm_itself_goes_on_without_a_new_identity);
     RUN(a_hello_tells_what_is_pending);
     RUN(a_slow_request_holds_back_the_next_ones);
     RUN(containers_are_checked);
