@@ -72,7 +72,7 @@ const ERRNO_NAMES: Readonly<Record<number, string>> = {
 };
 
 /** errno of the last failed call of this thread. Only valid directly after it. */
-function lastErrno(): number {
+export function lastErrno(): number {
   const location = c.__errno_location();
   return location === null ? 0 : read.i32(location as Pointer, 0);
 }
