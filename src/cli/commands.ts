@@ -102,6 +102,17 @@ const VOLUME_COMMANDS: readonly CommandEntry[] = [
   { name: "prune", summary: "Remove unused volumes", load: lazy(() => import("./commands/volume-prune.ts")) },
 ];
 
+const KERNEL_COMMANDS: readonly CommandEntry[] = [
+  {
+    name: "build",
+    summary: "Build the minimal guest kernel from Debian's sources",
+    load: lazy(() => import("./commands/kernel-build.ts")),
+  },
+  { name: "ls", summary: "List guest kernels", aliases: ["list"], load: lazy(() => import("./commands/kernel-ls.ts")) },
+  { name: "use", summary: "Choose the guest kernel", load: lazy(() => import("./commands/kernel-use.ts")) },
+  { name: "rm", summary: "Remove guest kernels", load: lazy(() => import("./commands/kernel-rm.ts")) },
+];
+
 const SYSTEM_COMMANDS: readonly CommandEntry[] = [
   { name: "info", summary: "Show what the daemon runs with", load: lazy(() => import("./commands/system-info.ts")) },
   { name: "df", summary: "Show the use of the disk", load: lazy(() => import("./commands/system-df.ts")) },
@@ -141,6 +152,7 @@ export const COMMANDS: readonly CommandEntry[] = [
       summary: "Say what is there and what is missing",
       load: lazy(() => import("./commands/doctor.ts")),
     },
+    { name: "kernel", summary: "The guest's kernel", children: KERNEL_COMMANDS },
     { name: "bench", summary: "Measure", load: lazy(() => import("./commands/bench.ts")) },
     { name: "events", summary: "Show what happens, as it happens", load: lazy(() => import("./commands/events.ts")) },
     { name: "system", summary: "The daemon, its disk space, cleaning up", children: SYSTEM_COMMANDS },

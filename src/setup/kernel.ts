@@ -5,6 +5,7 @@ import { identityOf, movePath, namesIn, removePath } from "../sys/paths.ts";
 import { publishDirectory } from "../sys/publish.ts";
 import { describeKernel } from "./artifacts.ts";
 import { candidateOf, packageField, SYSTEM_SOURCE, updateLists } from "./debian.ts";
+import { kernelsDirectory, newestKernel } from "./kernel-store.ts";
 import type { Step, StepContext } from "./step.ts";
 import { unpackPackages } from "./unpack.ts";
 import { compareVersions, type Workspace } from "./workspace.ts";
@@ -26,7 +27,10 @@ const MODULE_PARTS = [
   "net",
 ];
 
-/** Step: fills `made.kernel` with `artifacts/kernel/VERSION/vmlinuz`; its modules lie beside it. */
+/**
+ * Step: fills `made.kernel` with the newest kernel that was built here, else with Debian's, `artifacts/kernel/VERSION/vmlinuz`; its
+ * modules lie beside it. What is in force already stays.
+ */
 export function kernelStep(workspace: Workspace): Step {
   return {
     name: "guest kernel",
@@ -40,8 +44,8 @@ export function kernelStep(workspace: Workspace): Step {
     },
     async run(context) {
       const wanted = process.env["MAYFLY_KERNEL"];
-      const path = wanted || `${await kernelDirectory(workspace, context)}/vmlinuz`;
-      workspace.made.kernel = await describeKernel(path);
+      const path = wanted || (await newestKernel(workspace.stateDir, "minimal"));
+      workspace.made.kernel = await describeKernel(path ?? (await cloudKernel(workspace, context)));
     },
   };
 }
@@ -75,10 +79,10 @@ export function busyboxStep(workspace: Workspace): Step {
   };
 }
 
-async function kernelDirectory(workspace: Workspace, context: StepContext): Promise<string> {
-  const parent = `${workspace.directory}/kernel`;
-  const newest = (await namesIn(parent)).filter(isComplete).sort(compareVersions).at(-1);
-  if (newest !== undefined) return `${parent}/${newest}`;
+/** Debian's kernel: the newest that is there, or the one that Debian has now. @returns the absolute path of its image. */
+export async function cloudKernel(workspace: Workspace, context: StepContext): Promise<string> {
+  const newest = await newestKernel(workspace.stateDir, "cloud");
+  if (newest !== undefined) return newest;
   const version = await needCandidate(KERNEL_PACKAGE, context);
   const depends = (await packageField(SYSTEM_SOURCE, `${KERNEL_PACKAGE}=${version}`, "Depends")) ?? "";
   const [, name, realVersion] = /(linux-image-\S+) \(= ([^)]+)\)/.exec(depends) ?? [];
@@ -89,13 +93,13 @@ async function kernelDirectory(workspace: Workspace, context: StepContext): Prom
     );
   }
   const release = name.slice("linux-image-".length);
-  const path = `${parent}/${release}`;
+  const path = `${kernelsDirectory(workspace.stateDir, "cloud")}/${release}`;
   await publishDirectory(path, async (directory) => {
     await unpackPackages(SYSTEM_SOURCE, [`${name}=${realVersion}`], directory, context);
     await arrange(`${directory}/root`, directory, release);
     await removePath(`${directory}/root`);
   });
-  return path;
+  return `${path}/vmlinuz`;
 }
 
 async function arrange(root: string, directory: string, release: string): Promise<void> {
@@ -113,7 +117,8 @@ async function firstOf(path: string, otherwise: string): Promise<string> {
   return (await identityOf(path)) === undefined ? otherwise : path;
 }
 
-async function needCandidate(name: string, context: StepContext): Promise<string> {
+/** The version of a package that apt would take; the system's lists are updated if they do not know it. @throws MayflyError `artifact_missing`. */
+export async function needCandidate(name: string, context: StepContext): Promise<string> {
   const known = await candidateOf(SYSTEM_SOURCE, name);
   if (known !== undefined) return known;
   await updateLists(SYSTEM_SOURCE, context);

@@ -15,3 +15,7 @@ declare module "*/Makefile" {
   const text: string;
   export default text;
 }
+declare module "*.config" {
+  const text: string;
+  export default text;
+}

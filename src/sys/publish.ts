@@ -73,6 +73,18 @@ export async function publishTree(directory: string, path: string): Promise<bool
 }
 
 /**
+ * Takes a published directory out of sight, so that nobody finds a part of it while it is being removed.
+ *
+ * @returns where it lies now; {@link sweepUnfinished} removes it there too.
+ */
+export async function withdrawTree(path: string): Promise<string> {
+  const beside = besideName(path);
+  await rename(path, beside);
+  syncPath(dirname(path));
+  return beside;
+}
+
+/**
  * Removes from `directory` what an interrupted publishing has left there. Call it only while no other process can be
  * publishing into it.
  *
