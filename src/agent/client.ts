@@ -64,9 +64,14 @@ export class AgentClient {
     return this.#connection.cause;
   }
 
-  /** Ends the connection; whatever waits is rejected with `agent_disconnected`. Processes in the guest go on. */
-  close(): void {
-    this.#connection.close();
+  /** Processes and transfers that outlive this connection, with what has arrived of their output: where a copy of the VM goes on with them. */
+  lasting(): ResumePoint[] {
+    return this.#connection.lasting();
+  }
+
+  /** Ends the connection; whatever waits is rejected with `agent_disconnected`, or with `cause`. Processes in the guest go on. */
+  close(cause?: MayflyError): void {
+    this.#connection.close(cause);
   }
 
   /** Starts a command. `consumer` takes its output from the first byte on. @throws `invalid_argument` at once. */

@@ -176,6 +176,12 @@ export class AgentConnection {
     else this.#objects.set(object.id, object);
   }
 
+  /** Objects that this connection knows and that outlive it, with what has arrived of their output. */
+  lasting(): ResumePoint[] {
+    const objects = [...this.#objects.values()].filter(({ id }) => !isTransient(id));
+    return objects.map((object) => ({ object: object.id, ...object.arrived }));
+  }
+
   /** Forgets an object: its frames are ignored from now on. */
   remove(id: number): void {
     this.#objects.delete(id);
@@ -210,8 +216,10 @@ export class AgentConnection {
   }
 
   /** Ends the connection on our own wish: everything that waits is rejected; `onClosed` is not called. */
-  close(): void {
-    this.#end(new MayflyError("agent_disconnected", "The connection to the guest agent was closed by this side"));
+  close(
+    cause = new MayflyError("agent_disconnected", "The connection to the guest agent was closed by this side"),
+  ): void {
+    this.#end(cause);
   }
 
   #end(cause: MayflyError): boolean {

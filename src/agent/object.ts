@@ -96,6 +96,11 @@ export class AgentObject {
     return { output: this.#output.kept, error: this.#error.kept };
   }
 
+  /** What has arrived of its output, kept by the consumer or not. */
+  get arrived(): OutputOffsets {
+    return { output: this.#output.received, error: this.#error.received };
+  }
+
   /** Takes a frame of one of the object's streams. @throws `agent_protocol_violation`. */
   data(channel: number, bytes: Uint8Array, offset: number): void {
     const stream = this.#incomingOf(channel, "data");

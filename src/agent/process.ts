@@ -134,6 +134,11 @@ export class AgentProcess {
     return releaseObject(this.#connection, this.#object, deadline);
   }
 
+  /** What has arrived of its output, kept by the consumer or not. */
+  get arrived(): OutputOffsets {
+    return this.#object.arrived;
+  }
+
   /** What the consumer has kept once no call of it is under way: where to attach after the connection was lost. */
   settled(): Promise<OutputOffsets> {
     return this.#object.settled();

@@ -10,7 +10,7 @@ import type { OutputSink } from "./interface.ts";
 import type { ContainerRecord, RestartRecord, VmRecord } from "./records.ts";
 import { closeLogs, RunningVm } from "./running-vm.ts";
 import type { Started } from "./start.ts";
-import { type OutputLogs, Workload } from "./workload.ts";
+import { baseNow, type LogBase, type OutputLogs, Workload } from "./workload.ts";
 
 /** How an admitted VM is started. */
 export interface Launch {
@@ -24,6 +24,8 @@ export interface Launch {
   again: ExecSpec | undefined;
   container: ContainerRecord | null;
   health: HealthPlan | undefined;
+  /** Offsets in the streams of a main process that came with the clone: what is printed from there on is logged where the logs end now. */
+  goesOnAt?: { output: number; error: number };
   /** Given back when the VM has ended, or could not be started. */
   holdings: Holdings;
 }
@@ -49,7 +51,7 @@ export interface Launched {
 
 /** Starts a clone's main process, and records the VM. The clone is gone if that fails. @throws `command_not_found`, `qemu_exited` ... */
 export async function launchIn(
-  { clone, path, clock }: Started,
+  { clone, path, clock, machineId }: Started,
   launch: Launch,
   from: LaunchFrom,
   deadline: Deadline,
@@ -60,7 +62,10 @@ export async function launchIn(
   cleanup.defer(() => clone.qemu.kill());
   const logs = from.openLogs();
   cleanup.defer(() => closeLogs(logs));
-  const main = launch.main === undefined && clone.main === undefined ? undefined : new Workload(logs, from.sink);
+  const main =
+    launch.main === undefined && clone.main === undefined
+      ? undefined
+      : new Workload(logs, from.sink, baseFor(launch, logs));
   const process = main && startMain(clone, launch.main, main, deadline);
   if (main && process) main.bind(process, killAtMs ?? undefined);
   const startedAt = new Date().toISOString();
@@ -82,6 +87,8 @@ export async function launchIn(
     qemu: { identity: clone.qemu.identity, slot: clone.qemu.slot.number },
     main: main && process ? { object: process.object, pid, base: main.base } : null,
     killAtMs,
+    machineId,
+    again: launch.again ?? null,
     memoryPath: clone.template.memoryPath,
     container: launch.container,
     held: launch.holdings.record,
@@ -92,6 +99,12 @@ export async function launchIn(
   from.keep(record);
   cleanup.move();
   return { running: new RunningVm(vm.id, clone, main, logs, launch.holdings), main, record };
+}
+
+/** Where in the logs the streams of the main process begin, which may be before what is there. */
+function baseFor({ goesOnAt }: Launch, logs: OutputLogs | undefined): LogBase {
+  const { stdout, stderr } = baseNow(logs);
+  return { stdout: stdout - (goesOnAt?.output ?? 0), stderr: stderr - (goesOnAt?.error ?? 0) };
 }
 
 /** Starts the main process, or goes on with the one that came with the template. */

@@ -59,6 +59,13 @@ export class Pool {
     return clone === undefined ? { kind: "blocked", qemu } : { kind: "warm", clone };
   }
 
+  /** Takes a QEMU that waits for its state, whichever that will be. */
+  takeBlocked(): QemuProcess | undefined {
+    const qemu = this.#blocked.shift();
+    qemu?.slot.cgroup.prioritise("serving");
+    return qemu;
+  }
+
   #takeWarm(path: string | undefined): WarmClone | undefined {
     const index = this.#warm.findIndex((clone) => clone.root === path);
     return index < 0 ? undefined : this.#warm.splice(index, 1)[0];

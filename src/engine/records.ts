@@ -47,6 +47,10 @@ export interface VmRecord {
   main: { object: number; pid: number; base: LogBase } | null;
   /** Milliseconds since 1970 at which its main process is killed, if it has a time limit. */
   killAtMs: number | null;
+  /** What its guest has as /etc/machine-id, 32 hexadecimal digits; null: not known. */
+  machineId: string | null;
+  /** Its main process as it is started again in the same guest; null: there is none. */
+  again: ExecSpec | null;
   /** Memory file of its template, to tell the guest's part of its memory. */
   memoryPath: string;
   /** null: it runs in the base guest. */
@@ -130,7 +134,7 @@ export class Records implements Disposable {
     this.#database.run(
       "INSERT INTO vms (id, document) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET document = excluded.document",
       record.vm.id,
-      JSON.stringify(record),
+      JSON.stringify(record, bigToText),
     );
   }
 
@@ -268,33 +272,42 @@ const LATER_IMAGE: Partial<Image> = {
   ...{ layers: [], config: {} },
 };
 const LATER: Partial<VmRecord> = {
-  ...{ container: null, held: { disks: {}, volumes: [] }, stopGraceMs: null, health: null },
+  ...{
+    container: null,
+    held: { disks: {}, volumes: [] },
+    stopGraceMs: null,
+    health: null,
+    machineId: null,
+    again: null,
+  },
   restart: NOT_RESTARTED,
 };
 
 /** A record of an earlier version, completed. */
 function upToDate(record: VmRecord): VmRecord {
   const main = record.main === null ? null : { ...record.main, base: record.main.base ?? { stdout: 0, stderr: 0 } };
-  return { ...LATER, ...record, main, vm: { ...LATER_VM, ...record.vm } };
+  const again = record.again == null ? null : withBigNumbers(record.again);
+  return { ...LATER, ...record, main, again, vm: { ...LATER_VM, ...record.vm } };
 }
 
 /** JSON has no such numbers. */
-function bigToText(_key: string, value: unknown): unknown {
+export function bigToText(_key: string, value: unknown): unknown {
   return typeof value === "bigint" ? String(value) : value;
 }
 
 function readInstructions(text: string): RestartInstructions {
   const { request, main }: RestartInstructions = JSON.parse(text);
-  if (main === null) return { request, main };
+  return { request, main: main === null ? null : withBigNumbers(main) };
+}
+
+/** A command that was read from JSON. */
+export function withBigNumbers(main: ExecSpec): ExecSpec {
   const { capabilities, limits } = main;
   return {
-    request,
-    main: {
-      ...main,
-      ...(capabilities === undefined ? {} : { capabilities: BigInt(capabilities) }),
-      ...(limits === undefined
-        ? {}
-        : { limits: limits.map(({ resource, soft, hard }) => ({ resource, soft: BigInt(soft), hard: BigInt(hard) })) }),
-    },
+    ...main,
+    ...(capabilities === undefined ? {} : { capabilities: BigInt(capabilities) }),
+    ...(limits === undefined
+      ? {}
+      : { limits: limits.map(({ resource, soft, hard }) => ({ resource, soft: BigInt(soft), hard: BigInt(hard) })) }),
   };
 }

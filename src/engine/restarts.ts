@@ -181,7 +181,10 @@ export class Restarts {
       }
       const running = this.parts.vms.runningOf(id);
       if (running === undefined) await this.#startVm(record, pending.abort.signal);
-      else this.#startMain(record, running);
+      else {
+        await running.thawed();
+        if (!running.isEnding && !pending.abort.signal.aborted) this.#startMain(record, running);
+      }
     } finally {
       if (this.#pending.get(id) === pending) this.#pending.delete(id);
     }

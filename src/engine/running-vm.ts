@@ -45,6 +45,7 @@ export class RunningVm {
   #afterMain: AfterMain = () => false;
   readonly #ended = Promise.withResolvers<VmEnd>();
   #ending = false;
+  #standing: Promise<void> | undefined;
 
   constructor(
     readonly id: string,
@@ -75,6 +76,28 @@ export class RunningVm {
     return this.#ended.promise;
   }
 
+  /**
+   * Does what the workload stands still for: one at a time, and nothing is started in it meanwhile.
+   * @throws `vm_not_running` when it has ended by then.
+   */
+  async standStill<T>(work: () => Promise<T>): Promise<T> {
+    await this.thawed();
+    if (this.#ending) throw new MayflyError("vm_not_running", `VM ${this.id} has ended`, { vmId: this.id });
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#standing = promise;
+    try {
+      return await work();
+    } finally {
+      this.#standing = undefined;
+      resolve();
+    }
+  }
+
+  /** Resolves when something can be started in it: at once, unless it stands still. */
+  async thawed(): Promise<void> {
+    while (this.#standing !== undefined) await this.#standing;
+  }
+
   /** Begins to watch it: nothing that has happened since it was made is missed. */
   watch(afterMain: AfterMain): void {
     this.#afterMain = afterMain;
@@ -103,6 +126,7 @@ export class RunningVm {
     sink: OutputSink | undefined,
     deadline: Deadline,
   ): Promise<Workload> {
+    await this.thawed();
     const workload = new Workload(undefined, sink);
     const process = this.agent.exec(spec, workload.consume, deadline);
     workload.bind(process, timeoutMs === undefined ? undefined : Date.now() + timeoutMs);

@@ -8,11 +8,18 @@ export const CLONE_STAGES = ["plan", "spawn", "load", "agent", "identity"] as co
  * `agent`: the agent has answered the hello. `identity`: identity applied, workload thawed: ready. */
 export type CloneStage = (typeof CLONE_STAGES)[number];
 
-/** Measures the stages of one clone. */
-export class StageClock {
+/** The stages of taking a VM's state, in the order in which they happen. */
+export const CAPTURE_STAGES = ["freeze", "save", "pages", "thaw", "write"] as const;
+
+/** `freeze`: the workload is frozen. `save`: vCPUs stopped, device state saved. `pages`: pages copied, disks too. `thaw`: vCPUs run, and the
+ * workload. `write`: reduced against the base, written and synced. */
+export type CaptureStage = (typeof CAPTURE_STAGES)[number];
+
+/** Measures the stages of one clone, or of what else has stages. */
+export class StageClock<S extends string = CloneStage> {
   readonly startedMs: number;
   #lastMs: number;
-  readonly stages: Partial<Record<CloneStage, number>> = {};
+  readonly stages: Partial<Record<S, number>> = {};
 
   constructor(startedMs = nowMs()) {
     this.startedMs = startedMs;
@@ -20,7 +27,7 @@ export class StageClock {
   }
 
   /** Ends a stage: its milliseconds are those since the last one ended. */
-  end(stage: CloneStage): void {
+  end(stage: S): void {
     const now = nowMs();
     this.stages[stage] = round(now - this.#lastMs);
     this.#lastMs = now;

@@ -43,6 +43,8 @@ export interface Started {
   clone: Clone;
   path: ClonePath;
   clock: StageClock;
+  /** Its machine id, 32 hexadecimal digits. */
+  machineId: string;
 }
 
 /** What a VM is started with, beside its template. */
@@ -87,6 +89,7 @@ export async function startClone(
     fills: parts.fills,
     hooks: parts.hooks,
   };
+  const machineId = hexOf(request.identity.machineId);
   const prepared = context.pool?.take(imageRoot(parts));
   if (prepared !== undefined) {
     const clock = new StageClock(startedMs);
@@ -95,7 +98,7 @@ export async function startClone(
         prepared.kind === "warm"
           ? await cloneFromWarm(prepared.clone, onRootOf(prepared.clone, request), clock, deadline)
           : await cloneFromTemplate(context.host, template, request, prepared.qemu, clock, deadline);
-      return { clone: await limitHost(clone, sizes), path: prepared.kind === "warm" ? "warm" : "pool", clock };
+      return { clone: limitHost(clone, sizes), path: prepared.kind === "warm" ? "warm" : "pool", clock, machineId };
     } catch (error) {
       if (!isDeadOnArrival(error)) throw error;
     }
@@ -103,7 +106,12 @@ export async function startClone(
   using _place = await context.gate.enter();
   const clock = new StageClock(startedMs);
   const clone = await cloneFromTemplate(context.host, template, request, undefined, clock, deadline);
-  return { clone: await limitHost(clone, sizes), path: "cold", clock };
+  return { clone: limitHost(clone, sizes), path: "cold", clock, machineId };
+}
+
+/** A machine id as records and files have it. */
+export function hexOf(machineId: Uint8Array): string {
+  return Buffer.from(machineId).toString("hex");
 }
 
 /** Limits below the shape; 0 where the shape is the limit. */
@@ -132,7 +140,7 @@ function isDeadOnArrival(error: unknown): boolean {
 }
 
 /** A share of the CPU is limited once the clone is ready, so that it does not slow its start; memory and pids are since it was spawned. */
-function limitHost(clone: Clone, sizes: Sizes): Clone {
+export function limitHost(clone: Clone, sizes: Sizes): Clone {
   if (sizes.cpus < sizes.shape.vcpus) clone.qemu.slot.cgroup.limit({ cpuMillis: Math.round(sizes.cpus * 1000) });
   return clone;
 }

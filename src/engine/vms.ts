@@ -118,7 +118,15 @@ export class Vms {
 
   /** Records a new VM as `creating`: its name is taken from now on. */
   admit(vm: Vm): void {
-    const nothing = { qemu: null, main: null, killAtMs: null, memoryPath: "", container: null };
+    const nothing = {
+      qemu: null,
+      main: null,
+      killAtMs: null,
+      machineId: null,
+      again: null,
+      memoryPath: "",
+      container: null,
+    };
     const later = { held: { disks: {}, volumes: [] }, restart: NOT_RESTARTED, stopGraceMs: null, health: null };
     this.#records.set(vm.id, { vm, ...nothing, ...later });
   }
