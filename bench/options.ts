@@ -17,6 +17,8 @@ export interface BenchOptions {
   requests: number;
   /** Their rate, a second; undefined: chosen by measuring how fast the pool refills. */
   rate: number | undefined;
+  /** Name or kind of the guest kernel; undefined: the one in use. */
+  kernel: string | undefined;
   samplesPath: string | undefined;
   enforce: boolean;
   json: boolean;
@@ -33,6 +35,12 @@ export const CLONE_OPTIONS = {
   "no-pool": { kind: "flag", summary: "Leave out what takes prepared VMs" },
   requests: { kind: "value", value: "N", summary: "Requests for warm clones at a fixed rate (10 to each round)" },
   rate: { kind: "value", value: "R", summary: "That rate, a second (half of what the pool can refill)" },
+  kernel: {
+    kind: "value",
+    value: "NAME",
+    summary: "Guest kernel: cloud, minimal, or one of kernel ls",
+    complete: "kernel",
+  },
   samples: { kind: "value", value: "FILE", summary: "Write every sample to a file, as JSON lines", complete: "file" },
   enforce: { kind: "flag", summary: "End with code 1 if a promise is not met" },
 } as const;
@@ -44,7 +52,7 @@ export function benchOptions(argv: readonly string[], json: boolean): BenchOptio
   if (operands.length > 0) throw usageError(NAME, `unexpected argument ${JSON.stringify(operands[0])}`);
   const whole = (name: string) => wholeNumber(NAME, name, options[name]);
   const runs = whole("runs") ?? 50;
-  const samples = options["samples"];
+  const { samples, kernel } = options;
   return {
     runs,
     concurrency: whole("concurrency") ?? 100,
@@ -52,6 +60,7 @@ export function benchOptions(argv: readonly string[], json: boolean): BenchOptio
     pool: options["no-pool"] !== true,
     requests: whole("requests") ?? runs * REQUESTS_PER_RUN,
     rate: positiveNumber(NAME, "rate", options["rate"]),
+    kernel: typeof kernel === "string" ? kernel : undefined,
     samplesPath: typeof samples === "string" ? samples : undefined,
     enforce: options["enforce"] === true,
     json: json || options["json"] === true,

@@ -3,6 +3,7 @@ import { chmod, mkdtemp } from "node:fs/promises";
 import type { SystemInfo } from "../src/contract/api.ts";
 import { MayflyError } from "../src/contract/errors.ts";
 import { loadArtifacts } from "../src/setup/artifacts.ts";
+import { kernelAside } from "../src/setup/kernel-choice.ts";
 import { stateDirectory } from "../src/sys/directories.ts";
 import { isRoot, removePath } from "../src/sys/paths.ts";
 import { ColdBoots } from "./boot.ts";
@@ -39,6 +40,7 @@ export async function prepare(
   if (!isRoot()) throw new MayflyError("root_required", "Cannot run the benchmark: its daemons must run as root");
   const { signal, progress } = listener;
   const artifactsOf = stateDirectory();
+  if (options.kernel !== undefined) await takeKernel(options.kernel, artifactsOf, signal);
   const artifacts = await loadArtifacts(artifactsOf);
   const directory = await mkdtemp(`${PARENT_DIRECTORY}/mayfly-bench-`);
   resources.defer(() => removePath(directory));
@@ -69,6 +71,13 @@ export async function prepare(
   }
   const peers = await preparePeers(options, directory, listener, resources);
   return { ...started, bench: { ...started.bench, blocked, boots, peers } };
+}
+
+/** Lets this process and the daemons that it starts use another kernel than the one in force. */
+async function takeKernel(name: string, stateDir: string, signal: AbortSignal): Promise<void> {
+  const { kernelPath, initramfsPath } = await kernelAside(name, { stateDir, signal });
+  process.env["MAYFLY_KERNEL"] = kernelPath;
+  process.env["MAYFLY_INITRAMFS"] = initramfsPath;
 }
 
 async function preparePeers(

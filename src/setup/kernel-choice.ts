@@ -6,11 +6,13 @@ import { waitForLock } from "../sys/lock.ts";
 import { removePath } from "../sys/paths.ts";
 import { withdrawTree } from "../sys/publish.ts";
 import { type Artifacts, artifactsDirectory, describeKernel, readArtifacts } from "./artifacts.ts";
-import { cloudKernel } from "./kernel.ts";
+import { agentStep } from "./guest-programs.ts";
+import { initramfsStep } from "./initramfs.ts";
+import { busyboxStep, cloudKernel } from "./kernel.ts";
 import { findKernel } from "./kernel-store.ts";
-import { changeSetup, type SetupOptions, setupSteps } from "./setup.ts";
+import { changeSetup, runSteps, type SetupOptions, setupSteps } from "./setup.ts";
 import type { Step } from "./step.ts";
-import type { Workspace } from "./workspace.ts";
+import { openWorkspace, type Workspace } from "./workspace.ts";
 
 const LOCK_DEADLINE_MS = 1_800_000;
 
@@ -29,6 +31,25 @@ export async function useKernel(name: string, options: SetupOptions): Promise<Ar
   }
   if (name !== "cloud") await findKernel(options.stateDir, name);
   return changeSetup(options, (workspace) => [choiceStep(workspace, name), ...setupSteps(workspace)]);
+}
+
+/**
+ * What is needed to use a kernel without putting it in force, as `MAYFLY_KERNEL` and `MAYFLY_INITRAMFS`: its initramfs is made.
+ *
+ * @param name as for {@link useKernel}, but nothing is downloaded.
+ * @throws MayflyError `kernel_not_found`; `setup_required` where nothing is set up.
+ */
+export async function kernelAside(
+  name: string,
+  options: SetupOptions,
+): Promise<{ kernelPath: string; initramfsPath: string }> {
+  const { path } = await findKernel(options.stateDir, name);
+  await readArtifacts(options.stateDir);
+  using _lock = await waitForLock(`${artifactsDirectory(options.stateDir)}/lock`, { deadlineMs: LOCK_DEADLINE_MS });
+  const workspace = await openWorkspace(options.stateDir);
+  workspace.made.kernel = await describeKernel(path);
+  await runSteps([busyboxStep(workspace), agentStep(workspace), initramfsStep(workspace)], options);
+  return { kernelPath: path, initramfsPath: workspace.made.initramfs?.path ?? "" };
 }
 
 /** Step: fills `made.kernel` with the kernel of a name. */
