@@ -34,6 +34,60 @@ const VM_COMMANDS: readonly CommandEntry[] = [
   { name: "cp", summary: "Copy files into or out of a VM", load: lazy(() => import("./commands/cp.ts")) },
 ];
 
+/** What keeps states of VMs and makes more of them. */
+const STATE_COMMANDS: readonly CommandEntry[] = [
+  { name: "fork", summary: "Start VMs from a running one", load: lazy(() => import("./commands/fork.ts")) },
+  {
+    name: "checkpoint",
+    summary: "Write a VM's state into a snapshot",
+    load: lazy(() => import("./commands/checkpoint.ts")),
+  },
+  {
+    name: "suspend",
+    summary: "Put VMs away until they are wanted",
+    load: lazy(() => import("./commands/suspend.ts")),
+  },
+  { name: "resume", summary: "Bring suspended VMs back", load: lazy(() => import("./commands/resume.ts")) },
+  {
+    name: "restore",
+    summary: "Bring a snapshot's VM back as it was",
+    load: lazy(() => import("./commands/restore.ts")),
+  },
+  { name: "tree", summary: "Draw who came from whom", load: lazy(() => import("./commands/tree.ts")) },
+];
+
+const SNAPSHOT_COMMANDS: readonly CommandEntry[] = [
+  { name: "ls", summary: "List snapshots", aliases: ["list"], load: lazy(() => import("./commands/snapshot-ls.ts")) },
+  {
+    name: "inspect",
+    summary: "Show all that is known of snapshots",
+    load: lazy(() => import("./commands/snapshot-inspect.ts")),
+  },
+  { name: "rm", summary: "Remove snapshots", load: lazy(() => import("./commands/snapshot-rm.ts")) },
+  { name: "prune", summary: "Remove unused snapshots", load: lazy(() => import("./commands/snapshot-prune.ts")) },
+  {
+    name: "verify",
+    summary: "Check snapshots against their checksums",
+    load: lazy(() => import("./commands/snapshot-verify.ts")),
+  },
+  { name: "diff", summary: "Show the pages that differ", load: lazy(() => import("./commands/snapshot-diff.ts")) },
+  {
+    name: "export",
+    summary: "Write a snapshot into a file",
+    load: lazy(() => import("./commands/snapshot-export.ts")),
+  },
+  {
+    name: "import",
+    summary: "Take in a file that export wrote",
+    load: lazy(() => import("./commands/snapshot-import.ts")),
+  },
+  {
+    name: "promote",
+    summary: "Make a template of a snapshot",
+    load: lazy(() => import("./commands/snapshot-promote.ts")),
+  },
+];
+
 /** Docker's words for images, which stand on their own and below `image`. */
 const COMMON_IMAGE_COMMANDS = {
   pull: { summary: "Get an image from a registry", load: lazy(() => import("./commands/image-pull.ts")) },
@@ -129,6 +183,10 @@ const inSection = (section: string, entries: readonly CommandEntry[]) =>
 /** The command tree. */
 export const COMMANDS: readonly CommandEntry[] = [
   ...inSection("VMs", VM_COMMANDS),
+  ...inSection("States of VMs", [
+    ...STATE_COMMANDS,
+    { name: "snapshot", summary: "States of VMs that are kept", children: SNAPSHOT_COMMANDS },
+  ]),
   ...inSection("What VMs are made from", [
     { name: "pull", ...COMMON_IMAGE_COMMANDS.pull },
     { name: "load", ...COMMON_IMAGE_COMMANDS.load },

@@ -16,6 +16,7 @@ beforeAll(async () => {
   chmodSync(join(bin, "mayfly"), 0o755);
   await fake.run(["run", "-d", "--name", "web", "true"]);
   await fake.run(["run", "-d", "--name", "worker", "true"]);
+  await fake.run(["checkpoint", "web", "kept"]);
 });
 afterAll(() => fake[Symbol.asyncDispose]());
 
@@ -35,7 +36,7 @@ describe.each([...SHELLS])("%s", (shell) => {
 });
 
 const CASES: readonly [line: string, offered: string][] = [
-  ["r", "run rm rmi"],
+  ["r", "run rm resume restore rmi"],
   ["run --me", "--memory"],
   ["run --memory 1", ""],
   ["run --rootfs ", "alpha"],
@@ -45,6 +46,9 @@ const CASES: readonly [line: string, offered: string][] = [
   ["rm web w", "web worker"],
   ["template ", "build pool ls inspect verify rm"],
   ["image rm ", "alpha"],
+  ["restore ", "kept"],
+  ["run --snapshot k", "kept"],
+  ["fork ", "web worker"],
   ["kill -s HU", "HUP"],
   ["completion ", "bash zsh fish"],
   ["--host x ps --no", "--no-trunc"],

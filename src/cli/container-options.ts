@@ -17,6 +17,10 @@ export const CONTAINER_OPTIONS = {
     ...value("NAME", "Start from this template; one of an image has its application running"),
     complete: "template",
   },
+  snapshot: {
+    ...value("SNAPSHOT", "Go on from this snapshot, with an identity of its own"),
+    complete: "snapshot",
+  },
   pull: {
     ...value("WHEN", "Pull the image: missing, always or never (missing)"),
     complete: ["missing", "always", "never"],
@@ -54,6 +58,7 @@ type Values = OptionValues<typeof CONTAINER_OPTIONS>;
 export async function containerRequest(options: Values): Promise<Partial<CreateVmRequest>> {
   const request: Partial<CreateVmRequest> = {};
   if (options.template !== undefined) request.template = options.template;
+  if (options.snapshot !== undefined) request.snapshot = options.snapshot;
   if (options.pull !== undefined) request.pull = parsePull(options.pull);
   if (options.publish.length > 0) request.ports = options.publish.flatMap(parsePublish);
   if (options["publish-all"]) request.publishAll = true;

@@ -1,7 +1,16 @@
 /** Commands as data: parsing, help and shell completion are all made from it. */
 
 /** What a shell may offer for a value. */
-export type Completion = "vm" | "template" | "image" | "volume" | "kernel" | "file" | "none" | readonly string[];
+export type Completion =
+  | "vm"
+  | "template"
+  | "image"
+  | "volume"
+  | "snapshot"
+  | "kernel"
+  | "file"
+  | "none"
+  | readonly string[];
 
 /** An option. `value` is the placeholder that help shows. */
 export type OptionSpec =

@@ -8,13 +8,13 @@ import { formatElapsed } from "../sizes.ts";
 import { defineCommand } from "../specification.ts";
 
 /** States in which a VM is listed unless all are asked for. */
-const ALIVE: readonly Vm["state"][] = ["creating", "running", "restarting", "stopping"];
+const ALIVE: readonly Vm["state"][] = ["creating", "running", "restarting", "stopping", "suspended"];
 const STATES: readonly Vm["state"][] = [...ALIVE, "exited", "failed"];
 const HEALTH = ["starting", "healthy", "unhealthy", "none"];
 const COMMAND_CHARS = 32;
 
 export const command = defineCommand({
-  description: "List VMs, the newest first: those that run, or with --all also ended ones.",
+  description: "List VMs, the newest first: those that run or are suspended, or with --all also ended ones.",
   operands: [],
   options: {
     all: { kind: "flag", short: "a", summary: "Ended VMs too" },

@@ -33,7 +33,7 @@ const OPTIONS = {
 export const command = defineCommand({
   usage: "[IMAGE] [COMMAND...]",
   description: `Start a VM from an image and run its command, or another one, in it. Options end at the image: what follows belongs to the command.
-Without an image (nothing before "--", or with --rootfs or --template) all operands are the command; without those two it runs in the base guest.
+Without an image (nothing before "--", or with --rootfs, --template or --snapshot) all operands are the command; without those it runs in the base guest.
 With -d the command may be missing: then a VM without an image runs until it is stopped, for exec. Signals are passed on to the command.
 After three SIGINT or SIGTERM the VM is left alone and goes on.`,
   operands: [
@@ -50,12 +50,15 @@ After three SIGINT or SIGTERM the VM is left alone and goes on.`,
       "a service with a port and a volume",
     ],
     ["mayfly run -d --template app -p 8080:8080", "the same, already running when it starts"],
+    ["mayfly run -d --snapshot before-update -p 8081:8080", "another VM, from where one was at a checkpoint"],
   ],
   async run({ options, operands, dashes, global }) {
-    const isImage = !dashes && options.rootfs === undefined && options.template === undefined;
+    // The application of a template or snapshot runs already: it wants no command.
+    const isReady = options.template !== undefined || options.snapshot !== undefined;
+    const isImage = !dashes && options.rootfs === undefined && !isReady;
     const image = isImage ? operands[0] : undefined;
     const words = image === undefined ? operands : operands.slice(1);
-    if (image === undefined && words.length === 0 && !options.detach && options.template === undefined) {
+    if (image === undefined && words.length === 0 && !options.detach && !isReady) {
       throw usageError("mayfly run", "IMAGE or COMMAND is missing (only with -d a VM can do without)");
     }
     checkTerminal(options.interactive && !options.detach, options.tty);

@@ -1,8 +1,7 @@
 /** `mayfly template verify`. */
-import { print } from "../../sys/standard-io.ts";
 import { openClient } from "../client.ts";
-import { oneLine, printJson } from "../output.ts";
 import { defineCommand } from "../specification.ts";
+import { verifyEach } from "../verification.ts";
 
 export const command = defineCommand({
   description:
@@ -11,17 +10,8 @@ export const command = defineCommand({
   options: {},
   examples: [["mayfly template verify", "all templates"]],
   async run({ operands, global }) {
-    const client = openClient(global);
-    const refs = operands.length > 0 ? operands : (await client.templates.list()).map(({ id }) => id);
-    const results = [];
-    for (const ref of refs) {
-      const result = await client.templates.verify(ref);
-      results.push(result);
-      if (global.json) continue;
-      await print(`${result.id}: ${result.ok ? "ok" : "DAMAGED"}\n`);
-      for (const problem of result.problems) await print(`  - ${oneLine(problem)}\n`);
-    }
-    if (global.json) await printJson(results);
-    return results.every(({ ok }) => ok) ? 0 : 1;
+    const { templates } = openClient(global);
+    const refs = operands.length > 0 ? operands : (await templates.list()).map(({ id }) => id);
+    return verifyEach(refs, global.json, (ref) => templates.verify(ref));
   },
 });
