@@ -4,3 +4,8 @@
 export function sha1Base64(text: string): string {
   return new Bun.CryptoHasher("sha1").update(text).digest("base64");
 }
+
+/** A quick checksum (XXH3, 64 bits) against damage, not against intent. */
+export function checksum64(bytes: Uint8Array, seed = 0n): bigint {
+  return BigInt.asUintN(64, Bun.hash.xxHash3(bytes, seed));
+}

@@ -1,7 +1,8 @@
 /** A template's manifest: what it is, what it fits, and the checksums of its files. */
-import { createHash } from "node:crypto";
 import { z } from "zod";
 import { MayflyError } from "../contract/errors.ts";
+import { FingerprintSchema, Sha256Schema } from "../contract/fingerprint.ts";
+import { sealJson, unsealJson } from "../sys/sealed-json.ts";
 import { ApplicationSchema } from "./application.ts";
 
 const MAGIC = "mayfly-template";
@@ -9,33 +10,22 @@ const FORMAT = 1;
 /** Largest manifest that is read, in bytes: the environment and command of an application are in it. */
 const MAX_BYTES = 1 << 20;
 
-const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
-
-const Fingerprint = z.strictObject({
-  qemuVersion: z.string(),
-  qemuBinary: z.string(),
-  accelerator: z.enum(["kvm", "tcg"]),
-  cpuModel: z.string(),
-  hostCpu: z.string(),
-  machineProfile: z.string(),
-  memoryMiB: z.int().positive(),
-  vcpus: z.int().positive(),
-  kernelSha256: sha256,
-  initramfsSha256: sha256,
-  kernelCommandLine: z.string(),
-});
-
 const Manifest = z.strictObject({
   magic: z.literal(MAGIC),
   format: z.literal(FORMAT),
   id: z.string().regex(/^tpl_[a-z2-7]{26}$/),
   createdAt: z.iso.datetime(),
   buildMs: z.number(),
-  fingerprint: Fingerprint,
-  fingerprintHash: sha256,
+  fingerprint: FingerprintSchema,
+  fingerprintHash: Sha256Schema,
   /** `sha256` covers the pages that are not zero, each with its index, so holes do not matter. */
-  memory: z.strictObject({ sizeBytes: z.int().positive(), allocatedBytes: z.int(), nonZeroPages: z.int(), sha256 }),
-  deviceState: z.strictObject({ sizeBytes: z.int().positive(), sha256 }),
+  memory: z.strictObject({
+    sizeBytes: z.int().positive(),
+    allocatedBytes: z.int(),
+    nonZeroPages: z.int(),
+    sha256: Sha256Schema,
+  }),
+  deviceState: z.strictObject({ sizeBytes: z.int().positive(), sha256: Sha256Schema }),
   /** Absent: kernel and agent only. */
   application: ApplicationSchema.optional(),
 });
@@ -45,8 +35,7 @@ export type TemplateManifest = Omit<z.infer<typeof Manifest>, "magic" | "format"
 
 /** The manifest's file: JSON whose last member is the SHA-256 of the rest. @throws `limit_reached` beyond what would be read. */
 export function encodeManifest(manifest: TemplateManifest): string {
-  const body = JSON.stringify({ magic: MAGIC, format: FORMAT, ...manifest });
-  const text = `${JSON.stringify({ ...JSON.parse(body), checksum: checksumOf(body) }, null, 2)}\n`;
+  const text = sealJson({ magic: MAGIC, format: FORMAT, ...manifest });
   const bytes = Buffer.byteLength(text);
   if (bytes <= MAX_BYTES) return text;
   const what = `Cannot save template ${manifest.id}: its command and environment make a manifest of ${bytes} bytes`;
@@ -59,34 +48,9 @@ export function encodeManifest(manifest: TemplateManifest): string {
  * @throws `template_corrupt` naming every problem.
  */
 export function decodeManifest(bytes: Uint8Array, origin: string): TemplateManifest {
-  if (bytes.length > MAX_BYTES) {
-    throw corrupt(origin, [`it has ${bytes.length} bytes, a manifest at most ${MAX_BYTES}`]);
-  }
-  let json: unknown;
-  try {
-    json = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-  } catch (error) {
-    throw corrupt(origin, [`it is not JSON: ${error instanceof Error ? error.message : error}`]);
-  }
-  if (typeof json !== "object" || json === null || !("checksum" in json)) {
-    throw corrupt(origin, ["it has no checksum"]);
-  }
-  const { checksum, ...body } = json;
-  const actual = checksumOf(JSON.stringify(body));
-  if (checksum !== actual) throw corrupt(origin, [`its checksum is ${checksum}, its contents have ${actual}`]);
-  const parsed = Manifest.safeParse(body);
-  if (!parsed.success) {
-    throw corrupt(
-      origin,
-      parsed.error.issues.map((issue) => `${issue.path.join(".") || "the whole"}: ${issue.message}`),
-    );
-  }
-  const { magic: _magic, format: _format, ...manifest } = parsed.data;
+  const document = unsealJson(bytes, origin, { schema: Manifest, maxBytes: MAX_BYTES, corrupt });
+  const { magic: _magic, format: _format, ...manifest } = document;
   return manifest;
-}
-
-function checksumOf(body: string): string {
-  return createHash("sha256").update(body).digest("hex");
 }
 
 function corrupt(origin: string, problems: readonly string[]): MayflyError {

@@ -4,7 +4,7 @@ import { expect, test } from "bun:test";
 import { dirname, join } from "node:path";
 import { isTest, type Source, sourcesBelow } from "./sources.ts";
 
-const LEAVES = ["qmp", "machine", "agent", "template", "image", "network", "volume"];
+const LEAVES = ["qmp", "machine", "agent", "template", "snapshot", "image", "network", "volume"];
 const BELOW_DAEMON = ["contract", "sys", ...LEAVES, "engine", "service"];
 
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
