@@ -9,7 +9,7 @@ import type { OutputSink, ProcessSession, ProgressOptions } from "./interface.ts
 import type { Launch } from "./launch.ts";
 import { newVm } from "./new-vm.ts";
 import type { Pool } from "./pool.ts";
-import { Ports } from "./ports.ts";
+import { type Ports, withPorts } from "./ports.ts";
 import { type Preparation, prepare } from "./preparation.ts";
 import { checkPolicy } from "./restart-policy.ts";
 import { startClone } from "./start.ts";
@@ -30,10 +30,11 @@ export async function createVm(
   checkPolicy(request.restart, request.autoRemove === true);
   const prepared = await prepare(parts, request, options);
   const name = vms.name(request.name);
-  const ports = new Ports(prepared.plan?.ports ?? request.ports ?? []);
-  const vm = newVm(request, { ...prepared, name, ports: ports.published });
+  const { vm, launch, refill } = withPorts(vms.list(), prepared.plan?.ports ?? request.ports ?? [], (ports) => {
+    const vm = newVm(request, { ...prepared, name, ports: ports.published });
+    return { vm, ...launchOf(parts, gate, { request, prepared, vm, ports, startedMs }, options.deadline) };
+  });
   vms.admit(vm);
-  const { launch, refill } = launchOf(parts, gate, { request, prepared, vm, ports, startedMs }, options.deadline);
   try {
     return await vms.start(vm, launch, options.sink, options.deadline);
   } finally {
@@ -58,8 +59,11 @@ export async function relaunch(
     ...(vm.ports.length === 0 ? {} : { ports: [...vm.ports], publishAll: false }),
   };
   const prepared = await prepare(parts, again, { deadline });
-  const ports = new Ports(vm.ports);
-  return launchOf(parts, gate, { request: again, prepared, vm, ports, startedMs }, deadline).launch;
+  return withPorts(
+    parts.vms.list(),
+    vm.ports,
+    (ports) => launchOf(parts, gate, { request: again, prepared, vm, ports, startedMs }, deadline).launch,
+  );
 }
 
 /** A VM whose document is made. */

@@ -9,10 +9,13 @@ export interface OwnDisks {
   holding: Holding;
 }
 
+/** Why things are given back. */
+export type Release = "ended" | "never_started";
+
 /** Something that is given back when a VM has ended. */
 export interface Holding {
-  /** The VM has ended, or was never started. */
-  release(): void | Promise<void>;
+  /** The VM has ended, or could not be started: then nothing is to be left that was made for it. */
+  release(how: Release): void | Promise<void>;
   /** The VM goes on without this daemon. */
   letGo(): void;
 }
@@ -40,8 +43,8 @@ export class Holdings {
   }
 
   /** Gives all back, the last first. Once: what was given back may be another's already. */
-  async release(): Promise<void> {
-    for (let part = this.#parts.pop(); part !== undefined; part = this.#parts.pop()) await part.release();
+  async release(how: Release = "ended"): Promise<void> {
+    for (let part = this.#parts.pop(); part !== undefined; part = this.#parts.pop()) await part.release(how);
   }
 
   letGo(): void {

@@ -1,6 +1,6 @@
 /** TCP ports of the host that lead into one VM: bound before it starts, joined to its guest once that is ready. */
 import type { AgentClient } from "../agent/client.ts";
-import type { PortMapping, PublishedPort } from "../contract/api.ts";
+import type { PortMapping, PublishedPort, Vm } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import { PortForwarder } from "../network/port-forwarder.ts";
 import type { Holding } from "./holdings.ts";
@@ -59,4 +59,41 @@ export class Ports implements Holding {
       { onConnection: () => (this.#agent === undefined ? this.#ready.promise : undefined) },
     );
   }
+}
+
+/**
+ * Binds ports for what is made of them; they are free again if that fails.
+ * @param vms whose ports these may be.
+ * @throws `port_in_use` naming the VM or the process that has one, `invalid_argument`, and what `make` throws.
+ */
+export function withPorts<T>(vms: readonly Vm[], mappings: readonly PortMapping[], make: (ports: Ports) => T): T {
+  const ports = bind(vms, mappings);
+  try {
+    return make(ports);
+  } catch (error) {
+    ports.release();
+    throw error;
+  }
+}
+
+function bind(vms: readonly Vm[], mappings: readonly PortMapping[]): Ports {
+  try {
+    return new Ports(mappings);
+  } catch (error) {
+    if (!(error instanceof MayflyError) || error.code !== "port_in_use") throw error;
+    const { address, port } = error.details;
+    const publishes = ({ hostIp, hostPort }: PublishedPort) =>
+      hostPort === port && (hostIp === address || isAny(hostIp) || isAny(String(address)));
+    const holder = vms.find((vm) => vm.finishedAt === null && vm.ports.some(publishes));
+    if (holder === undefined) throw error;
+    const place = String(address).includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
+    throw new MayflyError("port_in_use", `Cannot listen on ${place}: VM ${holder.name} publishes it`, {
+      details: { address: address ?? "", port: port ?? 0, vm: holder.id },
+      cause: error,
+    });
+  }
+}
+
+function isAny(address: string): boolean {
+  return address === ANY_ADDRESS || address === "::";
 }

@@ -11,7 +11,7 @@ import type { Holder } from "../volume/holds.ts";
 import { makeOverlay } from "../volume/overlay.ts";
 import type { ScratchStore } from "../volume/scratch.ts";
 import type { VolumeStore } from "../volume/store.ts";
-import type { Holding } from "./holdings.ts";
+import type { Holding, Release } from "./holdings.ts";
 import type { VolumeFill } from "./volume-fill.ts";
 
 /** Slots of mounted volumes and directories, in the order of the request's `volumes`. */
@@ -78,7 +78,7 @@ export class VmDiskMaker {
       if (diskBytes !== undefined) prepared.disks.scratch = await this.#scratch(held, diskBytes);
       for (const [index, mount] of volumes.entries()) await this.#mount(prepared, held, index, mount, signal);
     } catch (error) {
-      await held.release();
+      await held.release("never_started");
       throw error;
     }
     prepared.volumes = [...held.volumes];
@@ -122,10 +122,12 @@ export class VmDiskMaker {
     if (held.volumes.has(volume)) {
       throw new MayflyError("invalid_argument", `Cannot mount volume ${volume} twice in one VM`);
     }
+    const isMade = anonymous === true && !this.stores.volumes.has(volume);
     await this.stores.volumes.ensure(volume, anonymous === true);
     await this.stores.volumes.settled(volume, signal);
     this.stores.volumes.claim(volume, held.vm);
     held.volumes.add(volume);
+    if (isMade) held.made.add(volume);
   }
 
   async #scratch(held: HeldDisks, diskBytes: number): Promise<WritableDisk> {
@@ -191,6 +193,8 @@ const noHolding: Holding = { release: () => undefined, letGo: () => undefined };
 /** What one VM has of the stores. */
 class HeldDisks implements Holding {
   readonly volumes = new Set<string>();
+  /** Those among them that nobody has named, made for this start of the VM. */
+  readonly made = new Set<string>();
   readonly #directories = new Set<string>();
   readonly #scratch = new Set<string>();
 
@@ -211,14 +215,15 @@ class HeldDisks implements Holding {
   }
 
   /** Files that the file system does not let go stay until the next start, or until they are pruned: the VM ends all the same. */
-  async release(): Promise<void> {
+  async release(how: Release): Promise<void> {
     const { volumes, directories, scratch } = this.stores;
     await removePath(this.directory).catch(() => undefined);
     for (const basePath of this.#scratch) scratch.release(basePath, this.vm.id);
     for (const key of this.#directories) await directories.release(key, this.vm.id).catch(() => undefined);
     for (const name of this.volumes) {
       volumes.release(name, this.vm.id);
-      const goes = this.vm.autoRemove && volumes.has(name) && volumes.get(name).anonymous;
+      const isForNobody = how === "never_started" && this.made.has(name);
+      const goes = (this.vm.autoRemove || isForNobody) && volumes.has(name) && volumes.get(name).anonymous;
       // One that somebody else has begun to use stays.
       if (goes) await volumes.remove(name, this.vm.id).catch(() => undefined);
     }

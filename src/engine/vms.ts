@@ -146,7 +146,7 @@ export class Vms {
     try {
       return await this.#begin({ vm, sink, restart: NOT_RESTARTED }, killAtMs, launch, deadline);
     } catch (thrown) {
-      await launch.holdings.release();
+      await launch.holdings.release("never_started");
       const error = diskFull(thrown, this.directory(vm.id));
       this.#forget(vm.id);
       const typed = asMayflyError(error);

@@ -1,0 +1,60 @@
+/** Starts that are refused or fail late: ports, volumes and names that they had are free again, and the reason names who has what is taken. */
+import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
+import type { CreateVmRequest } from "../../src/contract/api.ts";
+import { serviceImage } from "../support/application.ts";
+import { soon, TestEngine } from "../support/engine.ts";
+import { describeVms } from "../support/engine-host.ts";
+import { NOTHING_LEFT } from "../support/engine-leftovers.ts";
+import { rejection } from "../support/fake-peer.ts";
+
+describeVms("a start that fails", () => {
+  let vms: TestEngine;
+  let image: string;
+
+  beforeAll(async () => {
+    vms = await TestEngine.open();
+    image = await serviceImage(vms);
+    vms.markDescriptors();
+  }, 60_000);
+  afterAll(() => vms?.[Symbol.asyncDispose]());
+  afterEach(async () => {
+    for (const vm of vms.engine.listVms()) await vms.remove(vm.id);
+    expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
+  });
+
+  const onImage = (): CreateVmRequest => ({ rootfs: image, command: ["/bin/main"], name: "one" });
+  const refused = (request: CreateVmRequest) => rejection(vms.engine.createVm(request, { deadline: soon() }));
+
+  test("has no port any more", async () => {
+    const free = await vms.start({ ports: [{ hostIp: "127.0.0.1", hostPort: 0, guestPort: 8080 }] });
+    const ports = [...free.ports];
+    await vms.remove(free.id);
+    expect(await refused({ ...onImage(), ports, health: { test: ["CMD"] } })).toMatchObject({
+      code: "invalid_argument",
+    });
+    expect(await refused({ ...onImage(), ports, command: ["/bin/nothing"] })).toMatchObject({
+      code: "command_not_found",
+    });
+    expect(vms.engine.listVms()).toEqual([]);
+    expect((await vms.start({ ...onImage(), ports })).ports).toEqual(ports);
+  });
+
+  test("is told which VM has the port", async () => {
+    const { ports } = await vms.start({ ...onImage(), ports: [{ hostIp: "127.0.0.1", hostPort: 0, guestPort: 8080 }] });
+    const [{ hostPort } = { hostPort: 0 }] = ports;
+    for (const hostIp of ["127.0.0.1", "0.0.0.0"]) {
+      const request = { rootfs: image, command: ["/bin/main"], ports: [{ hostIp, hostPort, guestPort: 1 }] };
+      expect(await refused(request)).toMatchObject({
+        code: "port_in_use",
+        message: `Cannot listen on ${hostIp}:${hostPort}: VM one publishes it`,
+      });
+    }
+  });
+
+  test("leaves no volume that nobody has named", async () => {
+    const volumes = [{ source: { volume: "made" }, target: "/data", anonymous: true }];
+    const failed = { ...onImage(), volumes, command: ["/bin/nothing"] };
+    expect(await refused(failed)).toMatchObject({ code: "command_not_found" });
+    expect(vms.engine.listVolumes()).toEqual([]);
+  });
+});
