@@ -12,6 +12,7 @@ import { busyboxStep, kernelStep } from "./kernel.ts";
 import { imagePackagesStep, packagesStep } from "./packages-step.ts";
 import { qemuStep } from "./qemu.ts";
 import { rehearsalStep } from "./rehearsal.ts";
+import { sweepBuilds } from "./source-build.ts";
 import { standInsStep } from "./stand-ins.ts";
 import type { OnProgress, Step } from "./step.ts";
 import { complete, openWorkspace, type Workspace } from "./workspace.ts";
@@ -83,6 +84,7 @@ export async function changeSetup(
   using _lock = await waitForLock(path, { deadlineMs: LOCK_DEADLINE_MS, ...wait });
   const workspace = await openWorkspace(options.stateDir);
   for (const name of await namesIn(workspace.directory)) await sweepUnfinished(`${workspace.directory}/${name}`);
+  await sweepBuilds(options.stateDir);
   await runSteps(stepsOf(workspace), options);
   await saveArtifacts(options.stateDir, complete(workspace));
   return loadArtifacts(options.stateDir);
