@@ -10,6 +10,7 @@ import {
   type TransportRequest,
   type TransportResponse,
   unreachable,
+  wholeBody,
 } from "./transport.ts";
 import { WebSocketClient } from "./websocket.ts";
 
@@ -42,8 +43,10 @@ async function fetchFrom(
     return {
       status: response.status,
       header: (name) => response.headers.get(name) ?? undefined,
-      text: () => response.text(),
-      chunks: () => response.body ?? emptyBody(),
+      ...wholeBody(address, request, {
+        text: () => response.text(),
+        chunks: () => response.body ?? emptyBody(),
+      }),
     };
   } catch (error) {
     if (signal?.aborted) throw new MayflyError("cancelled", `Cancelled: ${method} ${path}`);

@@ -13,6 +13,7 @@ import {
   type TransportRequest,
   type TransportResponse,
   unreachable,
+  wholeBody,
 } from "./transport.ts";
 
 /** Makes the transport; nothing is connected before it is used. */
@@ -47,8 +48,7 @@ async function send(
     return {
       status: response.statusCode,
       header: (name) => [response.headers[name]].flat()[0],
-      text: () => response.body.text(),
-      chunks: () => response.body,
+      ...wholeBody(address, request, { text: () => response.body.text(), chunks: () => response.body }),
     };
   } catch (error) {
     if (signal?.aborted) throw new MayflyError("cancelled", `Cancelled: ${method} ${path}`);

@@ -82,6 +82,47 @@ export function unreachable(address: Address, error: unknown): MayflyError {
   });
 }
 
+/** A body as its runtime reads it. */
+type Body = Pick<TransportResponse, "text" | "chunks">;
+
+/**
+ * A body whose reading fails in our words: `connection_failed` when it breaks off, since the daemon has ended or the way to it is gone;
+ * `cancelled` when the request was.
+ */
+export function wholeBody(address: Address, { method, path, signal }: TransportRequest, body: Body): Body {
+  const broken = (cause: unknown) =>
+    signal?.aborted
+      ? new MayflyError("cancelled", `Cancelled: ${method} ${path}`, { cause })
+      : new MayflyError(
+          "connection_failed",
+          `The answer of the daemon at ${describeAddress(address)} broke off: it has ended, or the connection to it has`,
+          { cause },
+        );
+  return {
+    text: () =>
+      body.text().catch((cause: unknown) => {
+        throw broken(cause);
+      }),
+    async *chunks() {
+      const chunks = body.chunks()[Symbol.asyncIterator]();
+      let isOver = false;
+      try {
+        while (true) {
+          const { done, value } = await chunks.next().catch((cause: unknown) => {
+            isOver = true;
+            throw broken(cause);
+          });
+          isOver = done === true;
+          if (isOver) return;
+          yield value;
+        }
+      } finally {
+        if (!isOver) await chunks.return?.();
+      }
+    },
+  };
+}
+
 const REASONS: Readonly<Record<string, string>> = {
   ENOENT: "there is no such socket, so no daemon has been started",
   ECONNREFUSED: "nobody listens there",
