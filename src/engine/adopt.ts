@@ -3,19 +3,19 @@
  * QEMU that nobody owns is reaped.
  */
 import type { AgentClient } from "../agent/client.ts";
-import { isTransient } from "../agent/connection.ts";
-import type { KnownObject } from "../agent/results.ts";
 import type { Vm } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import type { TemplateId } from "../contract/ids.ts";
 import { Deadline } from "../sys/deadline.ts";
 import { ForeignProcess, identifyProcess, type ProcessIdentity } from "../sys/process.ts";
+import type { GuestObject } from "./capture.ts";
 import { openAgent } from "./clone.ts";
 import { LIMITS_MS } from "./config.ts";
 import { grantDisks } from "./disks.ts";
 import type { Events } from "./events.ts";
 import { Holdings } from "./holdings.ts";
 import type { Host } from "./host.ts";
+import { dropOutput, isUnwanted } from "./other-processes.ts";
 import { Ports } from "./ports.ts";
 import { QemuProcess } from "./qemu-process.ts";
 import type { VmRecord } from "./records.ts";
@@ -151,21 +151,14 @@ function goOnWith(
   return workload;
 }
 
-interface OtherProcess {
-  object: number;
-  output: number;
-  error: number;
-}
-
 /** What is in the guest besides the main process, and whether that is: a first connection only asks for it, and ends what nobody wants any more. */
 async function objectsOf(
   record: VmRecord,
   qemu: QemuProcess,
   deadline: Deadline,
-): Promise<{ others: OtherProcess[]; knowsMain: boolean }> {
+): Promise<{ others: GuestObject[]; knowsMain: boolean }> {
   const { agent } = openAgent(qemu, deadline);
   const { objects } = await agent.ready;
-  const isUnwanted = ({ kind, object }: KnownObject) => kind !== "process" || isTransient(object);
   await Promise.all(objects.filter(isUnwanted).map(({ object }) => agent.releaseObject(object, deadline)));
   agent.close();
   const processes = objects.filter((object) => !isUnwanted(object));
@@ -173,13 +166,4 @@ async function objectsOf(
     .filter(({ object }) => object !== record.main?.object)
     .map(({ object, outputEnd, errorEnd }) => ({ object, output: outputEnd, error: errorEnd }));
   return { others, knowsMain: processes.length > others.length };
-}
-
-/** Their clients went with the daemon: they go on, their output is dropped. */
-function dropOutput(agent: AgentClient, other: OtherProcess): void {
-  const process = agent.attachProcess({ ...other, pid: 0 }, () => undefined);
-  process.exited.then(
-    () => process.release(Deadline.after(LIMITS_MS.request)).catch(() => undefined),
-    () => undefined,
-  );
 }

@@ -43,7 +43,7 @@ test("a directory changes with what is added to it or deleted, not with what is 
 test("what is made for every container is none of its changes", () => {
   const entries = [
     entry("/etc", { ...copied, sameTime: false }),
-    ...["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"].map((path) => entry(path)),
+    ...["/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/machine-id"].map((path) => entry(path)),
     ...["/proc", "/sys", "/dev", "/tmp", "/run", "/run/secrets"].map((path) => entry(path, directory)),
     ...["/srv", "/srv/data"].map((path) => entry(path, directory)),
   ];

@@ -7,7 +7,10 @@ import type { Deadline } from "../sys/deadline.ts";
 import { runSurvey } from "./survey.ts";
 
 /** Made for every container, where its image lacks them. */
-const OWN_FILES: ReadonlySet<string> = new Set(["/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/dev/console"]);
+const OWN_FILES: ReadonlySet<string> = new Set([
+  ...["/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/etc/machine-id"],
+  "/dev/console",
+]);
 const OWN_DIRECTORIES = ["/dev", "/proc", "/sys", "/tmp", "/etc", "/run", "/run/secrets", "/run/mayfly"];
 
 /**

@@ -148,7 +148,7 @@ export function openAgent(qemu: QemuProcess, deadline: Deadline): Pick<Clone, "a
 }
 
 /** Runs a step against QEMU's exit, and names the stage in whatever it throws. */
-async function inStage<T>(stage: CloneStage, qemu: QemuProcess, step: () => T | Promise<T>): Promise<T> {
+export async function inStage<T>(stage: CloneStage, qemu: QemuProcess, step: () => T | Promise<T>): Promise<T> {
   try {
     return await qemu.untilExit(Promise.resolve(step()), stage);
   } catch (error) {
@@ -157,7 +157,7 @@ async function inStage<T>(stage: CloneStage, qemu: QemuProcess, step: () => T | 
 }
 
 /** Runs a step that needs no QEMU, and names the stage in whatever it throws. */
-function named<T>(stage: CloneStage, step: () => T): T {
+export function named<T>(stage: CloneStage, step: () => T): T {
   try {
     return step();
   } catch (error) {

@@ -35,6 +35,7 @@ import type { Metrics } from "./metrics.ts";
 import type { Pools } from "./pools.ts";
 import { listProcesses } from "./processes.ts";
 import type { SnapshotEngine } from "./snapshot-interface.ts";
+import { LocalSnapshots } from "./snapshots.ts";
 import type { Templates } from "./templates.ts";
 import type { Vms } from "./vms.ts";
 import type { Volumes } from "./volumes.ts";
@@ -65,17 +66,15 @@ function gateWidth(): number {
 /** The {@link Engine} over QEMU processes of this host. */
 export class LocalEngine implements Engine {
   readonly #gate = new Gate(gateWidth());
+  readonly snapshots: SnapshotEngine;
 
   constructor(private readonly parts: EngineParts) {
+    this.snapshots = new LocalSnapshots(parts, this.#gate);
     parts.vms.relaunch = (vm, request, deadline) => relaunch(parts, this.#gate, vm, request, deadline);
   }
 
   createVm = (request: CreateVmRequest, options: ProgressOptions & { sink?: OutputSink }) =>
     createVm(this.parts, this.#gate, request, options);
-
-  get snapshots(): SnapshotEngine {
-    throw new MayflyError("internal", "This engine has no snapshots");
-  }
 
   listVms = () => this.parts.vms.list();
   getVm = (ref: string) => this.parts.vms.get(ref);

@@ -33,8 +33,9 @@ export function cpuModelFor(accelerator: Accelerator): string {
   return accelerator === "kvm" ? "host" : "max,-erms,-fsrm";
 }
 
-/** Debian's KVM-only microvm program starts in a quarter of the time: with KVM it is preferred. */
+/** The first, but a lean one aside: with KVM Debian's KVM-only microvm program is preferred, which starts in a quarter of the time. */
 export function chooseQemu(binaries: readonly QemuBinary[], accelerator: Accelerator): QemuBinary | undefined {
+  if (binaries[0]?.kind === "lean") return binaries[0];
   const microvm = accelerator === "kvm" ? binaries.find((qemu) => qemu.kind === "microvm") : undefined;
   return microvm ?? binaries.find((qemu) => qemu.kind !== "microvm");
 }

@@ -232,7 +232,7 @@ export class Images {
   #checkUse(ref: string, removed: readonly Image[]): void {
     for (const image of removed) {
       const vms = this.usedBy(image);
-      if (vms.length > 0) throw inUse(ref, `${vms.join(", ")} runs on it`);
+      if (vms.length > 0) throw inUse(ref, `${vms.join(", ")} ${vms.length === 1 ? "runs" : "run"} on it`);
       const isShared = this.#images.some((other) => other.digest === image.digest && !removed.includes(other));
       const templates = isShared ? [] : this.neededBy(image.digest);
       if (templates.length > 0) throw inUse(ref, `the template ${templates.join(", ")} needs it`);

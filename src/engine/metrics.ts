@@ -1,7 +1,7 @@
 /** Counters and histograms of the engine. */
-import type { ClonePath } from "../contract/api.ts";
+import type { CaptureTimes, ClonePath } from "../contract/api.ts";
 import type { HistogramSnapshot, SampleSnapshot } from "./interface.ts";
-import { CLONE_STAGES, type CloneStage } from "./stages.ts";
+import { CAPTURE_STAGES, type CaptureStage, CLONE_STAGES, type CloneStage } from "./stages.ts";
 
 /** Upper bounds of buckets, in seconds: around the promises of docs/PERFORMANCE.md. */
 const BUCKETS_S = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.035, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 2.5, 10];
@@ -28,10 +28,15 @@ class Histogram {
   }
 }
 
+/** For what a VM's state was taken. */
+export type CaptureOperation = "fork" | "checkpoint" | "suspend";
+
 /** The engine's own measurements. */
 export class Metrics {
   readonly #ready = new Map<ClonePath, Histogram>();
   readonly #stages = new Map<string, Histogram>();
+  readonly #stopped = new Map<CaptureOperation, Histogram>();
+  readonly #captures = new Map<string, Histogram>();
   readonly #failures = new Map<string, number>();
   readonly #restarts = new Map<string, number>();
   readonly #checks = new Map<string, number>();
@@ -42,6 +47,15 @@ export class Metrics {
     for (const stage of CLONE_STAGES) {
       const ms = stages[stage];
       if (ms !== undefined) getOrMake(this.#stages, `${path} ${stage}`).observe(ms / 1000);
+    }
+  }
+
+  /** A VM's state was taken. */
+  captured(operation: CaptureOperation, times: CaptureTimes, stages: Partial<Record<CaptureStage, number>>): void {
+    getOrMake(this.#stopped, operation).observe(times.stoppedMs / 1000);
+    for (const stage of CAPTURE_STAGES) {
+      const ms = stages[stage];
+      if (ms !== undefined) getOrMake(this.#captures, `${operation} ${stage}`).observe(ms / 1000);
     }
   }
 
@@ -68,7 +82,17 @@ export class Metrics {
       const [path = "", stage = ""] = key.split(" ");
       return histogram.snapshot("mayfly_clone_stage_seconds", "A stage of the clone path.", { path, stage });
     });
-    return [...ready, ...stages];
+    const stopped = [...this.#stopped].map(([operation, histogram]) =>
+      histogram.snapshot("mayfly_capture_stopped_seconds", "Request to freeze to thaw acknowledged.", { operation }),
+    );
+    const captures = [...this.#captures].map(([key, histogram]) => {
+      const [operation = "", stage = ""] = key.split(" ");
+      return histogram.snapshot("mayfly_capture_stage_seconds", "A stage of taking a VM's state.", {
+        operation,
+        stage,
+      });
+    });
+    return [...ready, ...stages, ...stopped, ...captures];
   }
 
   samples(): SampleSnapshot[] {

@@ -64,6 +64,6 @@ function mountsOf(request: CreateVmRequest): Vm["mounts"] {
 }
 
 /** A host name from a VM's name: what a host name may not have becomes a hyphen. */
-function hostnameFrom(name: string): string {
+export function hostnameFrom(name: string): string {
   return name.replaceAll(/[^a-zA-Z0-9-]/g, "-").slice(0, 63);
 }

@@ -4,14 +4,14 @@ import type { ContainerSpec } from "../agent/requests.ts";
 import type { CreateVmRequest, VolumeMount } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import type { DiskFiles, DiskSlot, WritableDisk } from "../machine/profile.ts";
-import { diskSizeBytes } from "../sys/disk-files.ts";
+import { diskSizeBytes, newSparseFile } from "../sys/disk-files.ts";
 import { makeDirectory, namesIn, removePath } from "../sys/paths.ts";
 import type { DirectoryStore } from "../volume/directories.ts";
 import type { Holder } from "../volume/holds.ts";
 import { makeOverlay } from "../volume/overlay.ts";
 import type { ScratchStore } from "../volume/scratch.ts";
 import type { VolumeStore } from "../volume/store.ts";
-import type { Holding, Release } from "./holdings.ts";
+import type { Holding, OwnDisks, Release } from "./holdings.ts";
 import type { VolumeFill } from "./volume-fill.ts";
 
 /** Slots of mounted volumes and directories, in the order of the request's `volumes`. */
@@ -84,6 +84,39 @@ export class VmDiskMaker {
     prepared.volumes = [...held.volumes];
     prepared.holding = held;
     return prepared;
+  }
+
+  /**
+   * Places for the disks of a copy of a VM: of a scratch disk an empty file, whose content is the caller's, and of directories new overlays. A
+   * copy has no volumes.
+   * @throws `disk_full`; nothing is held then.
+   */
+  async copy(vm: DiskOwner, disks: DiskFiles): Promise<OwnDisks> {
+    const { root: _root, ...others } = disks;
+    const own: OwnDisks = { disks: {}, volumes: [], holding: noHolding };
+    if (Object.keys(others).length === 0) return own;
+    const held = new HeldDisks(vm, this.#directory(vm.id), this.stores);
+    try {
+      await makeDirectory(this.#root, 0o711);
+      await makeDirectory(join(this.#root, vm.id), 0o711);
+      await makeDirectory(held.directory, 0o711);
+      for (const [slot, disk] of Object.entries(others) as [Exclude<DiskSlot, "root">, WritableDisk][]) {
+        const directory = this.stores.directories.keyOf(disk.basePath ?? disk.path);
+        if (slot === "scratch" && disk.basePath !== undefined) {
+          const path = join(held.directory, "scratch.qcow2");
+          newSparseFile(path, 0, []);
+          held.holdScratch(disk.basePath);
+          own.disks.scratch = { ...disk, path };
+        } else if (directory !== undefined && disk.basePath !== undefined) {
+          held.holdDirectory(directory);
+          own.disks[slot] = overlaid(held, slot, disk.basePath);
+        }
+      }
+    } catch (error) {
+      await held.release("never_started");
+      throw error;
+    }
+    return { ...own, holding: held };
   }
 
   /** What a VM of an earlier daemon holds, from the disks in its record: claimed again. Also for one that has ended, to give it back. */

@@ -131,6 +131,11 @@ export class Vms {
     this.#records.set(vm.id, { vm, ...nothing, ...later });
   }
 
+  /** Forgets an admitted VM that will not be started. */
+  dismiss(id: string): void {
+    this.#forget(id);
+  }
+
   /**
    * Starts an admitted VM and its main process.
    * @throws what starting throws; the VM is gone then (a failed start leaves nothing, as with docker run's 125).

@@ -1,0 +1,219 @@
+/** Live fork: VMs from a running one, which goes on. Their QEMUs are ready before it stands still. */
+import type { ForkRequest, ForkResult, Vm } from "../contract/api.ts";
+import { MayflyError } from "../contract/errors.ts";
+import type { DiskFiles } from "../machine/profile.ts";
+import { type Deadline, nowMs } from "../sys/deadline.ts";
+import { copySparse } from "../sys/memory-file.ts";
+import { writePages } from "../sys/process-memory.ts";
+import type { LoadedTemplate } from "../template/store.ts";
+import { type Captured, type CaptureResult, captureVm } from "./capture.ts";
+import { type CapturedVm, copyNames, copyOf, hooksOf, planHooks } from "./captured-vm.ts";
+import type { EngineParts } from "./engine.ts";
+import type { Gate } from "./gate.ts";
+import { Holdings } from "./holdings.ts";
+import { newIdentity } from "./identity.ts";
+import type { Launch } from "./launch.ts";
+import { Ports } from "./ports.ts";
+import type { HeldRecord, VmRecord } from "./records.ts";
+import { type ReadyQemu, readyQemu, revive } from "./revive.ts";
+import { StageClock } from "./stages.ts";
+import { hexOf, limitHost } from "./start.ts";
+
+/** A VM that is being forked. */
+interface Parent {
+  record: VmRecord;
+  captured: CapturedVm;
+  template: LoadedTemplate;
+}
+
+/** A child that has its name, ports and places for disks. */
+interface Child {
+  vm: Vm;
+  ports: Ports;
+  holdings: Holdings;
+  /** Resolves when its QEMU waits for the state. */
+  ready: PromiseWithResolvers<ReadyQemu>;
+}
+
+/**
+ * Forks a running VM.
+ * @throws `vm_not_running`, `not_capturable`, `template_not_found`, `name_in_use`, `limit_reached` ...; no child is left then, and the VM
+ * goes on.
+ */
+export async function forkVm(
+  parts: EngineParts,
+  gate: Gate,
+  ref: string,
+  request: ForkRequest,
+  deadline: Deadline,
+): Promise<ForkResult> {
+  const startedMs = nowMs();
+  const { vms, events, metrics } = parts;
+  const running = vms.withMain(ref);
+  const record = requireCapturable(vms.record(running.id), "fork");
+  const template = baseTemplate(parts, record.vm, "fork");
+  const hooks = await hooksOf(running, record.container, template, deadline);
+  const parent = { record, captured: { ...record, hooks }, template };
+  const children = await admitChildren(parts, parent, request);
+  let result: CaptureResult<Captured> | undefined;
+  const capture = async () => {
+    await Promise.all(children.map(({ ready }) => ready.promise));
+    const copyDisks = async (captured: Captured) => {
+      await copyScratch(record.held.disks, children.slice(0, 1), deadline);
+      return { value: captured, goesOn: true };
+    };
+    result = await captureVm(running, () => vms.record(running.id), copyDisks, deadline);
+    const [first, ...others] = children;
+    if (first !== undefined) await copyScratch(first.holdings.record.disks, others, deadline);
+    return result.value;
+  };
+  const captured = capture();
+  captured.catch(() => undefined);
+  const pool = parts.pools.of(template);
+  const started = children.map((child) => {
+    const launch = launchOf(parts, { gate, pool }, parent, child, captured, startedMs, deadline);
+    return vms.start(child.vm, launch, undefined, deadline);
+  });
+  const outcomes = await Promise.allSettled(started);
+  result?.value[Symbol.dispose]();
+  pool.refill();
+  const failed = outcomes.find((outcome) => outcome.status === "rejected");
+  if (failed !== undefined || result === undefined) {
+    for (const { vm } of children) if (vms.record(vm.id) !== undefined) await vms.remove(vm.id, true);
+    throw failed?.reason;
+  }
+  const { times, clock, value } = result;
+  metrics.captured("fork", times, clock.stages);
+  const vmIds = children.map(({ vm }) => vm.id);
+  const { deltaBytes } = value.pages;
+  events.emit("vm.forked", running.id, record.vm.name, { vmIds, stoppedMs: times.stoppedMs, deltaBytes });
+  return { vmIds, times, deltaBytes };
+}
+
+/** A VM whose state can be taken while it goes on. @throws `not_capturable` naming what cannot be copied, and what to do. */
+export function requireCapturable(record: VmRecord | undefined, verb: string): VmRecord {
+  if (record === undefined) throw new MayflyError("vm_not_running", `Cannot ${verb} a VM that has just been removed`);
+  const { vm, held } = record;
+  const [volume] = held.volumes;
+  if (volume === undefined) return record;
+  throw new MayflyError(
+    "not_capturable",
+    `Cannot ${verb} VM ${vm.name}: volume ${volume} is its own, and both would write to it; suspend it (checkpoint --and-stop), or keep the data elsewhere`,
+    { vmId: vm.id, details: { volumes: held.volumes } },
+  );
+}
+
+/** The template whose memory a VM shares. @throws `template_not_found`, `template_incompatible`, `template_corrupt`. */
+export function baseTemplate({ templates }: Pick<EngineParts, "templates">, vm: Vm, verb: string): LoadedTemplate {
+  try {
+    const template = templates.cloneable(vm.templateId);
+    template.check();
+    return template;
+  } catch (error) {
+    if (!(error instanceof MayflyError) || error.code !== "template_not_found") throw error;
+    const why = `its template ${vm.templateId}, whose memory it shares, was removed`;
+    throw new MayflyError("template_not_found", `Cannot ${verb} VM ${vm.name}: ${why}`, { vmId: vm.id, cause: error });
+  }
+}
+
+/** Gives all children their names, ports and places for disks. Nothing is left of any if one cannot have them. */
+async function admitChildren(
+  { vms, volumes }: EngineParts,
+  { record: { vm, held } }: Parent,
+  { count = 1, namePrefix, labels, autoRemove = false }: ForkRequest,
+): Promise<Child[]> {
+  const names = copyNames(namePrefix, count).map((name) => vms.name(name));
+  const origin = { kind: "fork" as const, id: vm.id, name: vm.name };
+  const children: Child[] = [];
+  try {
+    for (const name of names) {
+      const ports = new Ports(vm.ports.map(({ hostIp, guestPort }) => ({ hostIp, hostPort: 0, guestPort })));
+      const holdings = new Holdings(emptyHeld(held));
+      holdings.add(ports);
+      const child = copyOf(vm, { name: vms.name(name), labels, ports: ports.published, autoRemove, origin });
+      children.push({ vm: child, ports, holdings, ready: Promise.withResolvers() });
+      vms.admit(child);
+      holdings.addDisks(await volumes.disks.copy(child, held.disks));
+    }
+  } catch (error) {
+    for (const { vm: child, holdings } of children) {
+      await holdings.release("never_started");
+      vms.dismiss(child.id);
+    }
+    throw error;
+  }
+  for (const { ready } of children) ready.promise.catch(() => undefined);
+  return children;
+}
+
+/** What a copy holds before it has disks of its own: the root, which nobody writes. */
+export function emptyHeld({ disks: { root } }: HeldRecord): HeldRecord {
+  return { disks: root === undefined ? {} : { root }, volumes: [] };
+}
+
+/** Copies a scratch disk over those of children. Its VM stands still, or has not begun to run. */
+async function copyScratch({ scratch }: DiskFiles, children: readonly Child[], deadline: Deadline): Promise<void> {
+  if (scratch === undefined) return;
+  for (const { holdings } of children) {
+    const to = holdings.record.disks.scratch?.path;
+    if (to !== undefined) await copySparse(scratch.path, to, deadline.signal);
+  }
+}
+
+/** How a child is started: its QEMU made ready, the state waited for, and brought to life. */
+function launchOf(
+  { host }: EngineParts,
+  context: { gate: Gate; pool: Parameters<typeof readyQemu>[0]["pool"] },
+  { record, captured, template }: Parent,
+  { vm, ports, holdings, ready }: Child,
+  state: Promise<Captured>,
+  startedMs: number,
+  deadline: Deadline,
+): Launch {
+  const { disks } = holdings.record;
+  const { stopGraceMs, killAtMs } = record;
+  const goesOnAt = { output: 0, error: 0 };
+  const start = async () => {
+    const clock = new StageClock(startedMs);
+    clock.end("plan");
+    const { root, ...others } = disks;
+    const qemu = await readyQemu({ host, ...context }, template, root === undefined ? {} : { root }, deadline).catch(
+      (error: unknown) => {
+        ready.reject(error);
+        throw error;
+      },
+    );
+    ready.resolve(qemu);
+    clock.end("spawn");
+    let taken: Captured;
+    try {
+      taken = await qemu.qemu.untilExit(state, "waiting for the state of its parent");
+    } catch (error) {
+      await qemu.qemu.kill();
+      throw error;
+    }
+    Object.assign(goesOnAt, taken.main === null ? {} : { output: taken.main.output, error: taken.main.error });
+    const identity = newIdentity(vm.hostname);
+    const hooks = planHooks(captured, "fork", vm.hostname);
+    const setup = { identity, hooks, container: undefined, limits: undefined, files: [], fills: [], disks: others };
+    const write = (pid: number, mapping: ReadyQemu["mapping"]) => writePages(pid, mapping, taken.pages);
+    const clone = await revive(qemu, template, { ...taken, writePages: write }, setup, clock, deadline);
+    ports.open(clone.agent);
+    const { memoryMiB, vcpus } = template.manifest.fingerprint;
+    const sizes = { shape: { memoryMiB, vcpus }, memoryBytes: vm.memoryBytes, cpus: vm.cpus, limited: false };
+    return { clone: limitHost(clone, sizes), path: qemu.path, clock, machineId: hexOf(identity.machineId) };
+  };
+  return {
+    request: {
+      ...(stopGraceMs === null ? {} : { stopGraceMs }),
+      ...(killAtMs === null ? {} : { timeoutMs: Math.max(1, killAtMs - Date.now()) }),
+    },
+    start,
+    main: undefined,
+    again: captured.again ?? undefined,
+    goesOnAt,
+    container: captured.container,
+    health: captured.health ?? undefined,
+    holdings,
+  };
+}
