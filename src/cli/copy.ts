@@ -43,7 +43,12 @@ export async function copyIn(
   if (entry.type === "directory") {
     const path = directoryTarget(source.path, target.path, type);
     await client.files.mkdir(target.vm, path, { parents: type !== undefined, mode: entry.mode });
-    return unpackInGuest(client, target.vm, path, packDirectory(source.path, options.archive), options.archive);
+    const content = packDirectory(source.path, options.archive);
+    return unpackInGuest(client, target.vm, path, content, options.archive).catch(async (error: unknown) => {
+      const isMade = type === undefined && error instanceof MayflyError && error.code === "command_not_found";
+      if (isMade) await client.files.remove(target.vm, path).catch(() => undefined);
+      throw error;
+    });
   }
   if (entry.type !== "file") {
     throw new MayflyError("invalid_argument", `Cannot copy ${source.path}: it is neither a file nor a directory`, {
@@ -68,10 +73,10 @@ export async function copyOut(
   if (stat.type === "directory") {
     const path = directoryTarget(source.path, target.path, type);
     if (type === undefined) await checkParent(path);
-    await ensureDirectory(path);
-    await withGuestTar(client, source.vm, ["-C", source.path, "-cf", "-", "."], false, (tar) =>
-      unpackInto(path, standardOutputOf(tar), options.archive),
-    );
+    await withGuestTar(client, source.vm, ["-C", source.path, "-cf", "-", "."], false, async (tar) => {
+      await ensureDirectory(path);
+      await unpackInto(path, standardOutputOf(tar), options.archive);
+    });
     return;
   }
   const path = fileTarget(source.path, target.path, type);
@@ -158,6 +163,7 @@ async function withGuestTar(
   const tar = await client.vms.exec(vm, { command: ["tar", ...args], stdin }).catch((error: unknown) => {
     if (!(error instanceof MayflyError) || error.code !== "command_not_found") throw error;
     throw new MayflyError("command_not_found", `Cannot copy directories and streams: VM ${vm} has no tar`, {
+      details: { remedy: "single files can be copied without it" },
       cause: error,
     });
   });

@@ -150,8 +150,8 @@ test("port shows where ports lead, and ends with 1 if nowhere", async () => {
   expect(await out("port", "web")).toBe("80/tcp -> 0.0.0.0:8080\n80/tcp -> [::]:8080\n5432/tcp -> 127.0.0.1:5000\n");
   expect(await out("port", "web", "5432/tcp")).toBe("127.0.0.1:5000\n");
   expect(JSON.parse(await out("port", "web", "80", "--json"))).toEqual(ports.slice(0, 2));
-  expect(await out("port", "web", "81")).toBe("1: ");
-  expect(await out("port", "none")).toBe("1: ");
+  expect(await out("port", "web", "81")).toBe("1: VM web does not publish port 81/tcp\n");
+  expect(await out("port", "none")).toBe("1: VM none publishes no ports\n");
   expect(await out("port", "web", "80/udp")).toMatch(/^125: mayfly: port: "80\/udp" is no TCP port/);
 });
 

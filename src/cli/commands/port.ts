@@ -1,7 +1,7 @@
 /** `mayfly port`: the ports of the host that lead into a VM. */
 import type { PublishedPort } from "../../contract/api.ts";
 import { MayflyError } from "../../contract/errors.ts";
-import { print } from "../../sys/standard-io.ts";
+import { print, printError } from "../../sys/standard-io.ts";
 import { openClient } from "../client.ts";
 import { printJson } from "../output.ts";
 import { publishedAddress } from "../ports.ts";
@@ -28,7 +28,13 @@ export const command = defineCommand({
       guestPort === undefined ? `${port.guestPort}/tcp -> ${publishedAddress(port)}` : publishedAddress(port);
     if (global.json) await printJson(ports);
     else await print(ports.map((port) => `${line(port)}\n`).join(""));
-    return ports.length === 0 ? 1 : 0;
+    if (ports.length > 0 || global.json) return ports.length === 0 ? 1 : 0;
+    await printError(
+      guestPort === undefined
+        ? `VM ${vm.name} publishes no ports\n`
+        : `VM ${vm.name} does not publish port ${guestPort}/tcp\n`,
+    );
+    return 1;
   },
 });
 
