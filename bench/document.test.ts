@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { APPS } from "./app/recipes.ts";
 import type { BenchReport } from "./clone.ts";
-import { appTables, fill, tablesOf } from "./document.ts";
+import { appTables, fill, portsTables, tablesOf } from "./document.ts";
 import { Samples } from "./samples.ts";
 
 function reportOf(samples: Samples): BenchReport {
@@ -17,7 +17,7 @@ function reportOf(samples: Samples): BenchReport {
 
 test("the document has a place for every table", () => {
   const document = readFileSync(join(import.meta.dir, "../docs/PERFORMANCE.md"), "utf8");
-  const tables = { ...tablesOf(undefined), ...appTables([], APPS) };
+  const tables = { ...tablesOf(undefined), ...appTables([], APPS), ...portsTables(undefined) };
   const once = fill(document, tables);
   expect(fill(once, tables)).toBe(once);
   expect(() => fill(document.replace("<!-- stages -->", ""), tablesOf(undefined))).toThrow("no place for stages");
@@ -59,4 +59,21 @@ test("figures stand where they belong", () => {
   expect(times).toContain("| `runc` | first-output | 20 | 20.0 ms | 20.0 ms | 20.0 ms | 20.0 ms |");
   expect(stages).toContain("| agent | 44.0 ms | - | - |");
   expect(memory.split("\n")).toHaveLength(3);
+});
+
+test("traffic through ports is promised as a part of the same over the user-mode network", () => {
+  const samples = new Samples();
+  for (let index = 0; index < 10; index += 1) {
+    samples.add("forwarded", "http-kept-1", "per-second", 900);
+    samples.add("slirp", "http-kept-1", "per-second", 1000);
+    samples.add("forwarded", "bytes-to-guest", "bytes-per-second", 60e6);
+    samples.add("slirp", "bytes-to-guest", "bytes-per-second", 100e6);
+    samples.add("forwarded", "bytes-to-guest daemon", "ratio", 0.254);
+  }
+  const { host, commit } = reportOf(samples);
+  const tables = portsTables({ scenario: "ports", host, commit, rows: samples.rows() });
+  expect(tables.ports).toContain("| at least 1 x `slirp` http-kept-1 = 1000.0 /s | 900.0 /s | 10 | not met |");
+  expect(tables.ports).toContain("| at least 0.5 x `slirp` bytes-to-guest = 50.0 MB/s | 60.0 MB/s | 10 | met |");
+  expect(tables.ports).not.toContain("daemon");
+  expect(tables["ports busy"]).toContain("| bytes-to-guest | `forwarded` | - | - | 25 % | - |");
 });

@@ -1,6 +1,6 @@
 /**
  * Writes the figures of runs into docs/PERFORMANCE.md: `bun bench/document.ts RESULT.json...`, where a RESULT.json is what
- * `mayfly bench clone --json` or `mayfly bench app --json` printed. Tables of other scenarios and services stay as they are; without
+ * `mayfly bench clone --json`, `mayfly bench app --json` or `mayfly bench ports --json` printed. Tables of other scenarios and services stay as they are; without
  * a file all of them say that there is no such run.
  */
 import { join } from "node:path";
@@ -9,7 +9,10 @@ import { readOptional, writeText } from "../src/sys/paths.ts";
 import { APPS, type App } from "./app/recipes.ts";
 import type { AppReport } from "./app/scenario.ts";
 import type { BenchReport } from "./clone.ts";
-import { appPromises, type Bound, judge, type Verdict } from "./promises.ts";
+import { PARTIES } from "./ports/busy.ts";
+import type { PortsReport } from "./ports/scenario.ts";
+import { NETWORKS, TRAFFIC_METRICS } from "./ports/subjects.ts";
+import { appPromises, type Bound, boundWords, judge, portsPromises, type Verdict } from "./promises.ts";
 import { formatValue } from "./report.ts";
 import type { Row, Subject } from "./samples.ts";
 
@@ -58,6 +61,33 @@ export function appTables(
   );
 }
 
+/** The tables of a run of `ports`: what is promised and what it gave, and how much of one CPU each party used meanwhile. */
+export function portsTables(report: PortsReport | undefined): Record<"ports" | "ports busy", string> {
+  const rows = report?.rows ?? [];
+  const promises = table(PROMISE_HEADING, judge(rows, portsPromises()).map(promiseCells));
+  if (report === undefined) return { ports: `${promises}\n\n${NO_RUN}`, "ports busy": NO_RUN };
+  const facts = hostLines(report).map((line) => `- ${line}`);
+  const isTraffic = (row: Row) => TRAFFIC_METRICS.some((metric) => metric === row.metric);
+  return {
+    ports: [promises, summaries(rows.filter(isTraffic)), facts.join("\n")].join("\n\n"),
+    "ports busy": busy(rows),
+  };
+}
+
+function busy(rows: readonly Row[]): string {
+  const cells = TRAFFIC_METRICS.flatMap((metric) =>
+    NETWORKS.map((network) => [
+      metric,
+      `\`${network}\``,
+      ...PARTIES.map((party) => {
+        const row = rows.find(({ subject, metric: name }) => subject === network && name === `${metric} ${party}`);
+        return row === undefined ? "-" : `${Math.round(row.p50 * 100)} %`;
+      }),
+    ]),
+  );
+  return table(["CPU time, p50", "", ...PARTIES], cells);
+}
+
 /** The document with what stands between each table's markers replaced. @throws Error when a marker is missing. */
 export function fill(document: string, tables: Readonly<Record<string, string>>): string {
   return Object.entries(tables).reduce((text, [name, content]) => {
@@ -82,7 +112,7 @@ function machine({ host, commit, rows }: BenchReport): string {
   return facts.map((fact) => `- ${fact}`).join("\n");
 }
 
-function hostLines({ host, commit }: Pick<AppReport, "host" | "commit">): string[] {
+function hostLines({ host, commit }: Pick<PortsReport, "host" | "commit">): string[] {
   return [
     `${host.cpus} x ${host.cpu}, ${(host.memoryBytes / 1e9).toFixed(1)} GB, ${host.os}, Linux ${host.kernel}`,
     `load average as the run began: ${host.loadAverage.join(", ")}`,
@@ -100,10 +130,10 @@ function peersLine({ host }: Pick<AppReport, "host">): string {
 
 function promiseCells({ promise, outcome, measured, limit, unit = "ms", n }: Verdict): string[] {
   const { text, figure, bound } = promise;
-  const words = "atMost" in bound ? "at most" : "below";
+  const words = boundWords(bound);
   const value = (number: number) => formatValue(number, unitOf(figure.metric) ?? unit);
   const other = otherOf(bound, value);
-  const number = other !== "" ? "" : value("atMost" in bound ? bound.atMost : bound.below);
+  const number = "timesOf" in bound || "moreThan" in bound ? "" : value("atMost" in bound ? bound.atMost : bound.below);
   const reached = other === "" || limit === undefined ? "" : ` = ${value(limit)}`;
   return [
     text,
@@ -117,7 +147,8 @@ function promiseCells({ promise, outcome, measured, limit, unit = "ms", n }: Ver
 
 /** The other figure that a bound names, with how it counts. */
 function otherOf(bound: Bound, value: (number: number) => string): string {
-  if ("timesOf" in bound) return `${bound.below} x \`${bound.timesOf.subject}\` ${bound.timesOf.metric}`;
+  if ("timesOf" in bound)
+    return `${"atLeast" in bound ? bound.atLeast : bound.below} x \`${bound.timesOf.subject}\` ${bound.timesOf.metric}`;
   if ("moreThan" in bound) return `${value(bound.atMost)} + \`${bound.moreThan.subject}\` ${bound.moreThan.metric}`;
   return "";
 }
@@ -156,15 +187,17 @@ function table(heading: readonly string[], rows: readonly (readonly string[])[])
 if (import.meta.main) {
   const path = join(import.meta.dir, "../docs/PERFORMANCE.md");
   const texts = await Promise.all(process.argv.slice(2).map((result) => readOptional(result)));
-  const reports: (BenchReport | AppReport)[] = texts.map((text) => JSON.parse(text ?? ""));
+  const reports: (BenchReport | AppReport | PortsReport)[] = texts.map((text) => JSON.parse(text ?? ""));
   const clone = reports.find((report) => report.scenario === "clone");
   const apps = reports.filter((report) => report.scenario === "app");
+  const ports = reports.find((report) => report.scenario === "ports");
   const isNone = reports.length === 0;
   await writeText(
     path,
     fill((await readOptional(path)) ?? "", {
       ...(clone !== undefined || isNone ? tablesOf(clone) : {}),
       ...appTables(apps, isNone ? APPS : undefined),
+      ...(ports !== undefined || isNone ? portsTables(ports) : {}),
     }),
   );
 }

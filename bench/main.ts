@@ -14,10 +14,12 @@ const EXIT_FAILED = 1;
 
 const HELP_HEAD = `Usage: mayfly bench clone [OPTIONS]
        mayfly bench app [OPTIONS]
+       mayfly bench ports [OPTIONS]
 
 clone  Start VMs in every way there is, one sample of each in every round, other runtimes beside them; then many at once, and the
        memory of idle ones.
 app    Start a web service of an image, as a VM in several ways and as a container, and take the time to its first answer.
+ports  Send a service in a VM requests and bytes through a published port, and the same through QEMU's user-mode network.
 
 They start daemons of their own, which leave nothing behind; the machine should have nothing else to do.
 `;
@@ -61,7 +63,14 @@ async function scenarioOf(name: string, words: string[], json: boolean): Promise
       (() => runScenario(options, async (listener) => (await import("./app/scenario.ts")).run(options, listener)))
     );
   }
-  throw usageError("mayfly bench", `there is no scenario ${name}, only clone and app`);
+  if (name === "ports") {
+    const options = (await import("./ports/options.ts")).portsOptions(words, json);
+    return (
+      options &&
+      (() => runScenario(options, async (listener) => (await import("./ports/scenario.ts")).run(options, listener)))
+    );
+  }
+  throw usageError("mayfly bench", `there is no scenario ${name}, only clone, app and ports`);
 }
 
 async function runScenario(
@@ -89,7 +98,11 @@ async function runScenario(
 }
 
 async function showHelp(): Promise<number> {
-  const [{ CLONE_OPTIONS }, { APP_OPTIONS }] = await Promise.all([import("./options.ts"), import("./app/options.ts")]);
+  const [{ CLONE_OPTIONS }, { APP_OPTIONS }, { PORTS_OPTIONS }] = await Promise.all([
+    import("./options.ts"),
+    import("./app/options.ts"),
+    import("./ports/options.ts"),
+  ]);
   const listed = (options: Readonly<Record<string, { summary: string; value?: string }>>) =>
     Object.entries(options).map(([name, { summary, value }]) => {
       const words = `--${name}${value === undefined ? "" : ` ${value}`}`;
@@ -102,6 +115,9 @@ async function showHelp(): Promise<number> {
     json,
     "\nOptions of app:\n",
     ...listed(APP_OPTIONS),
+    json,
+    "\nOptions of ports:\n",
+    ...listed(PORTS_OPTIONS),
     json,
   ];
   await print(`${HELP_HEAD}${parts.join("")}`);

@@ -3,6 +3,7 @@
  * They hold for Debian's stock QEMU 10.0 and cloud kernel under software emulation on a quiet machine with two cores.
  */
 import type { App } from "./app/recipes.ts";
+import type { TrafficMetric } from "./ports/subjects.ts";
 import type { Row, Subject, Unit } from "./samples.ts";
 
 /** A number of a report. */
@@ -17,7 +18,8 @@ export type Bound =
   | { atMost: number }
   | { below: number }
   | { below: number; timesOf: Figure }
-  | { atMost: number; moreThan: Figure };
+  | { atMost: number; moreThan: Figure }
+  | { atLeast: number; timesOf: Figure };
 
 /** One promise. */
 export interface PerformancePromise {
@@ -151,6 +153,32 @@ export function appPromises(app: App): PerformancePromise[] {
   ];
 }
 
+const PORTS_SAMPLES = 10;
+
+/** The promises of the scenario `ports`, each against the same traffic over QEMU's user-mode network. */
+export function portsPromises(): PerformancePromise[] {
+  const promise = (text: string, metric: TrafficMetric, atLeast: number): PerformancePromise => ({
+    text,
+    figure: figure("forwarded", metric, "p50"),
+    bound: { atLeast, timesOf: figure("slirp", metric, "p50") },
+    leastSamples: PORTS_SAMPLES,
+  });
+  return [
+    promise("Requests a second on one connection that is kept", "http-kept-1", 1),
+    promise("Requests a second on 32 that are kept", "http-kept-32", 1),
+    promise("Requests a second with a connection for each", "http-new-1", 1),
+    promise("Requests a second with a connection for each, 32 at once", "http-new-32", 1),
+    promise("Bytes a second of one stream into the guest", "bytes-to-guest", 0.5),
+    promise("Bytes a second of one stream out of the guest", "bytes-from-guest", 0.5),
+  ];
+}
+
+/** How a bound is said before its number. */
+export function boundWords(bound: Bound): string {
+  if ("atLeast" in bound) return "at least";
+  return "atMost" in bound ? "at most" : "below";
+}
+
 /** What became of a promise in a run. */
 export interface Verdict {
   promise: PerformancePromise;
@@ -178,15 +206,19 @@ function judgeOne(promise: PerformancePromise, rows: readonly Row[]): Verdict {
   const limit = limitOf(bound, rows);
   if (limit === undefined) return { ...known, outcome: "not measured" };
   if (row.n < leastSamples) return { ...known, limit, outcome: "too few samples" };
-  const isMet = "atMost" in bound ? measured <= limit : measured < limit;
-  return { ...known, limit, outcome: isMet ? "met" : "not met" };
+  return { ...known, limit, outcome: keeps(measured, bound, limit) ? "met" : "not met" };
+}
+
+function keeps(measured: number, bound: Bound, limit: number): boolean {
+  if ("atLeast" in bound) return measured >= limit;
+  return "atMost" in bound ? measured <= limit : measured < limit;
 }
 
 function limitOf(bound: Bound, rows: readonly Row[]): number | undefined {
   const measuredOf = (other: Figure) => rowOf(other, rows)?.[other.statistic];
   if ("timesOf" in bound) {
     const value = measuredOf(bound.timesOf);
-    return value === undefined ? undefined : bound.below * value;
+    return value === undefined ? undefined : ("atLeast" in bound ? bound.atLeast : bound.below) * value;
   }
   if ("moreThan" in bound) {
     const value = measuredOf(bound.moreThan);

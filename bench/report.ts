@@ -3,7 +3,8 @@ import { formatFacts, formatTable } from "../src/cli/output.ts";
 import type { AppReport } from "./app/scenario.ts";
 import type { BenchReport } from "./clone.ts";
 import { histogram } from "./histogram.ts";
-import type { Verdict } from "./promises.ts";
+import type { PortsReport } from "./ports/scenario.ts";
+import { boundWords, type Verdict } from "./promises.ts";
 import type { Row, Samples, Subject, Unit } from "./samples.ts";
 
 const BAR_CHARACTERS = 40;
@@ -24,6 +25,7 @@ const PICTURES: readonly Picture[] = [
 export function formatValue(value: number, unit: Unit): string {
   if (unit === "ms") return value < 1000 ? `${value.toFixed(value < 10 ? 2 : 1)} ms` : `${(value / 1000).toFixed(2)} s`;
   if (unit === "bytes") return `${(value / 1e6).toFixed(2)} MB`;
+  if (unit === "bytes-per-second") return `${(value / 1e6).toFixed(1)} MB/s`;
   if (unit === "per-second") return `${value.toFixed(1)} /s`;
   return unit === "ratio" ? value.toFixed(2) : String(value);
 }
@@ -61,6 +63,11 @@ export function toldOfApp({ app, host, commit, rows }: AppReport): Told {
     `${subject}: request to first answer`,
   ]);
   return { facts: [["Service", app], ...machineFacts(host, commit)], rows, pictures };
+}
+
+/** What the scenario `ports` tells. */
+export function toldOfPorts({ host, commit, rows }: PortsReport): Told {
+  return { facts: machineFacts({ ...host, peers: {} }, commit), rows, pictures: [] };
 }
 
 function machineFacts(host: AppReport["host"], commit: string | null): [string, string][] {
@@ -105,7 +112,7 @@ export function formatVerdicts(verdicts: readonly Verdict[]): string {
     outcome === "not met" ? "NOT MET" : outcome,
     promise.text,
     measured === undefined ? "-" : formatValue(measured, unit),
-    limit === undefined ? "-" : `${"atMost" in promise.bound ? "at most" : "below"} ${formatValue(limit, unit)}`,
+    limit === undefined ? "-" : `${boundWords(promise.bound)} ${formatValue(limit, unit)}`,
     String(n),
   ]);
   const notes = verdicts.some(({ outcome }) => outcome === "too few samples")

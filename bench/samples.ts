@@ -18,13 +18,15 @@ export const SUBJECTS = [
   "image-echo",
   "base-echo-cold",
   "image-echo-cold",
+  "forwarded",
+  "slirp",
   "daemon",
   "template",
 ] as const;
 export type Subject = (typeof SUBJECTS)[number];
 
-/** Units of values: milliseconds, bytes, a number of things, things a second, a quotient. */
-export type Unit = "ms" | "bytes" | "count" | "per-second" | "ratio";
+/** Units of values: milliseconds, bytes, a number of things, things a second, bytes a second, a quotient. */
+export type Unit = "ms" | "bytes" | "count" | "per-second" | "bytes-per-second" | "ratio";
 
 /** One measured value. */
 export interface Sample {
@@ -44,7 +46,14 @@ export interface Row extends Summary {
 }
 
 /** Digits kept behind the point. */
-const DIGITS: Readonly<Record<Unit, number>> = { ms: 3, bytes: 0, count: 0, "per-second": 2, ratio: 3 };
+const DIGITS: Readonly<Record<Unit, number>> = {
+  ms: 3,
+  bytes: 0,
+  count: 0,
+  "per-second": 2,
+  "bytes-per-second": 0,
+  ratio: 3,
+};
 
 /** Collects the samples of a run. */
 export class Samples {
