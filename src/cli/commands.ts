@@ -156,6 +156,17 @@ const VOLUME_COMMANDS: readonly CommandEntry[] = [
   { name: "prune", summary: "Remove unused volumes", load: lazy(() => import("./commands/volume-prune.ts")) },
 ];
 
+const QEMU_COMMANDS: readonly CommandEntry[] = [
+  {
+    name: "build",
+    summary: "Build a lean QEMU from Debian's sources",
+    load: lazy(() => import("./commands/qemu-build.ts")),
+  },
+  { name: "ls", summary: "List QEMUs", aliases: ["list"], load: lazy(() => import("./commands/qemu-ls.ts")) },
+  { name: "use", summary: "Choose the QEMU of new VMs", load: lazy(() => import("./commands/qemu-use.ts")) },
+  { name: "rm", summary: "Remove lean QEMUs", load: lazy(() => import("./commands/qemu-rm.ts")) },
+];
+
 const KERNEL_COMMANDS: readonly CommandEntry[] = [
   {
     name: "build",
@@ -211,6 +222,7 @@ export const COMMANDS: readonly CommandEntry[] = [
       load: lazy(() => import("./commands/doctor.ts")),
     },
     { name: "kernel", summary: "The guest's kernel", children: KERNEL_COMMANDS },
+    { name: "qemu", summary: "The program that runs VMs", children: QEMU_COMMANDS },
     { name: "bench", summary: "Measure", load: lazy(() => import("./commands/bench.ts")) },
     { name: "events", summary: "Show what happens, as it happens", load: lazy(() => import("./commands/events.ts")) },
     { name: "system", summary: "The daemon, its disk space, cleaning up", children: SYSTEM_COMMANDS },

@@ -48,6 +48,7 @@ function lister(kind: Completion | "command"): string {
   if (kind === "snapshot") return "MAYFLY_NO_START=1 mayfly snapshot ls --quiet --names 2>/dev/null";
   if (kind === "volume") return "MAYFLY_NO_START=1 mayfly volume ls --quiet 2>/dev/null";
   if (kind === "kernel") return "mayfly kernel ls --quiet 2>/dev/null";
+  if (kind === "qemu") return "mayfly qemu ls --quiet 2>/dev/null";
   if (typeof kind === "string") return "";
   return `printf '%s\\n' ${kind.join(" ")}`;
 }

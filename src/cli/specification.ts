@@ -8,6 +8,7 @@ export type Completion =
   | "volume"
   | "snapshot"
   | "kernel"
+  | "qemu"
   | "file"
   | "none"
   | readonly string[];

@@ -17,7 +17,8 @@ export interface QemuArtifact {
   firmwarePaths: string[];
   /** `microvm` is Debian's smaller program that runs with KVM only; `lean` one that Mayfly built. */
   kind: "full" | "microvm" | "lean";
-  origin: "system" | "prefix" | "environment";
+  /** `built` by Mayfly; `prefix`: Debian's, unpacked into a directory of Mayfly's. */
+  origin: "system" | "prefix" | "environment" | "built";
   /** Directory of library stand-ins for it; empty if it does not run with any. */
   libraryPath?: string;
   /** Size and time of the file when it was looked at: another file there makes set-up look again. */

@@ -122,19 +122,45 @@ export async function downloadPackages(
     });
   } catch (error) {
     if (!isFetchFailure(error)) throw error;
-    const tail = error.details.stderrTail ?? "";
-    throw new MayflyError(
-      "tool_failed",
-      `Cannot download ${specs.join(", ")} from ${source.name}: ${firstError(tail)}`,
-      {
-        details: {
-          stderrTail: tail,
-          remedy: "the mirror is being updated or not reachable: try again in some minutes",
-        },
-        cause: error,
-      },
-    );
+    throw notDownloaded(specs, source, error);
   }
+}
+
+function notDownloaded(specs: readonly string[], source: PackageSource, cause: MayflyError): MayflyError {
+  const stderrTail = cause.details.stderrTail ?? "";
+  const remedy = "the mirror is being updated or not reachable: try again in some minutes";
+  return new MayflyError(
+    "tool_failed",
+    `Cannot download ${specs.join(", ")} from ${source.name}: ${firstError(stderrTail)}`,
+    { details: { stderrTail, remedy }, cause },
+  );
+}
+
+/** Versions of a source package that a source made for `deb-src` has, the highest first; empty if none or no lists yet. */
+export async function sourceVersionsOf(source: PackageSource, name: string): Promise<string[]> {
+  const { stdout } = await runTool(["apt-cache", ...source.options, "showsrc", "--only-source", name]).catch(() => ({
+    stdout: "",
+  }));
+  const versions = [...stdout.matchAll(/^Version: (\S+)$/gm)].flatMap((match) => match[1] ?? []);
+  return versions.toSorted((a, b) => b.localeCompare(a, "en", { numeric: true }));
+}
+
+/**
+ * Downloads the files of a source package into `directory`: its `.dsc` and what that names. apt checks their hashes against the
+ * signed lists.
+ *
+ * @throws MayflyError `tool_failed`, saying what could not be had and what to do.
+ */
+export async function downloadSource(
+  source: PackageSource,
+  spec: string,
+  directory: string,
+  context: StepContext,
+): Promise<void> {
+  const words = ["source", "--download-only", "--only-source", spec];
+  await aptGet(source, words, context, { cwd: directory }).catch((error: unknown) => {
+    throw isFetchFailure(error) ? notDownloaded([spec], source, error) : error;
+  });
 }
 
 /** The mirror that the system uses for a suite's `main`, and the keyring that its lists are signed with. @throws MayflyError `artifact_missing`. */
@@ -159,13 +185,19 @@ export async function debianMirror(codename: string): Promise<{ uri: string; key
  * Makes a package source of its own in `directory`, beside the system's, with one suite from the mirror that the
  * system uses.
  *
+ * @param types `deb` for packages, `deb-src` for the sources of packages.
  * @throws MayflyError `artifact_missing` if the system has no Debian source to take the mirror from.
  */
-export async function separateSource(directory: string, codename: string, suite: string): Promise<PackageSource> {
+export async function separateSource(
+  directory: string,
+  codename: string,
+  suite: string,
+  types: "deb" | "deb-src" = "deb",
+): Promise<PackageSource> {
   const { uri, keyring } = await debianMirror(codename);
   await makeDirectory(`${directory}/lists/partial`);
   await makeDirectory(`${directory}/cache/archives/partial`);
-  await writeText(`${directory}/sources.list`, `deb [signed-by=${keyring}] ${uri} ${suite} main\n`);
+  await writeText(`${directory}/sources.list`, `${types} [signed-by=${keyring}] ${uri} ${suite} main\n`);
   const set = (name: string, value: string) => ["-o", `${name}=${value}`];
   return {
     name: `the package lists of ${suite}`,

@@ -40,7 +40,7 @@ export async function describeQemu(path: string, origin: QemuArtifact["origin"])
     path,
     version,
     firmwarePaths: await firmwareBeside(path),
-    kind: path.endsWith("-microvm") ? "microvm" : "full",
+    kind: origin === "built" ? "lean" : path.endsWith("-microvm") ? "microvm" : "full",
     origin,
     sizeBytes: identity.sizeBytes,
     mtimeMs: identity.mtimeMs,

@@ -29,6 +29,7 @@ import {
   versionsOf,
 } from "./debian.ts";
 import { describeQemu, isRecentQemu, isUnchanged, MINIMUM_QEMU } from "./qemu-binary.ts";
+import { leanInForce } from "./qemu-store.ts";
 import type { Step, StepContext } from "./step.ts";
 import { libraryPackages, unpackPackages } from "./unpack.ts";
 import { compareVersions, type Workspace } from "./workspace.ts";
@@ -53,7 +54,7 @@ export function qemuStep(workspace: Workspace): Step {
       }
       const unknown = (await systemQemus()).find((path) => !qemu.some((entry) => entry.path === path));
       if (unknown !== undefined) return `${unknown} is new`;
-      const missing = await missingLibraries(qemu[0].path);
+      const missing = qemu[0].kind === "lean" ? [] : await missingLibraries(qemu[0].path);
       return missing.length === 0 ? undefined : `${missing.join(", ")} missing`;
     },
     async run(context) {
@@ -65,6 +66,13 @@ export function qemuStep(workspace: Workspace): Step {
 async function findOrUnpack(workspace: Workspace, context: StepContext): Promise<[QemuArtifact, ...QemuArtifact[]]> {
   const wanted = process.env["MAYFLY_QEMU"];
   if (wanted) return [await describeQemu(wanted, "environment")];
+  const lean = await leanInForce(workspace);
+  const [first, ...more] = await findStock(workspace, context);
+  return lean === undefined ? [first, ...more] : [lean, first, ...more];
+}
+
+/** Debian's: the system's own, or the unpacked one. */
+async function findStock(workspace: Workspace, context: StepContext): Promise<[QemuArtifact, ...QemuArtifact[]]> {
   const system: QemuArtifact[] = [];
   for (const path of await systemQemus()) system.push(await describeQemu(path, "system"));
   const [first] = system;

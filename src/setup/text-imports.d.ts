@@ -19,3 +19,7 @@ declare module "*.config" {
   const text: string;
   export default text;
 }
+declare module "*.mak" {
+  const text: string;
+  export default text;
+}
