@@ -2,23 +2,19 @@
  * The peer `boot`: the same QEMU, kernel, initramfs and agent without a parent. From spawning QEMU on empty memory to the agent's
  * answer with an identity applied (ready), and to the first byte of `echo hi` (first output).
  */
-import { mkdirSync } from "node:fs";
 import type { Accelerator, HostArtifacts } from "../src/contract/machine.ts";
 import { bootParent, builderUid } from "../src/engine/build.ts";
-import { CONFIG_DEFAULTS, LIMITS_MS } from "../src/engine/config.ts";
+import { LIMITS_MS } from "../src/engine/config.ts";
 import { baseSpec } from "../src/engine/exec-spec.ts";
-import { fingerprintFor, type Host, tenantGid } from "../src/engine/host.ts";
+import { fingerprintFor, tenantGid } from "../src/engine/host.ts";
 import { identityRequest, newIdentity } from "../src/engine/identity.ts";
 import { DEFAULT_SHAPE } from "../src/engine/pools.ts";
-import { hostTscKHz, hostWith } from "../src/engine/probe.ts";
-import { Records } from "../src/engine/records.ts";
-import { Slots } from "../src/engine/slots.ts";
 import { fingerprintHash } from "../src/machine/fingerprint.ts";
 import { Deadline, nowMs } from "../src/sys/deadline.ts";
 import { newId } from "../src/sys/ids.ts";
-import { makeDirectory } from "../src/sys/paths.ts";
 import { TemplateStore, type TemplateWorkspace } from "../src/template/store.ts";
 import { ECHO } from "./measured-run.ts";
+import { type OwnHost, openOwnHost } from "./own-host.ts";
 
 /** What a cold boot took, in milliseconds. */
 export interface ColdBootTimes {
@@ -32,20 +28,13 @@ class NotPublished extends Error {}
 /** Boots guests in a directory of its own. */
 export class ColdBoots implements Disposable {
   private constructor(
-    private readonly host: Host,
+    private readonly host: OwnHost,
     private readonly store: TemplateStore,
   ) {}
 
   /** @param directory an empty one, traversable for QEMU's user. */
   static async open(directory: string, artifacts: HostArtifacts, accelerator: Accelerator): Promise<ColdBoots> {
-    const runDir = `${directory}/run`;
-    for (const path of [directory, runDir]) await makeDirectory(path, 0o711);
-    const config = { ...CONFIG_DEFAULTS, stateDir: directory, runDir, artifacts, accelerator };
-    const slots = new Slots(runDir, config.uidBase, `mayfly-bench-${process.pid}`);
-    const records = new Records(`${directory}/mayfly.db`);
-    const parts = { config, slots, records, tscKHz: await hostTscKHz(records) };
-    const host = hostWith(parts, { accelerator, usable: true, reason: "as the daemons" });
-    mkdirSync(`${directory}/templates`, { recursive: true, mode: 0o711 });
+    const host = await openOwnHost(directory, artifacts, accelerator, "bench");
     return new ColdBoots(host, new TemplateStore(directory));
   }
 
@@ -79,7 +68,6 @@ export class ColdBoots implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.host.records[Symbol.dispose]();
-    this.host.slots.close();
+    this.host[Symbol.dispose]();
   }
 }
