@@ -5,6 +5,8 @@ import type { LoadedTemplate } from "../template/store.ts";
 /** One build, and who is told of its steps. */
 interface Build {
   result: Promise<LoadedTemplate>;
+  /** Of whoever has begun it. */
+  deadline: Deadline;
   listeners: Set<(step: string) => void>;
   step: string;
 }
@@ -23,10 +25,10 @@ export class Builds {
   }
 
   /**
-   * Joins the build of `key`, or starts it. One that was started by somebody else ends with that one's deadline.
+   * Joins the build of `key`, or starts it. Whoever waits for one that somebody else has begun and given up begins it again.
    * @param what it is, in the steps.
    */
-  run(
+  async run(
     key: string,
     what: string,
     builder: Builder,
@@ -37,9 +39,16 @@ export class Builds {
     const build = known ?? this.#start(key, builder, deadline);
     onStep(`${build.step} (${what})`);
     build.listeners.add(onStep);
-    // Our own has our deadline already, and knows better what was not done by then.
-    const built = known === undefined ? build.result : deadline.race(build.result, "the template");
-    return built.finally(() => build.listeners.delete(onStep));
+    try {
+      // Our own has our deadline already, and knows better what was not done by then.
+      return await (known === undefined ? build.result : deadline.race(build.result, "the template"));
+    } catch (error) {
+      if (known === undefined || !isOver(known.deadline) || isOver(deadline) || this.#closing.signal.aborted)
+        throw error;
+    } finally {
+      build.listeners.delete(onStep);
+    }
+    return this.run(key, what, builder, onStep, deadline);
   }
 
   #start(key: string, builder: Builder, deadline: Deadline): Build {
@@ -47,7 +56,7 @@ export class Builds {
     const until = Deadline.after(deadline.remainingMs, AbortSignal.any(signals));
     const listeners = new Set<(step: string) => void>();
     const { promise: result, resolve } = Promise.withResolvers<LoadedTemplate>();
-    const build: Build = { result, listeners, step: "building a template" };
+    const build: Build = { result, deadline: until, listeners, step: "building a template" };
     this.#builds.set(key, build);
     const tell = (step: string) => {
       build.step = step;
@@ -62,4 +71,8 @@ export class Builds {
     this.#closing.abort();
     await Promise.allSettled([...this.#builds.values()].map((build) => build.result));
   }
+}
+
+function isOver({ signal, remainingMs }: Deadline): boolean {
+  return signal?.aborted === true || remainingMs === 0;
 }

@@ -65,9 +65,8 @@ export async function captureVm<T>(
   newSparseFile(devicesPath, 0, []);
   grantFile(devicesPath, qemu.slot.uid);
   // Made ready while the guest runs, so that the stop is short.
-  const memory = await MemoryCapture.prepare(qemu.pid, guestMapping(qemu.pid, template.memoryPath));
-  using _memory = memory;
-  return running.standStill(async () => {
+  using memory = await MemoryCapture.prepare(qemu.pid, guestMapping(qemu.pid, template.memoryPath));
+  return await running.standStill(async () => {
     const stand = new Standstill(running, qmp);
     try {
       await stand.begin(devicesPath, deadline);

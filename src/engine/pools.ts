@@ -35,6 +35,17 @@ export class Pools {
   start(): void {
     this.#timer = setInterval(() => void this.#relieve(), PRESSURE_CHECK_MS);
     this.#timer.unref();
+    this.#fill();
+  }
+
+  /** Ends the pools of templates that do not fit this host any more, and fills those that it has now. */
+  async renew(): Promise<void> {
+    const old = [...this.#pools.values()].filter(({ template }) => !this.templates.isFitting(template));
+    await Promise.all(old.map(({ template }) => this.close(template.id)));
+    this.#fill();
+  }
+
+  #fill(): void {
     for (const template of this.templates.pooled()) this.of(template).refill();
     const { blocked, warm } = this.host.config.pool;
     if (blocked + warm === 0) return;

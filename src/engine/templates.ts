@@ -158,11 +158,11 @@ export class Templates {
     if (other !== undefined && !sameRecipe(other.recipe, recipe)) {
       throw new MayflyError("resource_in_use", `Cannot build template ${name}: it is being built with other options`);
     }
-    this.#underWay.set(name, other ?? { recipe, digest: image.image.digest });
     const built = this.#builds.run(
       `application ${name}`,
       name,
       async (tell, until) => {
+        this.#underWay.set(name, { recipe, digest: image.image.digest });
         try {
           const base = await this.ensure(sizes.shape, tell, until);
           const build = { name, recipe, image, sizes };
@@ -322,7 +322,12 @@ export class Templates {
     return fitting.at(-1);
   }
 
-  #fits({ loaded: { manifest } }: Known): boolean {
+  #fits({ loaded }: Known): boolean {
+    return this.isFitting(loaded);
+  }
+
+  /** Whether clones of a template can be started with what is in force on this host. */
+  isFitting({ manifest }: Pick<LoadedTemplate, "manifest">): boolean {
     const { memoryMiB, vcpus } = manifest.fingerprint;
     return manifest.fingerprintHash === fingerprintHash(fingerprintFor(this.host, { memoryMiB, vcpus }));
   }
