@@ -5,7 +5,7 @@ import fragmentText from "../../guest/kernel/kernel.config" with { type: "text" 
 import { MayflyError } from "../contract/errors.ts";
 import { hostCpuCount } from "../sys/host.ts";
 import { copyPath, identityOf, makeDirectory, readOptional, removePath, writeText } from "../sys/paths.ts";
-import { publishTree } from "../sys/publish.ts";
+import { publishTree, sha256File } from "../sys/publish.ts";
 import { runTool } from "../sys/tool.ts";
 import { describeKernel } from "./artifacts.ts";
 import { packageField, SYSTEM_SOURCE } from "./debian.ts";
@@ -40,6 +40,12 @@ interface Inputs {
   name: string;
 }
 
+/** What {@link buildKernel} may be told. */
+export interface KernelBuildOptions extends SetupOptions {
+  /** Build it although it is there, and compare: the one that is there stays. */
+  check?: boolean;
+}
+
 /** One build at work. */
 interface Work extends Inputs {
   place: BuildPlace;
@@ -53,10 +59,10 @@ interface Work extends Inputs {
  * Builds the minimal kernel of this Debian, if it is not there yet, without putting it in force. Takes 5 to 20 minutes.
  *
  * @returns its name.
- * @throws MayflyError `root_required`, `disk_full`, `tool_failed` (details and log), `cancelled`, `artifact_missing` if an option of the
- * fragment cannot be had. Nothing is left then but the log.
+ * @throws MayflyError `root_required`, `disk_full`, `tool_failed` (details and log; also for a build that gives other bytes than before,
+ * with `check`), `cancelled`, `artifact_missing` if an option of the fragment cannot be had. Nothing is left then but the log.
  */
-export async function buildKernel(options: SetupOptions): Promise<string> {
+export async function buildKernel(options: KernelBuildOptions): Promise<string> {
   await runSteps([buildPackagesStep(PACKAGES)], options);
   return inBuildPlace("kernel", NEEDED_BYTES, options, async (place) => {
     const work: Work = {
@@ -68,7 +74,9 @@ export async function buildKernel(options: SetupOptions): Promise<string> {
     });
     await runSteps([find], options);
     const path = `${kernelsDirectory(options.stateDir, "minimal")}/${work.name}`;
-    if ((await identityOf(`${path}/vmlinuz`)) === undefined) await runSteps(buildSteps(work, path), options);
+    const isThere = (await identityOf(`${path}/vmlinuz`)) !== undefined;
+    if (isThere && !options.check) return work.name;
+    await runSteps([...buildSteps(work), lastStep(work, path, isThere)], options);
     return work.name;
   });
 }
@@ -77,13 +85,26 @@ function step(name: string, reason: string, run: Step["run"]): Step {
   return { name, pending: async () => reason, run };
 }
 
-function buildSteps(work: Work, path: string): Step[] {
+function buildSteps(work: Work): Step[] {
   return [
     step("kernel sources", `${work.source} ${work.version}`, (context) => unpackSource(work, context)),
     step("kernel configuration", "guest/kernel/kernel.config", (context) => configure(work, context)),
     step("kernel", `compiling, with its log in ${work.place.logPath}`, (context) => compile(work, context)),
-    step("kernel files", `moving into ${path}`, (context) => publish(work, path, context)),
   ];
+}
+
+function lastStep(work: Work, path: string, isThere: boolean): Step {
+  if (isThere) return step("comparison", `with ${path}`, () => compare(work, path));
+  return step("kernel files", `moving into ${path}`, (context) => publish(work, path, context));
+}
+
+/** @throws MayflyError `tool_failed` unless both kernels are the same bytes. */
+async function compare({ tree }: Work, path: string): Promise<void> {
+  const [built, before] = await Promise.all([sha256File(`${tree}/${IMAGE}`), sha256File(`${path}/vmlinuz`)]);
+  if (built === before) return;
+  throw new MayflyError("tool_failed", `The kernel built now is ${built}, the one in ${path} is ${before}`, {
+    details: { path },
+  });
 }
 
 async function findInputs(context: StepContext): Promise<Inputs> {

@@ -14,16 +14,19 @@ export const command = defineCommand({
 force. Takes 5 to 20 minutes and 2.5 GB of disk meanwhile. The packages that it needs are told and installed. If that kernel is there
 already, it is only put in force. It may be interrupted at any time; its whole output is in STATE/build/kernel.log.`,
   operands: [],
-  options: { "no-use": { kind: "flag", summary: "Build it, and leave the one in use" } },
+  options: {
+    "no-use": { kind: "flag", summary: "Build it, and leave the one in use" },
+    check: { kind: "flag", summary: "Build it again, and fail if it has other bytes than before" },
+  },
   examples: [
     ["sudo mayfly kernel build", "once, and after an update of Debian's kernel"],
-    ["sudo mayfly kernel build --no-use", "to look at it first"],
+    ["sudo mayfly kernel build --check", "whether it can be reproduced here"],
   ],
   async run({ options, global }) {
     const stateDir = stateDirectory();
     const name = await withSetupProgress(async (progress) => {
       const setup = { stateDir, command: "kernel build", ...progress };
-      const built = await buildKernel(setup);
+      const built = await buildKernel({ ...setup, check: options.check });
       if (!options["no-use"]) await useKernel(built, setup);
       return built;
     });
