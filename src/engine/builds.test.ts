@@ -7,15 +7,18 @@ import type { LoadedTemplate } from "../template/store.ts";
 import { type Builder, Builds } from "./builds.ts";
 
 /** Stands for a template: nothing looks into it. */
-const made = (id: string) => ({ id }) as LoadedTemplate;
+const made = (id: string) => ({ id: `tpl_${id}` }) as LoadedTemplate;
 
 /** A builder whose builds the test ends; a cancelled one ends by itself. */
 class Workshop {
+  readonly #second = Promise.withResolvers<void>();
+  readonly second = this.#second.promise;
   readonly begun: { finish: (template: LoadedTemplate) => void; fail: (error: Error) => void }[] = [];
 
   readonly build: Builder = (_onStep, deadline) => {
     const { promise, resolve, reject } = Promise.withResolvers<LoadedTemplate>();
     this.begun.push({ finish: resolve, fail: reject });
+    if (this.begun.length === 2) this.#second.resolve();
     return deadline.race(promise, "the build");
   };
 }
@@ -28,7 +31,7 @@ test("who asks for what is being built gets that one", async () => {
   const both = [ask(builds, workshop), ask(builds, workshop)];
   expect(builds.keys).toEqual(["key"]);
   workshop.begun[0]?.finish(made("one"));
-  expect((await Promise.all(both)).map(({ id }) => id)).toEqual(["one", "one"]);
+  expect((await Promise.all(both)).map(({ id }) => id)).toEqual(["tpl_one", "tpl_one"]);
   expect([workshop.begun.length, builds.keys]).toEqual([1, []]);
 });
 
@@ -47,9 +50,9 @@ test("who has begun one and gives up leaves it to those who wait for it", async 
   const others = [ask(builds, workshop), ask(builds, workshop)];
   abort.abort();
   expect((await first).code).toBe("cancelled");
-  while (workshop.begun.length < 2) await Promise.resolve();
+  await workshop.second;
   workshop.begun[1]?.finish(made("two"));
-  expect((await Promise.all(others)).map(({ id }) => id)).toEqual(["two", "two"]);
+  expect((await Promise.all(others)).map(({ id }) => id)).toEqual(["tpl_two", "tpl_two"]);
   expect(workshop.begun.length).toBe(2);
 });
 
@@ -58,9 +61,9 @@ test("the time of who has begun it is not that of the others", async () => {
   const first = rejection(ask(builds, workshop, Deadline.after(5)));
   const other = ask(builds, workshop);
   expect((await first).code).toBe("deadline_exceeded");
-  while (workshop.begun.length < 2) await Promise.resolve();
+  await workshop.second;
   workshop.begun[1]?.finish(made("two"));
-  expect((await other).id).toBe("two");
+  expect((await other).id).toBe("tpl_two");
 });
 
 test("closing ends all, and nobody begins again", async () => {

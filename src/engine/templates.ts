@@ -322,12 +322,7 @@ export class Templates {
     return fitting.at(-1);
   }
 
-  #fits({ loaded }: Known): boolean {
-    return this.isFitting(loaded);
-  }
-
-  /** Whether clones of a template can be started with what is in force on this host. */
-  isFitting({ manifest }: Pick<LoadedTemplate, "manifest">): boolean {
+  #fits({ loaded: { manifest } }: Known): boolean {
     const { memoryMiB, vcpus } = manifest.fingerprint;
     return manifest.fingerprintHash === fingerprintHash(fingerprintFor(this.host, { memoryMiB, vcpus }));
   }
