@@ -5,14 +5,17 @@ import type { AcceleratorProbe } from "../engine/probe.ts";
 
 /** Opens the engine over what set-up has left. @throws MayflyError `setup_required`, and what opening throws. */
 export async function openLocalEngine({ stateDir, runDir, pool, accelerator }: DaemonOptions): Promise<Engine> {
-  const [{ openEngine }, { loadArtifacts }] = await Promise.all([
+  const [{ openEngine }, { currentPath, loadArtifacts }, { watchFile }] = await Promise.all([
     import("../engine/open.ts"),
     import("../setup/artifacts.ts"),
+    import("../sys/watched-file.ts"),
   ]);
+  const load = () => loadArtifacts(stateDir);
   return openEngine({
     stateDir,
     runDir,
-    artifacts: await loadArtifacts(stateDir),
+    artifacts: await load(),
+    newArtifacts: { watch: (onChange) => watchFile(currentPath(stateDir), onChange), load },
     ...(pool === undefined ? {} : { pool }),
     ...(accelerator === undefined ? {} : { accelerator }),
   });

@@ -2,6 +2,7 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { MayflyError } from "../contract/errors.ts";
+import type { HostArtifacts } from "../contract/machine.ts";
 import { type FileLock, tryLockFile } from "../sys/lock.ts";
 import { runsAsRoot } from "../sys/process.ts";
 import { ensureDirectory } from "../sys/store-files.ts";
@@ -14,6 +15,7 @@ import { ImageOperations } from "./image-operations.ts";
 import { Images } from "./images.ts";
 import type { Engine } from "./interface.ts";
 import { Metrics } from "./metrics.ts";
+import { type ArtifactsWatch, NewArtifacts } from "./new-artifacts.ts";
 import { Pools } from "./pools.ts";
 import { chooseAccelerator, hostTscKHz, hostWith } from "./probe.ts";
 import { Records } from "./records.ts";
@@ -23,13 +25,17 @@ import { Vms } from "./vms.ts";
 import { Volumes } from "./volumes.ts";
 
 /** What must be given; the rest has defaults. */
-export type OpenOptions = Pick<EngineConfig, "stateDir" | "runDir" | "artifacts"> & Partial<EngineConfig>;
+export type OpenOptions = Pick<EngineConfig, "stateDir" | "runDir" | "artifacts"> &
+  Partial<EngineConfig> & {
+    /** How the engine hears of other artifacts that are put in force, and reads them; absent: it keeps those it was given. */
+    newArtifacts?: { watch: ArtifactsWatch; load: () => Promise<HostArtifacts> };
+  };
 
 /**
  * Opens the engine of a state directory.
  * @throws `root_required`; `daemon_running` when another process holds the directory; `qemu_not_found`, `boot_failed` ...
  */
-export async function openEngine(options: OpenOptions): Promise<Engine> {
+export async function openEngine({ newArtifacts, ...options }: OpenOptions): Promise<Engine> {
   const config: EngineConfig = { ...CONFIG_DEFAULTS, ...options };
   if (!runsAsRoot()) {
     throw new MayflyError("root_required", "Cannot start VMs: the daemon must run as root, which gives each VM a uid");
@@ -67,6 +73,8 @@ export async function openEngine(options: OpenOptions): Promise<Engine> {
   templates.resolveImage = (ref) => images.resolve(ref);
   opening.move();
   const release = (held: FileLock) => held[Symbol.dispose]();
+  const changing = newArtifacts && new NewArtifacts({ host, pools, events, load: newArtifacts.load });
+  const watch = newArtifacts?.watch(() => void changing?.take());
   const engine = new LocalEngine({
     host,
     templates,
@@ -77,7 +85,10 @@ export async function openEngine(options: OpenOptions): Promise<Engine> {
     pools,
     events,
     metrics,
-    close: () => release(lock),
+    close: () => {
+      watch?.[Symbol.dispose]();
+      release(lock);
+    },
   });
   pools.start();
   vms.restarts.release();

@@ -1,12 +1,13 @@
 /** The pools of all templates: the default shape's and those that somebody has asked for are filled from the start. */
 import type { SystemInfo } from "../contract/api.ts";
 import type { Shape } from "../contract/machine.ts";
+import { fingerprintHash } from "../machine/fingerprint.ts";
 import { Deadline } from "../sys/deadline.ts";
 import { availableMemoryBytes } from "../sys/host.ts";
 import type { LoadedTemplate } from "../template/store.ts";
 import { DEFAULT_MEMORY_BYTES, LIMITS_MS, type PoolSizes } from "./config.ts";
 import type { Events } from "./events.ts";
-import type { Host } from "./host.ts";
+import { fingerprintFor, type Host } from "./host.ts";
 import { Pool, refillFailure } from "./pool.ts";
 import type { Templates } from "./templates.ts";
 
@@ -40,9 +41,14 @@ export class Pools {
 
   /** Ends the pools of templates that do not fit this host any more, and fills those that it has now. */
   async renew(): Promise<void> {
-    const old = [...this.#pools.values()].filter(({ template }) => !this.templates.isFitting(template));
+    const old = [...this.#pools.values()].filter(({ template }) => !this.#fits(template));
     await Promise.all(old.map(({ template }) => this.close(template.id)));
     this.#fill();
+  }
+
+  #fits({ manifest }: LoadedTemplate): boolean {
+    const { memoryMiB, vcpus } = manifest.fingerprint;
+    return manifest.fingerprintHash === fingerprintHash(fingerprintFor(this.host, { memoryMiB, vcpus }));
   }
 
   #fill(): void {

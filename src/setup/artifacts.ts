@@ -136,7 +136,8 @@ function checkQemu(value: unknown, where: string, problems: string[]): void {
   if (typeof sizeBytes !== "number" || typeof mtimeMs !== "number") problems.push(`${where} has no size and time`);
 }
 
-function currentPath(stateDir: string): string {
+/** The file that says which artifacts are in force. */
+export function currentPath(stateDir: string): string {
   return `${artifactsDirectory(stateDir)}/current.json`;
 }
 
