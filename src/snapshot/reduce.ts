@@ -1,7 +1,7 @@
 /** Leaving out of a capture what the base has anyway. */
 
 import { AnonymousMemory } from "../sys/anonymous-memory.ts";
-import { BinaryFile } from "../sys/binary-file.ts";
+import { openRead } from "../sys/disk-files.ts";
 import { readAt } from "../sys/libc.ts";
 import { PAGE_BYTES } from "../sys/memory-file.ts";
 import { PageSet, RUN_WORDS, RunList, ZERO_SOURCE } from "../sys/page-set.ts";
@@ -17,8 +17,8 @@ const ZERO_PAGE = Buffer.alloc(PAGE_BYTES);
  * @throws `snapshot_corrupt` if the base is of another size.
  */
 export async function reduce(captured: PageSet, baseMemoryPath: string): Promise<PageSet> {
-  await using base = await BinaryFile.open(baseMemoryPath);
-  const sizeBytes = await base.sizeBytes();
+  using base = openRead(baseMemoryPath);
+  const { sizeBytes } = base;
   if (sizeBytes !== captured.memoryBytes) {
     throw corrupt(baseMemoryPath, `it has ${sizeBytes} bytes, the guest's memory ${captured.memoryBytes}`);
   }

@@ -3,6 +3,7 @@ import {
   chmodSync,
   chownSync,
   closeSync,
+  fstatSync,
   fsyncSync,
   ftruncateSync,
   openSync,
@@ -81,6 +82,12 @@ export function readRange(path: string, offset: number, length: number): Buffer 
   } finally {
     closeSync(fd);
   }
+}
+
+/** Opens a file to read it with calls that take a descriptor. At once; disposing closes it. */
+export function openRead(path: string): { fd: number; sizeBytes: number } & Disposable {
+  const fd = openSync(path, "r");
+  return { fd, sizeBytes: fstatSync(fd).size, [Symbol.dispose]: () => closeSync(fd) };
 }
 
 /** Makes a file longer, by a hole, and has that on disk. @throws `disk_full`; `invalid_argument` for a length that cannot be; what else the file system says. */

@@ -85,6 +85,18 @@ describe("pages that a process has copied", () => {
     expect(copied()).toEqual([[0, PAGES]]);
   });
 
+  test("are each found once however many runs there are, which takes several scans", async () => {
+    const pages = 12_000;
+    const large = join(directory, "large");
+    await memoryFile(large, pages, new Map());
+    await guest.remap(large, pages * PAGE);
+    for (let page = 0; page < pages; page += 2) await guest.tell({ do: "fill", page, pages: 1, byte: 1 });
+    expect(copied()).toEqual(Array.from({ length: pages / 2 }, (_, index): [number, number] => [2 * index, 1]));
+    await guest.tell({ do: "fill", page: 511, pages: 4000, byte: 1 });
+    expect(copied().length).toBe(6000 - 2001 + 1);
+    await guest.remap(base, PAGES * PAGE);
+  });
+
   test("stay those when the kernel pages them out, if there is swap", async () => {
     await guest.tell({ do: "random", page: 100, pages: 50, seed: 9 });
     const before = guest.contents();

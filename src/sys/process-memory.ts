@@ -21,7 +21,7 @@ const c = dlopen("libc.so.6", {
 
 /** Pieces that one call copies (UIO_MAXIOV), and bytes: some milliseconds, after which others get their turn. */
 const CALL_PIECES = 1024;
-const CALL_BYTES = 8 << 20;
+const CALL_BYTES = 4 << 20;
 const ZERO_BYTES = 2 << 20;
 const EFAULT = 14;
 
