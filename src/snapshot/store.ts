@@ -1,15 +1,15 @@
 /** Snapshots on disk: `snapshots/ID/{manifest.json,pages,device-state,disks/}`, published atomically, immutable after. */
-import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { MayflyError } from "../contract/errors.ts";
 import type { SnapshotId } from "../contract/ids.ts";
 import type { SnapshotDiff } from "../contract/snapshot.ts";
 import { allocatedBytesBelow } from "../sys/allocated.ts";
+import { Entries, type EntryKind, sha256Of } from "../sys/entries.ts";
 import { digestMemoryFile } from "../sys/memory-file.ts";
 import type { PageSet } from "../sys/page-set.ts";
-import { makeDirectory, movePath, namesIn, readBytes, removePath } from "../sys/paths.ts";
-import { exists, publishDirectory, sha256File, sweepUnfinished } from "../sys/publish.ts";
-import { fileSize, newFile, seal, setMode } from "../sys/store-files.ts";
+import { makeDirectory } from "../sys/paths.ts";
+import { publishDirectory, sha256File } from "../sys/publish.ts";
+import { newFile, seal, setMode } from "../sys/store-files.ts";
 import { differingRanges } from "./diff.ts";
 import {
   decodeSnapshotManifest,
@@ -21,6 +21,13 @@ import {
   type SnapshotManifest,
 } from "./manifest.ts";
 import { openPagesFile, type PagesSummary, writePagesFile } from "./pages.ts";
+
+const KIND: EntryKind = {
+  noun: "snapshot",
+  prefix: "snap_",
+  notFound: "snapshot_not_found",
+  corrupt: "snapshot_corrupt",
+};
 
 /** What a builder fills. */
 export interface SnapshotWorkspace {
@@ -52,14 +59,14 @@ export interface LoadedSnapshot {
 
 /** The folder of snapshots of one state directory. */
 export class SnapshotStore {
-  readonly #root: string;
+  readonly #entries: Entries;
 
   constructor(stateDir: string) {
-    this.#root = join(stateDir, "snapshots");
+    this.#entries = new Entries(join(stateDir, "snapshots"), KIND);
   }
 
   directory(id: string): string {
-    return join(this.#root, id);
+    return this.#entries.directory(id);
   }
 
   /**
@@ -83,7 +90,7 @@ export class SnapshotStore {
         kind,
         base,
         pages,
-        deviceState: { sizeBytes: deviceState.length, sha256: sha256(deviceState) },
+        deviceState: { sizeBytes: deviceState.length, sha256: sha256Of(deviceState) },
         disks,
         vm,
       };
@@ -97,7 +104,7 @@ export class SnapshotStore {
   async list(): Promise<{ snapshots: SnapshotManifest[]; corrupt: { id: string; error: MayflyError }[] }> {
     const snapshots: SnapshotManifest[] = [];
     const corruptOnes: { id: string; error: MayflyError }[] = [];
-    for (const id of (await namesIn(this.#root)).filter((name) => name.startsWith("snap_"))) {
+    for (const id of await this.#entries.ids()) {
       try {
         snapshots.push(await this.manifest(id));
       } catch (error) {
@@ -111,8 +118,8 @@ export class SnapshotStore {
   /** A snapshot's manifest. @throws `snapshot_not_found`, `snapshot_corrupt`. */
   async manifest(id: string): Promise<SnapshotManifest> {
     const path = join(this.directory(id), "manifest.json");
-    const manifest = decodeSnapshotManifest(await this.#read(id, "manifest.json", MAX_MANIFEST_BYTES), path);
-    if (manifest.id !== id) throw corrupt(id, path, `the manifest belongs to ${manifest.id}`);
+    const manifest = decodeSnapshotManifest(await this.#entries.read(id, "manifest.json", MAX_MANIFEST_BYTES), path);
+    if (manifest.id !== id) throw this.#entries.corrupt(id, path, `the manifest belongs to ${manifest.id}`);
     return manifest;
   }
 
@@ -120,17 +127,11 @@ export class SnapshotStore {
   async load(id: string): Promise<LoadedSnapshot> {
     const manifest = await this.manifest(id);
     const directory = this.directory(id);
-    const deviceState = await this.#read(id, "device-state", MAX_DEVICE_STATE_BYTES);
-    const wanted = manifest.deviceState;
-    if (deviceState.length !== wanted.sizeBytes || sha256(deviceState) !== wanted.sha256) {
-      const is = `${deviceState.length} bytes with checksum ${sha256(deviceState)}`;
-      const why = `device state has ${is}, the manifest requires ${wanted.sizeBytes} with ${wanted.sha256}`;
-      throw corrupt(id, join(directory, "device-state"), why);
-    }
+    const deviceState = await this.#entries.readDeviceState(id, manifest.deviceState, MAX_DEVICE_STATE_BYTES);
     const pagesPath = join(directory, "pages");
-    await this.#checkSize(id, "pages", manifest.pages.sizeBytes);
+    await this.#entries.checkSize(id, "pages", manifest.pages.sizeBytes);
     const disks = manifest.disks.map((disk) => ({ ...disk, path: join(directory, "disks", disk.file) }));
-    for (const disk of disks) await this.#checkSize(id, join("disks", disk.file), disk.sizeBytes);
+    for (const disk of disks) await this.#entries.checkSize(id, join("disks", disk.file), disk.sizeBytes);
     return { manifest, pagesPath, deviceState, disks };
   }
 
@@ -184,33 +185,12 @@ export class SnapshotStore {
 
   /** Removes a snapshot: renamed away first, so that it is whole or gone. */
   async remove(id: string): Promise<void> {
-    const away = join(this.#root, `.unfinished-removed-${id}`);
-    if (await exists(this.directory(id))) await movePath(this.directory(id), away);
-    await removePath(away);
+    await this.#entries.remove(id);
   }
 
   /** Removes what an interrupted publishing or removal has left. Only the daemon that holds the state directory may call it. */
   async sweep(): Promise<string[]> {
-    return sweepUnfinished(this.#root);
-  }
-
-  async #read(id: string, name: string, maxBytes: number): Promise<Uint8Array> {
-    const path = join(this.directory(id), name);
-    const bytes = await fileSize(path);
-    if (bytes === undefined) {
-      if (!(await exists(this.directory(id))))
-        throw new MayflyError("snapshot_not_found", `There is no snapshot ${id}`);
-      throw corrupt(id, path, `${name} is missing`);
-    }
-    if (bytes > maxBytes) throw corrupt(id, path, `${name} has ${bytes} bytes`);
-    return readBytes(path);
-  }
-
-  async #checkSize(id: string, name: string, wanted: number): Promise<void> {
-    const path = join(this.directory(id), name);
-    const bytes = await fileSize(path);
-    if (bytes === undefined) throw corrupt(id, path, `${name} is missing`);
-    if (bytes !== wanted) throw corrupt(id, path, `${name} has ${bytes} bytes, the manifest requires ${wanted}`);
+    return this.#entries.sweep();
   }
 }
 
@@ -243,14 +223,4 @@ async function finish(directory: string, manifest: SnapshotManifest): Promise<vo
   if (manifest.disks.length === 0) return;
   await setMode(join(directory, "disks"), 0o711);
   await setMode(directory, 0o711);
-}
-
-function sha256(bytes: Uint8Array): string {
-  return createHash("sha256").update(bytes).digest("hex");
-}
-
-function corrupt(id: string, path: string, why: string): MayflyError {
-  return new MayflyError("snapshot_corrupt", `Cannot use snapshot ${id}: ${why}`, {
-    details: { path, problems: [why] },
-  });
 }

@@ -8,7 +8,7 @@ import { ApplicationSchema } from "./application.ts";
 const MAGIC = "mayfly-template";
 const FORMAT = 1;
 /** Largest manifest that is read, in bytes: the environment and command of an application are in it. */
-const MAX_BYTES = 1 << 20;
+export const MAX_MANIFEST_BYTES = 1 << 20;
 
 const Manifest = z.strictObject({
   magic: z.literal(MAGIC),
@@ -37,9 +37,9 @@ export type TemplateManifest = Omit<z.infer<typeof Manifest>, "magic" | "format"
 export function encodeManifest(manifest: TemplateManifest): string {
   const text = sealJson({ magic: MAGIC, format: FORMAT, ...manifest });
   const bytes = Buffer.byteLength(text);
-  if (bytes <= MAX_BYTES) return text;
+  if (bytes <= MAX_MANIFEST_BYTES) return text;
   const what = `Cannot save template ${manifest.id}: its command and environment make a manifest of ${bytes} bytes`;
-  throw new MayflyError("limit_reached", `${what}, at most ${MAX_BYTES} are possible`);
+  throw new MayflyError("limit_reached", `${what}, at most ${MAX_MANIFEST_BYTES} are possible`);
 }
 
 /**
@@ -48,7 +48,7 @@ export function encodeManifest(manifest: TemplateManifest): string {
  * @throws `template_corrupt` naming every problem.
  */
 export function decodeManifest(bytes: Uint8Array, origin: string): TemplateManifest {
-  const document = unsealJson(bytes, origin, { schema: Manifest, maxBytes: MAX_BYTES, corrupt });
+  const document = unsealJson(bytes, origin, { schema: Manifest, maxBytes: MAX_MANIFEST_BYTES, corrupt });
   const { magic: _magic, format: _format, ...manifest } = document;
   return manifest;
 }

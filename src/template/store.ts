@@ -1,18 +1,24 @@
 /** Templates on disk: `templates/ID/{manifest.json,memory,device-state}`, published atomically, immutable after. */
-import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { MayflyError } from "../contract/errors.ts";
 import type { TemplateId } from "../contract/ids.ts";
 import type { Fingerprint } from "../contract/machine.ts";
+import { Entries, type EntryKind, sha256Of } from "../sys/entries.ts";
 import { digestMemoryFile } from "../sys/memory-file.ts";
-import { movePath, namesIn, readBytes, removePath } from "../sys/paths.ts";
-import { exists, publishDirectory, sweepUnfinished } from "../sys/publish.ts";
-import { fileSize, giveTo, newFile, placedFile, seal, setMode } from "../sys/store-files.ts";
+import { readBytes, removePath } from "../sys/paths.ts";
+import { publishDirectory } from "../sys/publish.ts";
+import { giveTo, newFile, placedFile, seal, setMode } from "../sys/store-files.ts";
 import type { ApplicationPart } from "./application.ts";
-import { decodeManifest, encodeManifest, type TemplateManifest } from "./manifest.ts";
+import { decodeManifest, encodeManifest, MAX_MANIFEST_BYTES, type TemplateManifest } from "./manifest.ts";
 
 /** Bytes of the largest device state that is loaded. A two-vCPU VM's has 11 KB. */
 const MAX_DEVICE_STATE_BYTES = 1 << 20;
+const KIND: EntryKind = {
+  noun: "template",
+  prefix: "tpl_",
+  notFound: "template_not_found",
+  corrupt: "template_corrupt",
+};
 
 /** What a builder fills: existing files that the builder's uid may write; memory has its size already. */
 export interface TemplateWorkspace {
@@ -48,14 +54,14 @@ export class LoadedTemplate {
 
 /** The folder of templates of one state directory. */
 export class TemplateStore {
-  readonly #root: string;
+  readonly #entries: Entries;
 
   constructor(stateDir: string) {
-    this.#root = join(stateDir, "templates");
+    this.#entries = new Entries(join(stateDir, "templates"), KIND);
   }
 
   directory(id: string): string {
-    return join(this.#root, id);
+    return this.#entries.directory(id);
   }
 
   /**
@@ -82,7 +88,7 @@ export class TemplateStore {
         fingerprint: parts.fingerprint,
         fingerprintHash: parts.fingerprintHash,
         memory: digest,
-        deviceState: { sizeBytes: deviceState.length, sha256: sha256(deviceState) },
+        deviceState: { sizeBytes: deviceState.length, sha256: sha256Of(deviceState) },
         ...(application === undefined ? {} : { application }),
       };
       manifest = complete;
@@ -100,17 +106,18 @@ export class TemplateStore {
 
   /** Ids of all published templates. */
   async list(): Promise<string[]> {
-    return (await namesIn(this.#root)).filter((name) => name.startsWith("tpl_"));
+    return this.#entries.ids();
   }
 
   /** Reads a template for cloning. @throws `template_not_found`, `template_corrupt`. */
   async load(id: string): Promise<LoadedTemplate> {
     const directory = this.directory(id);
-    const manifest = decodeManifest(await this.#read(id, "manifest.json"), join(directory, "manifest.json"));
+    const manifest = decodeManifest(
+      await this.#entries.read(id, "manifest.json", MAX_MANIFEST_BYTES),
+      join(directory, "manifest.json"),
+    );
     if (manifest.id !== id) throw corrupt(id, directory, `the manifest belongs to ${manifest.id}`);
-    const deviceState = await this.#read(id, "device-state");
-    const problem = deviceStateProblem(manifest, deviceState);
-    if (problem !== undefined) throw corrupt(id, join(directory, "device-state"), problem);
+    const deviceState = await this.#entries.readDeviceState(id, manifest.deviceState, MAX_DEVICE_STATE_BYTES);
     const memoryPath = join(directory, "memory");
     const file = placedFile(memoryPath);
     if (file === undefined) throw corrupt(id, memoryPath, "the memory file is missing");
@@ -136,26 +143,12 @@ export class TemplateStore {
 
   /** Removes a template: renamed away first, so that it is whole or gone. Running clones keep their mapping. */
   async remove(id: string): Promise<void> {
-    const away = join(this.#root, `.unfinished-removed-${id}`);
-    if (await exists(this.directory(id))) await movePath(this.directory(id), away);
-    await removePath(away);
+    await this.#entries.remove(id);
   }
 
   /** Removes what an interrupted build or removal has left. Only the daemon that holds the state directory may call it. */
   async sweep(): Promise<string[]> {
-    return sweepUnfinished(this.#root);
-  }
-
-  async #read(id: string, name: string): Promise<Uint8Array> {
-    const path = join(this.directory(id), name);
-    const sizeBytes = await fileSize(path);
-    if (sizeBytes === undefined) {
-      if (!(await exists(this.directory(id))))
-        throw new MayflyError("template_not_found", `There is no template ${id}`);
-      throw corrupt(id, path, `${name} is missing`);
-    }
-    if (sizeBytes > MAX_DEVICE_STATE_BYTES) throw corrupt(id, path, `${name} has ${sizeBytes} bytes`);
-    return readBytes(path);
+    return this.#entries.sweep();
   }
 }
 
@@ -175,21 +168,6 @@ async function makeWorkspace(
   await newFile(workspace.consolePath, "", 0o600);
   for (const path of Object.values(workspace)) await giveTo(path, parts.ownerUid, 0);
   return workspace;
-}
-
-function deviceStateProblem(manifest: TemplateManifest, state: Uint8Array): string | undefined {
-  const wanted = manifest.deviceState;
-  if (state.length !== wanted.sizeBytes) {
-    return `device state has ${state.length} bytes, manifest requires ${wanted.sizeBytes}`;
-  }
-  const actual = sha256(state);
-  return actual === wanted.sha256
-    ? undefined
-    : `device state has checksum ${actual}, manifest requires ${wanted.sha256}`;
-}
-
-function sha256(bytes: Uint8Array): string {
-  return createHash("sha256").update(bytes).digest("hex");
 }
 
 function corrupt(id: string, path: string, why: string): MayflyError {
