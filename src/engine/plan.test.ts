@@ -31,7 +31,8 @@ test("a plan is the launcher with its limits, then QEMU with its arguments", () 
   expect(command.slice(-2)).toEqual(["-incoming", "fd:5"]);
   expect(env).toEqual({
     ...{ PATH: "/usr/bin:/bin", LC_ALL: "C", MALLOC_ARENA_MAX: "1" },
-    GLIBC_TUNABLES: "glibc.malloc.tcache_count=0",
+    GLIBC_TUNABLES:
+      "glibc.malloc.tcache_count=0:glibc.malloc.mmap_threshold=32768:glibc.malloc.trim_threshold=65536:glibc.malloc.top_pad=4096",
   });
   expect(opensKvm).toBe(false);
 });
@@ -65,6 +66,9 @@ test("a QEMU is chosen for its accelerator, and memory is read-only where QEMU k
   expect(chooseQemu([qemu, microvm], "tcg")).toBe(qemu);
   expect(chooseQemu([microvm], "tcg")).toBeUndefined();
   expect(chooseQemu([qemu], "kvm")).toBe(qemu);
+  const lean: QemuBinary = { ...qemu, path: "/l", kind: "lean" };
+  expect(chooseQemu([lean, qemu, microvm], "kvm")).toBe(lean);
+  expect(chooseQemu([lean, qemu, microvm], "tcg")).toBe(lean);
   const mode = (version: string) => cloneMemoryMode({ ...qemu, version });
   expect(["7.2.15", "8.1.9", "8.2.0", "9.0", "10.0.2"].map(mode)).toEqual([
     "private",

@@ -6,7 +6,15 @@ import { copyPath, filesBelow, identityOf, makeDirectory, readOptional, writeTex
 import { publishTree, sha256File } from "../sys/publish.ts";
 import { type Artifacts, artifactsDirectory } from "./artifacts.ts";
 import { describeQemu } from "./qemu-binary.ts";
-import { BUILD_PACKAGES, CONFIGURE_OPTIONS, DEVICE_TREE_SOURCE, DEVICES, flagsFor, recipeHash } from "./qemu-recipe.ts";
+import {
+  BUILD_PACKAGES,
+  configureOptions,
+  DEVICE_TREE_SOURCE,
+  DEVICES,
+  flagsFor,
+  recipeHash,
+  type Variant,
+} from "./qemu-recipe.ts";
 import {
   findMeson,
   findQemuSource,
@@ -32,6 +40,7 @@ const SYSTEM_FIRMWARE = ["/usr/share/qemu", "/usr/share/seabios"];
 /** One build at work. */
 interface Work {
   place: BuildPlace;
+  variant: Variant;
   artifacts: Artifacts;
   source: QemuSource;
   meson: MesonPackage;
@@ -43,7 +52,7 @@ interface Work {
 }
 
 /** What {@link buildQemu} may be told besides. */
-export interface QemuBuildOptions extends SetupOptions {
+export interface QemuBuildOptions extends SetupOptions, Variant {
   /** Build it although it is there, and compare: the one that is there stays. */
   check?: boolean;
 }
@@ -60,10 +69,19 @@ export async function buildQemu(options: QemuBuildOptions): Promise<string> {
   await runSteps([buildPackagesStep(BUILD_PACKAGES)], options);
   return inBuildPlace("qemu", NEEDED_BYTES, options, async (place) => {
     const work: Work = {
-      ...{ place, artifacts, source: nothing(), meson: nothing(), recipe: "", packedAt: 0, mesonPath: "" },
+      ...{
+        place,
+        variant: { pie: options.pie },
+        artifacts,
+        source: nothing(),
+        meson: nothing(),
+        recipe: "",
+        packedAt: 0,
+        mesonPath: "",
+      },
     };
     const find = step("QEMU version", "asking the package lists", async (context) => {
-      Object.assign(work, await findInputs(options.stateDir, context));
+      Object.assign(work, await findInputs(options.stateDir, work.variant, context));
       context.report(work.source.version);
     });
     await runSteps([find], options);
@@ -89,11 +107,15 @@ function nameOf({ source, recipe }: Work): string {
   return `${version}-${recipe.slice(0, 8)}`;
 }
 
-async function findInputs(stateDir: string, context: StepContext): Promise<Pick<Work, "source" | "meson" | "recipe">> {
+async function findInputs(
+  stateDir: string,
+  variant: Variant,
+  context: StepContext,
+): Promise<Pick<Work, "source" | "meson" | "recipe">> {
   const lists = `${artifactsDirectory(stateDir)}/apt`;
   const source = await findQemuSource(lists, context);
   const meson = await findMeson(lists, context);
-  const recipe = recipeHash([source.version, meson.version, await toolchainVersions(BUILD_PACKAGES)]);
+  const recipe = recipeHash(variant, [source.version, meson.version, await toolchainVersions(BUILD_PACKAGES)]);
   return { source, meson, recipe };
 }
 
@@ -130,12 +152,16 @@ async function configure(work: Work, context: StepContext): Promise<void> {
   await writeText(`${place.directory}/fdt_create.c`, DEVICE_TREE_SOURCE);
   const { compiler, linker } = flagsFor(place.directory, object);
   const env = environment(work);
-  const words = ["gcc", ...compiler.split(" "), "-c", "fdt_create.c", "-o", object];
+  const words = ["gcc", ...compiler.split(" "), "-fPIE", "-c", "fdt_create.c", "-o", object];
   await place.run(words, context, { cwd: place.directory, env });
   await makeDirectory(`${tree}/build`);
   const onLine = (line: string) => context.report(line.trim());
   const flags = [`--extra-cflags=${compiler}`, `--extra-ldflags=${linker}`];
-  await place.run(["../configure", ...CONFIGURE_OPTIONS, ...flags], context, { cwd: `${tree}/build`, env, onLine });
+  await place.run(["../configure", ...configureOptions(work.variant), ...flags], context, {
+    cwd: `${tree}/build`,
+    env,
+    onLine,
+  });
 }
 
 /**

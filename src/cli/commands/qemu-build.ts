@@ -16,6 +16,7 @@ there already, it is only put in force. It may be interrupted at any time; its w
   operands: [],
   options: {
     "no-use": { kind: "flag", summary: "Build it, and leave the one in use" },
+    pie: { kind: "flag", summary: "At another address in each process: 0.6 MB and 1 ms more each (docs/SECURITY.md)" },
     check: { kind: "flag", summary: "Build it again, and fail if the program has other bytes than before" },
   },
   examples: [
@@ -26,7 +27,7 @@ there already, it is only put in force. It may be interrupted at any time; its w
     const stateDir = stateDirectory();
     const name = await withSetupProgress(async (progress) => {
       const setup = { stateDir, command: "qemu build", ...progress };
-      const built = await buildQemu({ ...setup, check: options.check });
+      const built = await buildQemu({ ...setup, pie: options.pie, check: options.check });
       if (!options["no-use"]) await useQemu(built, setup);
       return built;
     });
