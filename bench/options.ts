@@ -17,6 +17,8 @@ export interface BenchOptions {
   requests: number;
   /** Their rate, a second; undefined: chosen by measuring how fast the pool refills. */
   rate: number | undefined;
+  /** Name of the QEMU, or stock or lean; undefined: the one in use. */
+  qemu: string | undefined;
   /** Name or kind of the guest kernel; undefined: the one in use. */
   kernel: string | undefined;
   samplesPath: string | undefined;
@@ -35,6 +37,7 @@ export const CLONE_OPTIONS = {
   "no-pool": { kind: "flag", summary: "Leave out what takes prepared VMs" },
   requests: { kind: "value", value: "N", summary: "Requests for warm clones at a fixed rate (10 to each round)" },
   rate: { kind: "value", value: "R", summary: "That rate, a second (half of what the pool can refill)" },
+  qemu: { kind: "value", value: "NAME", summary: "QEMU: stock, lean, or one of qemu ls", complete: "qemu" },
   kernel: {
     kind: "value",
     value: "NAME",
@@ -52,7 +55,7 @@ export function benchOptions(argv: readonly string[], json: boolean): BenchOptio
   if (operands.length > 0) throw usageError(NAME, `unexpected argument ${JSON.stringify(operands[0])}`);
   const whole = (name: string) => wholeNumber(NAME, name, options[name]);
   const runs = whole("runs") ?? 50;
-  const { samples, kernel } = options;
+  const { samples, qemu, kernel } = options;
   return {
     runs,
     concurrency: whole("concurrency") ?? 100,
@@ -60,6 +63,7 @@ export function benchOptions(argv: readonly string[], json: boolean): BenchOptio
     pool: options["no-pool"] !== true,
     requests: whole("requests") ?? runs * REQUESTS_PER_RUN,
     rate: positiveNumber(NAME, "rate", options["rate"]),
+    qemu: typeof qemu === "string" ? qemu : undefined,
     kernel: typeof kernel === "string" ? kernel : undefined,
     samplesPath: typeof samples === "string" ? samples : undefined,
     enforce: options["enforce"] === true,

@@ -4,6 +4,7 @@ import type { SystemInfo } from "../src/contract/api.ts";
 import { MayflyError } from "../src/contract/errors.ts";
 import { loadArtifacts } from "../src/setup/artifacts.ts";
 import { kernelAside } from "../src/setup/kernel-choice.ts";
+import { qemuAside } from "../src/setup/qemu-store.ts";
 import { stateDirectory } from "../src/sys/directories.ts";
 import { isRoot, removePath } from "../src/sys/paths.ts";
 import { ColdBoots } from "./boot.ts";
@@ -40,6 +41,7 @@ export async function prepare(
   if (!isRoot()) throw new MayflyError("root_required", "Cannot run the benchmark: its daemons must run as root");
   const { signal, progress } = listener;
   const artifactsOf = stateDirectory();
+  if (options.qemu !== undefined) process.env["MAYFLY_QEMU"] = await qemuAside(artifactsOf, options.qemu);
   if (options.kernel !== undefined) await takeKernel(options.kernel, artifactsOf, signal);
   const artifacts = await loadArtifacts(artifactsOf);
   const directory = await mkdtemp(`${PARENT_DIRECTORY}/mayfly-bench-`);

@@ -149,7 +149,12 @@ function pathsOf(artifacts: Artifacts): string[] {
 async function withOverrides(artifacts: Artifacts): Promise<Artifacts> {
   const { MAYFLY_QEMU: qemuPath, MAYFLY_KERNEL: kernelPath, MAYFLY_INITRAMFS: initramfsPath } = process.env;
   const result = { ...artifacts };
-  if (qemuPath) result.qemu = [await describeQemu(qemuPath, "environment"), ...artifacts.qemu];
+  if (qemuPath) {
+    // One that set-up knows keeps its stand-ins.
+    const known = artifacts.qemu.find(({ path }) => path === qemuPath);
+    const named: QemuArtifact = known ?? (await describeQemu(qemuPath, "environment"));
+    result.qemu = [named, ...artifacts.qemu.filter((entry) => entry !== known)];
+  }
   if (kernelPath) result.kernel = await describeKernel(kernelPath);
   if (initramfsPath) {
     if (!(await exists(initramfsPath))) throw notThere("artifact_missing", "MAYFLY_INITRAMFS", initramfsPath);

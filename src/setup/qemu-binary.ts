@@ -6,6 +6,9 @@ import { identityOf } from "../sys/paths.ts";
 import { runTool } from "../sys/tool.ts";
 import type { QemuArtifact } from "./artifacts.ts";
 
+/** What a build of a lean QEMU leaves beside its `bin`. */
+export const BUILD_FILE = "build.json";
+
 /** From this version on a clone can open its template's memory file read-only. */
 export const MINIMUM_QEMU = [8, 2] as const;
 
@@ -40,7 +43,7 @@ export async function describeQemu(path: string, origin: QemuArtifact["origin"])
     path,
     version,
     firmwarePaths: await firmwareBeside(path),
-    kind: origin === "built" ? "lean" : path.endsWith("-microvm") ? "microvm" : "full",
+    kind: (await isBuiltHere(path)) ? "lean" : path.endsWith("-microvm") ? "microvm" : "full",
     origin,
     sizeBytes: identity.sizeBytes,
     mtimeMs: identity.mtimeMs,
@@ -60,6 +63,11 @@ export function isRecentQemu(version: string): boolean {
 export async function isUnchanged(qemu: QemuArtifact): Promise<boolean> {
   const identity = await identityOf(qemu.path);
   return identity?.sizeBytes === qemu.sizeBytes && identity.mtimeMs === qemu.mtimeMs;
+}
+
+/** Whether a program lies where a build puts one, with what is known of its build beside it. */
+async function isBuiltHere(path: string): Promise<boolean> {
+  return (await identityOf(resolve(dirname(path), "..", BUILD_FILE))) !== undefined;
 }
 
 /** The system's own QEMU knows its directories; an unpacked one has them beside its `bin`. */

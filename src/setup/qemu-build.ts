@@ -5,7 +5,7 @@ import { hostCpuCount } from "../sys/host.ts";
 import { copyPath, filesBelow, identityOf, makeDirectory, readOptional, writeText } from "../sys/paths.ts";
 import { publishTree, sha256File } from "../sys/publish.ts";
 import { type Artifacts, artifactsDirectory } from "./artifacts.ts";
-import { describeQemu } from "./qemu-binary.ts";
+import { BUILD_FILE, describeQemu } from "./qemu-binary.ts";
 import {
   BUILD_PACKAGES,
   configureOptions,
@@ -206,7 +206,7 @@ async function publish(work: Work, path: string, context: StepContext): Promise<
   const { version } = await describeQemu(program, "built");
   context.report(`QEMU ${version}`);
   const build = { sourceVersion: work.source.version, recipe: work.recipe, sha256: await sha256File(program) };
-  await writeText(`${result}/build.json`, formatBuild(build));
+  await writeText(`${result}/${BUILD_FILE}`, formatBuild(build));
   await makeDirectory(path.slice(0, path.lastIndexOf("/")));
   await publishTree(result, path);
 }

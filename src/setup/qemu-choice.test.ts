@@ -31,6 +31,7 @@ function directoryOf(name: string): string {
 async function makeLean(name: string, version: string): Promise<string> {
   const path = `${directoryOf(name)}/${PROGRAM_PATH}`;
   await writeText(path, `#!/bin/sh\necho "QEMU emulator version ${version}"\n`, 0o755);
+  await writeText(`${directoryOf(name)}/build.json`, "{}");
   await makeDirectory(`${directoryOf(name)}/share/qemu`);
   return path;
 }

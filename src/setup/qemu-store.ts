@@ -6,7 +6,7 @@ import { sha256File } from "../sys/publish.ts";
 import { processesRunning } from "../sys/running-programs.ts";
 import { runTool } from "../sys/tool.ts";
 import { artifactsDirectory, type QemuArtifact, readArtifacts } from "./artifacts.ts";
-import { describeQemu } from "./qemu-binary.ts";
+import { BUILD_FILE, describeQemu } from "./qemu-binary.ts";
 import { compareVersions, type Workspace } from "./workspace.ts";
 
 /** What Debian's QEMU is called by `use`. */
@@ -118,6 +118,21 @@ export async function leanInForce({ stateDir, made }: Workspace): Promise<QemuAr
   return newest === undefined ? undefined : describeQemu(newest, "built");
 }
 
+/**
+ * Where a QEMU lies, to use it without putting it in force: as `MAYFLY_QEMU`.
+ *
+ * @param name of a lean one, `lean` for the newest, or `stock`.
+ * @throws MayflyError `qemu_not_found`; `setup_required` where nothing is set up.
+ */
+export async function qemuAside(stateDir: string, name: string): Promise<string> {
+  if (name !== STOCK) return (await findLean(stateDir, name)).path;
+  const stock = (await readArtifacts(stateDir)).qemu.find(({ kind }) => kind !== "lean");
+  if (stock !== undefined) return stock.path;
+  throw new MayflyError("qemu_not_found", "Cannot find Debian's QEMU: it is not set up", {
+    details: { remedy: "mayfly setup" },
+  });
+}
+
 /** Where lean QEMUs lie, a directory each. */
 export function leanDirectory(stateDir: string): string {
   return `${artifactsDirectory(stateDir)}/qemu-lean`;
@@ -130,7 +145,7 @@ export function formatBuild(build: Omit<QemuBuild, "magic" | "version">): string
 
 /** Whether the program of a lean QEMU still has the bytes that were built; undefined if nothing says which these are. */
 export async function isAsBuilt(directory: string): Promise<boolean | undefined> {
-  const text = await readOptional(`${directory}/build.json`);
+  const text = await readOptional(`${directory}/${BUILD_FILE}`);
   const wanted = text === undefined ? undefined : /"sha256": "([0-9a-f]{64})"/.exec(text)?.[1];
   return wanted === undefined ? undefined : wanted === (await sha256File(`${directory}/${PROGRAM_PATH}`));
 }
