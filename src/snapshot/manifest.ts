@@ -13,6 +13,9 @@ export const MAX_DEVICE_STATE_BYTES = 1 << 20;
 /** A machine has no more writable disks than these. */
 const MAX_DISKS = 8;
 
+/** Largest guest memory that is believed, in MiB: 1 TiB. */
+const MAX_MEMORY_MIB = 2 ** 20;
+
 const sizeBytes = z.int().nonnegative();
 
 const Disk = z.strictObject({
@@ -29,12 +32,20 @@ const Disk = z.strictObject({
 /** A disk of a snapshot. */
 export type SnapshotDisk = z.infer<typeof Disk>;
 
-const Base = z.strictObject({
-  id: z.string().regex(/^tpl_[a-z2-7]{26}$/),
-  fingerprint: FingerprintSchema,
-  fingerprintHash: Sha256Schema,
-  memory: z.strictObject({ sizeBytes: z.int().positive(), sha256: Sha256Schema }),
-});
+const memoryFits = ({ fingerprint, memory }: { fingerprint: { memoryMiB: number }; memory: { sizeBytes: number } }) =>
+  memory.sizeBytes === fingerprint.memoryMiB * 2 ** 20 && fingerprint.memoryMiB <= MAX_MEMORY_MIB;
+const disksFit = (disks: { slot: string; file: string; format: string }[]) =>
+  new Set(disks.map(({ slot }) => slot)).size === disks.length &&
+  disks.every(({ slot, file, format }) => file === `${slot}.${format}`);
+
+const Base = z
+  .strictObject({
+    id: z.string().regex(/^tpl_[a-z2-7]{26}$/),
+    fingerprint: FingerprintSchema,
+    fingerprintHash: Sha256Schema,
+    memory: z.strictObject({ sizeBytes: z.int().positive(), sha256: Sha256Schema }),
+  })
+  .refine(memoryFits, "the size of its memory is not that of its fingerprint");
 
 /** The template that a snapshot's pages are laid over. */
 export type SnapshotBase = z.infer<typeof Base>;
@@ -53,7 +64,7 @@ const Manifest = z.strictObject({
     sha256: Sha256Schema,
   }),
   deviceState: z.strictObject({ sizeBytes: z.int().positive().max(MAX_DEVICE_STATE_BYTES), sha256: Sha256Schema }),
-  disks: z.array(Disk).max(MAX_DISKS),
+  disks: z.array(Disk).max(MAX_DISKS).refine(disksFit, "two are in one slot, or one is not named after its slot"),
   /** What is needed to go on with the VM; the engine's own, which checks it. */
   vm: z.unknown(),
 });

@@ -8,7 +8,7 @@ import { Entries, type EntryKind, sha256Of } from "../sys/entries.ts";
 import { digestMemoryFile } from "../sys/memory-file.ts";
 import type { PageSet } from "../sys/page-set.ts";
 import { makeDirectory } from "../sys/paths.ts";
-import { publishDirectory, sha256File } from "../sys/publish.ts";
+import { exists, publishDirectory, sha256File } from "../sys/publish.ts";
 import { newFile, seal, setMode } from "../sys/store-files.ts";
 import { differingRanges } from "./diff.ts";
 import {
@@ -96,8 +96,41 @@ export class SnapshotStore {
       };
       await finish(directory, manifest);
     });
-    if (manifest === undefined || !isOurs) throw new MayflyError("internal", `Snapshot ${parts.id} exists already`);
+    if (manifest === undefined || !isOurs)
+      throw new MayflyError("name_in_use", `Cannot keep snapshot ${parts.id}: it is here already`);
     return manifest;
+  }
+
+  /**
+   * Publishes a snapshot that was made elsewhere, as its manifest says: `fill` writes into the files, which are there and empty, and returns the
+   * device state. All of it is checked before it is published.
+   * @throws `snapshot_corrupt` if it is not what the manifest says; `name_in_use` if the id is taken. Nothing of it is left then.
+   */
+  async publishCopy(
+    manifest: SnapshotManifest,
+    gid: number,
+    fill: (files: { pagesPath: string; diskPath(disk: SnapshotDisk): string }) => Promise<Uint8Array>,
+  ): Promise<SnapshotManifest> {
+    const isOurs = await publishDirectory(this.directory(manifest.id), async (directory) => {
+      await makeWorkspace(directory);
+      const pagesPath = join(directory, "pages");
+      const diskPath = ({ file }: SnapshotDisk) => join(directory, "disks", file);
+      for (const path of [pagesPath, ...manifest.disks.map(diskPath)]) await newFile(path, "", 0o600);
+      const deviceState = await fill({ pagesPath, diskPath });
+      const problems = await problemsIn(directory, manifest);
+      if (sha256Of(deviceState) !== manifest.deviceState.sha256) problems.push("its device state has another checksum");
+      if (problems.length > 0) throw this.#entries.corrupt(manifest.id, directory, problems.join("; "));
+      await newFile(join(directory, "device-state"), deviceState, 0o400);
+      for (const disk of manifest.disks) await seal(diskPath(disk), gid, 0o440);
+      await finish(directory, manifest);
+    });
+    if (isOurs) return manifest;
+    throw new MayflyError("name_in_use", `Cannot keep snapshot ${manifest.id}: it is here already`);
+  }
+
+  /** Whether there is a snapshot of an id, sound or not. */
+  async has(id: string): Promise<boolean> {
+    return exists(this.directory(id));
   }
 
   /** All published snapshots, and what cannot be used of them. */
@@ -138,24 +171,8 @@ export class SnapshotStore {
   /** Checks all files against the manifest, every byte. @returns every problem; none: it is sound. @throws `snapshot_not_found`. */
   async verify(id: string): Promise<string[]> {
     try {
-      const { manifest, pagesPath, disks } = await this.load(id);
-      const problems: string[] = [];
-      const pages = await sha256File(pagesPath);
-      if (pages !== manifest.pages.sha256) {
-        problems.push(`pages have checksum ${pages}, the manifest requires ${manifest.pages.sha256}`);
-      }
-      for (const { path, file, sha256: wanted } of disks) {
-        const { sha256: actual } = await digestMemoryFile(path, { trim: false });
-        if (actual !== wanted) problems.push(`disk ${file} has checksum ${actual}, the manifest requires ${wanted}`);
-      }
-      await using file = await openPagesFile(pagesPath);
-      if (file.memoryBytes !== manifest.base.memory.sizeBytes) {
-        problems.push(
-          `pages are of ${file.memoryBytes} bytes of memory, the base has ${manifest.base.memory.sizeBytes}`,
-        );
-      }
-      for await (const _set of file.sets());
-      return problems;
+      const { manifest } = await this.load(id);
+      return await problemsIn(this.directory(id), manifest);
     } catch (error) {
       if (error instanceof MayflyError && error.code === "snapshot_corrupt") return [error.message];
       throw error;
@@ -192,6 +209,27 @@ export class SnapshotStore {
   async sweep(): Promise<string[]> {
     return this.#entries.sweep();
   }
+}
+
+/** Reads pages and disks to the end. @returns what does not fit the manifest. */
+async function problemsIn(directory: string, manifest: SnapshotManifest): Promise<string[]> {
+  const problems: string[] = [];
+  const pagesPath = join(directory, "pages");
+  const pages = await sha256File(pagesPath);
+  if (pages !== manifest.pages.sha256) {
+    problems.push(`pages have checksum ${pages}, the manifest requires ${manifest.pages.sha256}`);
+  }
+  for (const { file, sha256: wanted } of manifest.disks) {
+    const { sha256: actual } = await digestMemoryFile(join(directory, "disks", file), { trim: false });
+    if (actual !== wanted) problems.push(`disk ${file} has checksum ${actual}, the manifest requires ${wanted}`);
+  }
+  if (problems.length > 0) return problems;
+  await using file = await openPagesFile(pagesPath);
+  const wanted = manifest.base.memory.sizeBytes;
+  if (file.memoryBytes !== wanted)
+    problems.push(`pages are of ${file.memoryBytes} bytes of memory, the base has ${wanted}`);
+  for await (const _set of file.sets());
+  return problems;
 }
 
 async function makeWorkspace(directory: string): Promise<SnapshotWorkspace> {

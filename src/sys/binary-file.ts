@@ -1,6 +1,10 @@
 /** Files that are read and written in pieces at offsets, off the event loop. */
+import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { diskFull } from "./publish.ts";
+
+/** O_TMPFILE of x86-64. */
+const TMPFILE = 0o20200000;
 
 /** An open file. Disposing it closes it. */
 export class BinaryFile implements AsyncDisposable {
@@ -22,6 +26,11 @@ export class BinaryFile implements AsyncDisposable {
   /** Makes a new file, root's alone. @throws what the file system says, EEXIST too. */
   static async create(path: string, mode = 0o600): Promise<BinaryFile> {
     return new BinaryFile(path, await open(path, "wx+", mode));
+  }
+
+  /** Makes a file without a name in a directory, which is gone when it is closed. @throws what the file system says, EOPNOTSUPP among it. */
+  static async unnamed(directory: string, mode = 0o600): Promise<BinaryFile> {
+    return new BinaryFile(directory, await open(directory, TMPFILE | constants.O_RDWR, mode));
   }
 
   get fd(): number {

@@ -15,6 +15,7 @@ const libc = dlopen("libc.so.6", {
   lseek: { args: [i32, i64, i32], returns: i64 },
   fallocate: { args: [i32, i32, i64, i64], returns: i32 },
   flock: { args: [i32, i32], returns: i32 },
+  linkat: { args: [i32, pointer, i32, pointer, i32], returns: i32 },
   syscall: { args: [i64, i64, i64, i64, i64], returns: i64 },
   poll: { args: [pointer, u64, i32], returns: i32 },
 });
@@ -180,6 +181,15 @@ export function seekData(fd: number, offset: number, hole: boolean, subject: str
 /** Frees a range of a file: it reads as zeroes and takes no blocks (FALLOC_FL_PUNCH_HOLE, size kept). */
 export function punchHole(fd: number, offset: number, length: number, subject: string): void {
   check(c.fallocate(fd, 3, offset, length), "punch a hole into", subject);
+}
+
+const AT_FDCWD = -100;
+const AT_SYMLINK_FOLLOW = 0x400;
+
+/** Gives an open file without a name one, which must not be taken. @returns the errno, 0 for none. */
+export function nameFile(fd: number, path: string): number {
+  const [from, to] = [Buffer.from(`/proc/self/fd/${fd}\0`), Buffer.from(`${path}\0`)];
+  return c.linkat(AT_FDCWD, ptr(from), AT_FDCWD, ptr(to), AT_SYMLINK_FOLLOW) === 0 ? 0 : lastErrno();
 }
 
 /** Tries to take an exclusive lock (flock). @returns whether it was taken; it goes with the descriptor. */

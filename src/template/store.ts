@@ -93,15 +93,51 @@ export class TemplateStore {
       };
       manifest = complete;
       await removePath(workspace.consolePath);
-      // The environment of an application may hold secrets.
-      const mode = application === undefined ? 0o444 : 0o400;
-      await newFile(join(directory, "manifest.json"), encodeManifest(complete), mode);
+      await newFile(join(directory, "manifest.json"), encodeManifest(complete), manifestMode(complete));
       await seal(workspace.deviceStatePath, 0, 0o400);
       await seal(workspace.memoryPath, parts.gid, 0o440);
       await setMode(directory, 0o711);
     });
     if (manifest === undefined) throw new MayflyError("internal", `Template ${parts.id} exists already`);
     return manifest;
+  }
+
+  /**
+   * Publishes a template that was made elsewhere, as its manifest says; the memory is read and checked before.
+   * @param files the manifest's file as it is there; `fillMemory` writes into a file that exists.
+   * @throws `template_corrupt` if it is not what the manifest says. Nothing of it is left then. One of that id that is here already stays.
+   */
+  async adopt(
+    files: { manifest: Uint8Array; deviceState: Uint8Array; fillMemory(path: string): Promise<void> },
+    gid: number,
+  ): Promise<TemplateManifest> {
+    const given = decodeManifest(files.manifest, "of a template that comes along");
+    const directory = this.directory(given.id);
+    await publishDirectory(directory, async (beside) => {
+      await setMode(beside, 0o711);
+      const memoryPath = join(beside, "memory");
+      await newFile(memoryPath, "", 0o600);
+      await files.fillMemory(memoryPath);
+      const digest = await digestMemoryFile(memoryPath, { trim: true });
+      const { sizeBytes, sha256 } = given.memory;
+      if (digest.sha256 !== sha256 || digest.sizeBytes !== sizeBytes) {
+        const has = `${digest.sizeBytes} bytes with checksum ${digest.sha256}`;
+        throw corrupt(given.id, memoryPath, `its memory has ${has}, its manifest requires ${sizeBytes} with ${sha256}`);
+      }
+      if (sha256Of(files.deviceState) !== given.deviceState.sha256) {
+        throw corrupt(given.id, memoryPath, "its device state has another checksum than its manifest requires");
+      }
+      await newFile(join(beside, "device-state"), files.deviceState, 0o400);
+      const manifest = encodeManifest({ ...given, memory: digest });
+      await newFile(join(beside, "manifest.json"), manifest, manifestMode(given));
+      await seal(memoryPath, gid, 0o440);
+    });
+    return (await this.load(given.id)).manifest;
+  }
+
+  /** A template's manifest as its file has it. @throws `template_not_found`, `template_corrupt`. */
+  async manifestBytes(id: string): Promise<Uint8Array> {
+    return this.#entries.read(id, "manifest.json", MAX_MANIFEST_BYTES);
   }
 
   /** Ids of all published templates. */
@@ -150,6 +186,11 @@ export class TemplateStore {
   async sweep(): Promise<string[]> {
     return this.#entries.sweep();
   }
+}
+
+/** The environment of an application may hold secrets. */
+function manifestMode({ application }: TemplateManifest): number {
+  return application === undefined ? 0o444 : 0o400;
 }
 
 async function makeWorkspace(
