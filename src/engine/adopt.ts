@@ -15,10 +15,12 @@ import { grantDisks } from "./disks.ts";
 import type { Events } from "./events.ts";
 import { Holdings } from "./holdings.ts";
 import type { Host } from "./host.ts";
+import { identityRequest } from "./identity.ts";
 import { dropOutput, isUnwanted } from "./other-processes.ts";
 import { Ports } from "./ports.ts";
 import { QemuProcess } from "./qemu-process.ts";
 import type { VmRecord } from "./records.ts";
+import { identityOf } from "./restore.ts";
 import { openLogs, RunningVm } from "./running-vm.ts";
 import type { Vms } from "./vms.ts";
 import type { Volumes } from "./volumes.ts";
@@ -67,6 +69,10 @@ async function adopt(context: RecoveryContext, record: VmRecord): Promise<void> 
   }
   const holdings = new Holdings(record.held);
   holdings.add(volumes.disks.adopt(vm, record.held.disks));
+  if (vm.state === "suspended") {
+    await takeSuspended(context, record, holdings);
+    return;
+  }
   const deadline = Deadline.after(LIMITS_MS.adopt);
   const qemu =
     record.qemu === null ? undefined : await QemuProcess.adopt(record.qemu, host.slots, host.records, deadline);
@@ -78,7 +84,8 @@ async function adopt(context: RecoveryContext, record: VmRecord): Promise<void> 
   }
   try {
     const running = await qemu.untilExit(reconnect(context, record, { qemu, holdings }, deadline), "being adopted");
-    forward(context, record.vm, running, holdings);
+    listen(context, record.vm, holdings);
+    holdings.open(running.agent);
     vms.hold(running);
     events.emit("vm.adopted", vm.id, vm.name);
     goOn(vms, record, running);
@@ -93,13 +100,24 @@ async function adopt(context: RecoveryContext, record: VmRecord): Promise<void> 
   }
 }
 
+/** A suspended VM holds what it has held. One that was on its way back with volumes cannot: its snapshot does not fit them any more. */
+async function takeSuspended(context: RecoveryContext, record: VmRecord, holdings: Holdings): Promise<void> {
+  const { vms } = context;
+  const { id, name } = record.vm;
+  vms.parked.set(id, holdings);
+  if (record.isReturning === true) {
+    const why = `VM ${name} was being resumed when the daemon ended, and may have written to its volumes`;
+    await vms.drop(id, new MayflyError("qemu_exited", why, { vmId: id }));
+    return;
+  }
+  listen(context, record.vm, holdings);
+}
+
 /** Listens again on a VM's ports. One that somebody else has taken meanwhile is no reason to end the VM. */
-function forward({ events }: RecoveryContext, vm: Vm, running: RunningVm, holdings: Holdings): void {
+function listen({ events }: RecoveryContext, vm: Vm, holdings: Holdings): void {
   if (vm.ports.length === 0) return;
   try {
-    const ports = new Ports(vm.ports);
-    holdings.add(ports);
-    ports.open(running.agent);
+    holdings.add(new Ports(vm.ports));
   } catch (error) {
     if (!(error instanceof MayflyError)) throw error;
     events.emit("vm.ports_lost", vm.id, vm.name, { reason: error.message });
@@ -124,6 +142,8 @@ async function reconnect(
 ): Promise<RunningVm> {
   // Its template may have been removed or damaged since: it runs on what it has mapped.
   const template = { id: record.vm.templateId as TemplateId, memoryPath: record.memoryPath };
+  // Its daemon may have died while it stood still.
+  await (await qemu.qmp(deadline)).execute("cont", undefined, deadline);
   const { others, knowsMain } = await objectsOf(record, qemu, deadline);
   const { agent, agentClosed } = openAgent(qemu, deadline);
   const logs = record.vm.autoRemove ? undefined : openLogs(vms.directory(record.vm.id), host.config.logLimitBytes);
@@ -132,7 +152,11 @@ async function reconnect(
   const main = isRunning && record.main !== null ? goOnWith(agent, record.main, record.killAtMs, logs) : undefined;
   grantDisks(qemu.slot, record.held.disks);
   for (const other of others) dropOutput(agent, other);
-  await agent.ready;
+  const { frozen, identityPending } = await agent.ready;
+  if (frozen || identityPending) {
+    const identified = agent.identity(identityRequest(identityOf(record)), deadline);
+    await Promise.all([identified, agent.thaw(deadline)]);
+  }
   return new RunningVm(record.vm.id, { qemu, agent, agentClosed, template, main: undefined }, main, logs, holdings);
 }
 

@@ -112,8 +112,13 @@ function launchOf(
       await templates.discardIfCorrupt(template, error);
       throw error;
     });
+    try {
+      await volumes.markUsed(own.fills.map(({ volume }) => volume));
+    } catch (error) {
+      await started.clone.qemu.kill();
+      throw error;
+    }
     ports.open(started.clone.agent);
-    await volumes.markUsed(own.fills.map(({ volume }) => volume));
     return started;
   };
   const launch: Launch = {

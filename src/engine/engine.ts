@@ -34,7 +34,7 @@ import { attachWithLogs, readLogs } from "./logs.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Pools } from "./pools.ts";
 import { listProcesses } from "./processes.ts";
-import type { SnapshotEngine } from "./snapshot-interface.ts";
+import type { SnapshotRecords } from "./snapshot-records.ts";
 import { LocalSnapshots } from "./snapshots.ts";
 import type { Templates } from "./templates.ts";
 import type { Vms } from "./vms.ts";
@@ -42,6 +42,7 @@ import type { Volumes } from "./volumes.ts";
 
 /** Bytes of a guest's console that are kept, as many as its ring has. */
 const CONSOLE_BYTES = 65_536;
+const SIGKILL = 9;
 
 /** What an engine is made of. */
 export interface EngineParts {
@@ -51,6 +52,7 @@ export interface EngineParts {
   imageOperations: ImageOperations;
   vms: Vms;
   volumes: Volumes;
+  snapshots: SnapshotRecords;
   pools: Pools;
   events: Events;
   metrics: Metrics;
@@ -66,30 +68,43 @@ function gateWidth(): number {
 /** The {@link Engine} over QEMU processes of this host. */
 export class LocalEngine implements Engine {
   readonly #gate = new Gate(gateWidth());
-  readonly snapshots: SnapshotEngine;
+  readonly snapshots: LocalSnapshots;
 
   constructor(private readonly parts: EngineParts) {
     this.snapshots = new LocalSnapshots(parts, this.#gate);
-    parts.vms.relaunch = (vm, request, deadline) => relaunch(parts, this.#gate, vm, request, deadline);
+    parts.vms.relaunch = (vm, request, deadline) =>
+      request.snapshot === undefined
+        ? relaunch(parts, this.#gate, vm, request, deadline)
+        : this.snapshots.relaunch(vm, request, deadline);
   }
 
   createVm = (request: CreateVmRequest, options: ProgressOptions & { sink?: OutputSink }) =>
-    createVm(this.parts, this.#gate, request, options);
+    request.snapshot === undefined
+      ? createVm(this.parts, this.#gate, request, options)
+      : this.snapshots.clone(request, options);
 
   listVms = () => this.parts.vms.list();
   getVm = (ref: string) => this.parts.vms.get(ref);
 
-  exec = (ref: string, request: ExecRequest, sink: OutputSink, deadline: Deadline) =>
-    this.parts.vms.exec(ref, request, sink, deadline);
+  exec = async (ref: string, request: ExecRequest, sink: OutputSink, deadline: Deadline) => {
+    await this.snapshots.awaken(ref, deadline);
+    return this.parts.vms.exec(ref, request, sink, deadline);
+  };
 
   attach = (ref: string, sink: OutputSink, options: { logs: boolean }) =>
     attachWithLogs(this.parts.vms, ref, sink, options);
 
   logs = (ref: string, options: Parameters<Engine["logs"]>[1]) => readLogs(this.parts.vms, ref, options);
 
-  killVm = (ref: string, signal: number, deadline: Deadline) => this.parts.vms.kill(ref, signal, deadline);
-  stopVm = (ref: string, graceMs: number | undefined, deadline: Deadline) =>
-    this.parts.vms.stop(ref, graceMs, deadline);
+  killVm = async (ref: string, signal: number, deadline: Deadline) => {
+    // To be killed it need not run.
+    if (signal !== SIGKILL) await this.snapshots.awaken(ref, deadline);
+    return this.parts.vms.kill(ref, signal, deadline);
+  };
+  stopVm = async (ref: string, graceMs: number | undefined, deadline: Deadline) => {
+    await this.snapshots.awaken(ref, deadline);
+    return this.parts.vms.stop(ref, graceMs, deadline);
+  };
   removeVm = (ref: string, options: { force: boolean; deadline: Deadline }) =>
     this.parts.vms.remove(ref, options.force);
   waitVm = async (ref: string, signal: AbortSignal): Promise<Vm> => this.parts.vms.wait(ref, signal);
@@ -118,11 +133,14 @@ export class LocalEngine implements Engine {
     };
   }
 
-  listProcesses = async (ref: string, deadline: Deadline) =>
-    listProcesses(this.parts.vms.withMain(ref).agent, deadline);
+  listProcesses = async (ref: string, deadline: Deadline) => {
+    await this.snapshots.awaken(ref, deadline);
+    return listProcesses(this.parts.vms.withMain(ref).agent, deadline);
+  };
 
   async listChanges(ref: string, deadline: Deadline) {
     const { vms } = this.parts;
+    await this.snapshots.awaken(ref, deadline);
     const { agent, id } = vms.running(ref);
     const record = vms.record(id);
     if (record?.container === null || record === undefined) {
@@ -143,27 +161,29 @@ export class LocalEngine implements Engine {
     return running.console;
   }
 
-  readFile = async (ref: string, path: string, deadline: Deadline) => readContents(this.#agent(ref), path, deadline);
+  readFile = async (ref: string, path: string, deadline: Deadline) =>
+    readContents(await this.#agent(ref, deadline), path, deadline);
 
   writeFile = async (
     ref: string,
     path: string,
     content: AsyncIterable<Uint8Array>,
     options: Parameters<Engine["writeFile"]>[3],
-  ) => writeContents(this.#agent(ref), path, content, options);
+  ) => writeContents(await this.#agent(ref, options.deadline), path, content, options);
 
   async statFile(ref: string, path: string, deadline: Deadline) {
-    const stat = await this.#agent(ref).stat(path, deadline, { noFollow: true });
+    const stat = await (await this.#agent(ref, deadline)).stat(path, deadline, { noFollow: true });
     return describeFile(path.slice(path.lastIndexOf("/") + 1), stat);
   }
 
-  listFiles = async (ref: string, path: string, deadline: Deadline) => listDirectory(this.#agent(ref), path, deadline);
+  listFiles = async (ref: string, path: string, deadline: Deadline) =>
+    listDirectory(await this.#agent(ref, deadline), path, deadline);
 
   makeDirectory = async (ref: string, path: string, { deadline, ...options }: Parameters<Engine["makeDirectory"]>[2]) =>
-    this.#agent(ref).mkdir(path, deadline, options);
+    (await this.#agent(ref, deadline)).mkdir(path, deadline, options);
 
   removeFile = async (ref: string, path: string, { deadline, ...options }: Parameters<Engine["removeFile"]>[2]) =>
-    this.#agent(ref).remove(path, deadline, options);
+    (await this.#agent(ref, deadline)).remove(path, deadline, options);
 
   listTemplates = () => this.parts.templates.list();
   getTemplate = (ref: string) => this.parts.templates.get(ref);
@@ -261,7 +281,8 @@ export class LocalEngine implements Engine {
     this.parts.close();
   }
 
-  #agent(ref: string) {
+  async #agent(ref: string, deadline: Deadline) {
+    await this.snapshots.awaken(ref, deadline);
     return this.parts.vms.running(ref).agent;
   }
 }

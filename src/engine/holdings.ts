@@ -1,4 +1,5 @@
 /** What a running VM holds of the host beside its QEMU: disks, volumes, listening ports. */
+import type { AgentClient } from "../agent/client.ts";
 import type { DiskFiles } from "../machine/profile.ts";
 import type { HeldRecord } from "./records.ts";
 
@@ -18,6 +19,10 @@ export interface Holding {
   release(how: Release): void | Promise<void>;
   /** The VM goes on without this daemon. */
   letGo(): void;
+  /** The VM is suspended, and keeps what it holds; `wake` is called when something needs it to run. */
+  park?(wake: () => void): void;
+  /** The VM runs (again). */
+  open?(agent: AgentClient): void;
 }
 
 /** All that one VM holds. */
@@ -45,6 +50,16 @@ export class Holdings {
   /** Gives all back, the last first. Once: what was given back may be another's already. */
   async release(how: Release = "ended"): Promise<void> {
     for (let part = this.#parts.pop(); part !== undefined; part = this.#parts.pop()) await part.release(how);
+  }
+
+  /** Keeps all of it for a VM that is suspended. */
+  park(wake: () => void): void {
+    for (const part of this.#parts) part.park?.(wake);
+  }
+
+  /** The VM runs again. */
+  open(agent: AgentClient): void {
+    for (const part of this.#parts) part.open?.(agent);
   }
 
   letGo(): void {

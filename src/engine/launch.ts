@@ -26,6 +26,8 @@ export interface Launch {
   health: HealthPlan | undefined;
   /** Offsets in the streams of a main process that came with the clone: what is printed from there on is logged where the logs end now. */
   goesOnAt?: { output: number; error: number };
+  /** It was suspended: since when it runs and how healthy it is have not changed. */
+  resumed?: boolean;
   /** Given back when the VM has ended, or could not be started. */
   holdings: Holdings;
 }
@@ -68,7 +70,8 @@ export async function launchIn(
       : new Workload(logs, from.sink, baseFor(launch, logs));
   const process = main && startMain(clone, launch.main, main, deadline);
   if (main && process) main.bind(process, killAtMs ?? undefined);
-  const startedAt = new Date().toISOString();
+  const startedAt = (launch.resumed === true ? from.vm.startedAt : null) ?? new Date().toISOString();
+  const health = launch.health === undefined ? null : startingHealth();
   const pid = process === undefined ? 0 : await clone.qemu.untilExit(process.pid, "starting the command");
   const vm: Vm = {
     ...from.vm,
@@ -79,7 +82,7 @@ export async function launchIn(
     exitCode: null,
     exitSignal: null,
     error: null,
-    health: launch.health === undefined ? null : startingHealth(),
+    health: launch.resumed === true ? from.vm.health : health,
     clone: { path, readyMs, stages: { ...clock.stages } },
   };
   const record: VmRecord = {

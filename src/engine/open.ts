@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { MayflyError } from "../contract/errors.ts";
 import type { HostArtifacts } from "../contract/machine.ts";
+import { SnapshotStore } from "../snapshot/store.ts";
 import { type FileLock, tryLockFile } from "../sys/lock.ts";
 import { runsAsRoot } from "../sys/process.ts";
 import { ensureDirectory } from "../sys/store-files.ts";
@@ -20,6 +21,7 @@ import { Pools } from "./pools.ts";
 import { chooseAccelerator, hostTscKHz, hostWith } from "./probe.ts";
 import { Records } from "./records.ts";
 import { Slots } from "./slots.ts";
+import { SnapshotRecords, sharedDisks } from "./snapshot-records.ts";
 import { Templates } from "./templates.ts";
 import { Vms } from "./vms.ts";
 import { Volumes } from "./volumes.ts";
@@ -58,17 +60,22 @@ export async function openEngine({ newArtifacts, ...options }: OpenOptions): Pro
   const images = new Images(host, events);
   const vms = new Vms(host, events, metrics);
   const volumes = new Volumes(host, events);
+  const snapshots = new SnapshotRecords(new SnapshotStore(config.stateDir), records, events);
   images.usedBy = (image) => vms.runningOnImage(image);
-  images.neededBy = (digest) => templates.onImage(digest);
+  images.neededBy = (digest) => [...templates.onImage(digest), ...snapshots.onImage(digest)];
   await templates.load();
   await images.load();
   await volumes.load();
   await recover({ host, vms, events, volumes });
-  await volumes.disks.sweep((id) => vms.isRunning(id));
+  snapshots.hold = ({ id, name }, disks) =>
+    volumes.disks.adopt({ id, name: name ?? id, autoRemove: false }, sharedDisks(disks));
+  await snapshots.load((id) => vms.list().some((vm) => vm.suspendedIn === id));
+  await volumes.disks.sweep((id) => vms.isRunning(id) || vms.parked.has(id));
   const pools = new Pools(host, templates, events);
   volumes.usedBy = (name) => vms.startedWith(name);
   volumes.ending = (id) => vms.ending(id);
-  templates.inUse = (id) => vms.runsOn(id);
+  templates.inUse = (id) => vms.runsOn(id) || snapshots.onTemplate(id).length > 0;
+  templates.neededBy = (id) => snapshots.onTemplate(id);
   templates.onRemove = (id) => pools.close(id);
   templates.resolveImage = (ref) => images.resolve(ref);
   opening.move();
@@ -82,6 +89,7 @@ export async function openEngine({ newArtifacts, ...options }: OpenOptions): Pro
     imageOperations: new ImageOperations(host, images, events),
     vms,
     volumes,
+    snapshots,
     pools,
     events,
     metrics,

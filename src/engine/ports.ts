@@ -11,8 +11,9 @@ const ANY_ADDRESS = "0.0.0.0";
 /** The forwarded ports of one VM. */
 export class Ports implements Holding {
   readonly #forwarders: PortForwarder[] = [];
-  readonly #ready = Promise.withResolvers<void>();
+  #ready = Promise.withResolvers<void>();
   #agent: AgentClient | undefined;
+  #wake: (() => void) | undefined;
 
   /**
    * Listens on all of them at once; connections wait until {@link open}.
@@ -36,7 +37,18 @@ export class Ports implements Holding {
   /** From now on connections go into the guest, those that wait first. */
   open(agent: AgentClient): void {
     this.#agent = agent;
+    this.#wake = undefined;
     this.#ready.resolve();
+  }
+
+  /** From now on connections wait, the first of them wakes the VM up; those that are open were reset with the agent's. */
+  park(wake: () => void): void {
+    // Those that waited for a VM that has not come back go.
+    if (this.#agent === undefined) this.#ready.reject(new MayflyError("cancelled", "The VM has not come back"));
+    this.#agent = undefined;
+    this.#ready = Promise.withResolvers<void>();
+    this.#ready.promise.catch(() => undefined);
+    this.#wake = wake;
   }
 
   release(): void {
@@ -49,6 +61,12 @@ export class Ports implements Holding {
     this.release();
   }
 
+  #whenReady(): Promise<void> | undefined {
+    if (this.#agent !== undefined) return undefined;
+    this.#wake?.();
+    return this.#ready.promise;
+  }
+
   #bind({ hostIp = ANY_ADDRESS, hostPort, guestPort }: PortMapping): PortForwarder {
     return new PortForwarder(
       { address: hostIp, port: hostPort, guestPort },
@@ -56,7 +74,7 @@ export class Ports implements Holding {
         if (this.#agent === undefined) throw new MayflyError("internal", "A connection was let in too early");
         return this.#agent.connect(target, events);
       },
-      { onConnection: () => (this.#agent === undefined ? this.#ready.promise : undefined) },
+      { onConnection: () => this.#whenReady() },
     );
   }
 }

@@ -1,6 +1,13 @@
 /** What exists and who owns it, in SQLite: VMs, QEMU processes, templates, images. */
 import type { ExecSpec } from "../agent/requests.ts";
-import { type CreateVmRequest, type Image, NO_NAME, type PoolRequest, type Vm } from "../contract/api.ts";
+import {
+  type CreateVmRequest,
+  type Image,
+  NO_NAME,
+  type PoolRequest,
+  type Snapshot,
+  type Vm,
+} from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import type { DiskFiles } from "../machine/profile.ts";
 import { Database } from "../sys/database.ts";
@@ -19,6 +26,7 @@ const MIGRATIONS = [
    CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);`,
   `ALTER TABLE templates ADD COLUMN pool TEXT;`,
   `CREATE TABLE restarts (id TEXT PRIMARY KEY, document TEXT NOT NULL);`,
+  `CREATE TABLE snapshots (id TEXT PRIMARY KEY, name TEXT UNIQUE, document TEXT NOT NULL);`,
 ];
 
 /** How long what found no space waits for the next try, if nothing else is written. */
@@ -56,6 +64,8 @@ export interface VmRecord {
   /** null: it runs in the base guest. */
   container: ContainerRecord | null;
   held: HeldRecord;
+  /** It was suspended, and its guest may have run since with volumes that its snapshot does not have. */
+  isReturning?: boolean;
   restart: RestartRecord;
   /** Milliseconds between its stop signal and SIGKILL; null: the default. */
   stopGraceMs: number | null;
@@ -196,6 +206,23 @@ export class Records implements Disposable {
 
   removeTemplate(id: string): void {
     this.#soon(() => this.#database.run("DELETE FROM templates WHERE id = ?", id));
+  }
+
+  snapshots(): Snapshot[] {
+    return this.#database
+      .all("SELECT document FROM snapshots ORDER BY rowid")
+      .map((row) => JSON.parse(String(row["document"])));
+  }
+
+  /** Records a snapshot that is on disk, or what has become of it. @throws `disk_full`. */
+  putSnapshot(snapshot: Snapshot): void {
+    const sql =
+      "INSERT INTO snapshots VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET name = excluded.name, document = excluded.document";
+    this.#now(() => this.#database.run(sql, snapshot.id, snapshot.name, JSON.stringify(snapshot)));
+  }
+
+  removeSnapshot(id: string): void {
+    this.#soon(() => this.#database.run("DELETE FROM snapshots WHERE id = ?", id));
   }
 
   images(): Image[] {

@@ -8,11 +8,16 @@ export interface Referable {
   name: string | null;
 }
 
-const NOT_FOUND = { vm: "vm_not_found", template: "template_not_found", image: "image_not_found" } as const;
+const NOT_FOUND = {
+  vm: "vm_not_found",
+  template: "template_not_found",
+  image: "image_not_found",
+  snapshot: "snapshot_not_found",
+} as const;
 
 /**
  * Finds what `ref` means: a whole id or a name first, then a prefix of the id or of its random part.
- * @throws `vm_not_found`, `template_not_found`, `image_not_found`; `id_ambiguous` naming what it may mean.
+ * @throws `vm_not_found`, `template_not_found`, `image_not_found`, `snapshot_not_found`; `id_ambiguous` naming what it may mean.
  */
 export function resolveRef<T extends Referable>(all: readonly T[], ref: string, what: keyof typeof NOT_FOUND): T {
   const exact = all.find((item) => item.id === ref) ?? all.find((item) => item.name === ref);

@@ -15,6 +15,8 @@ import { type OutputLogs, Workload } from "./workload.ts";
 export type VmEnd =
   | { by: "exit"; status: ExitStatus; logFailure?: MayflyError }
   | { by: "request" }
+  /** It waits in a snapshot, and has ended for those only who looked at its QEMU. */
+  | { by: "suspension" }
   | { by: "failure"; error: MayflyError };
 
 /** The names of a VM's log files. */
@@ -158,6 +160,20 @@ export class RunningVm {
     await this.clone.qemu.untilExit(this.agent.teardown({ trim: true }, deadline), "unmounting").catch(() => undefined);
   }
 
+  /**
+   * Ends its QEMU alone: the VM waits in a snapshot. @param cause what its clients are told.
+   * @returns what it goes on holding.
+   */
+  async park(wake: () => void, cause: MayflyError): Promise<Holdings> {
+    this.#ending = true;
+    this.holdings.park(wake);
+    this.agent.close(cause);
+    await this.clone.qemu.kill();
+    closeLogs(this.logs);
+    this.#ended.resolve({ by: "suspension" });
+    return this.holdings;
+  }
+
   /** Leaves it running for the next daemon. `ended` does not resolve any more. */
   letGo(): void {
     this.#ending = true;
@@ -206,7 +222,8 @@ export function asMayflyError(error: unknown): MayflyError {
 /** Applies the end of a VM to what is shown of it. */
 export function withEnd(vm: Vm, end: VmEnd): Vm {
   const finished = { ...vm, pid: null, finishedAt: new Date().toISOString() };
-  if (end.by === "request") return { ...finished, state: "exited", exitCode: vm.exitCode ?? 137, exitSignal: 9 };
+  if (end.by === "request" || end.by === "suspension")
+    return { ...finished, state: "exited", exitCode: vm.exitCode ?? 137, exitSignal: 9 };
   if (end.by === "exit") {
     const { exitCode, signal } = end.status;
     const error = end.logFailure === undefined ? null : toProblem(end.logFailure);

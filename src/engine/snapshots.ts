@@ -1,37 +1,119 @@
 /** Checkpoints, forks and lineage of one state directory; see `snapshot-interface.ts`. */
-import type { ForkRequest, ForkResult } from "../contract/api.ts";
+import type {
+  CheckpointRequest,
+  CreateVmRequest,
+  ExportSnapshotRequest,
+  ForkRequest,
+  ForkResult,
+  ImportSnapshotRequest,
+  PruneResult,
+  PruneSnapshotsRequest,
+  Snapshot,
+  SnapshotDiff,
+  TreeNode,
+  VerifyResult,
+  Vm,
+} from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import type { Deadline } from "../sys/deadline.ts";
+import { checkpointVm } from "./checkpoint.ts";
 import type { EngineParts } from "./engine.ts";
 import { forkVm } from "./fork.ts";
 import type { Gate } from "./gate.ts";
+import type { OutputSink, ProgressOptions } from "./interface.ts";
+import { drawTree } from "./lineage.ts";
+import { Returns } from "./restore.ts";
+import { createFromSnapshot, relaunchFromSnapshot } from "./snapshot-clone.ts";
 import type { SnapshotEngine } from "./snapshot-interface.ts";
+import { type SnapshotRecords, usersOf } from "./snapshot-records.ts";
 
 /** The {@link SnapshotEngine} over QEMU processes of this host. */
 export class LocalSnapshots implements SnapshotEngine {
+  readonly #records: SnapshotRecords;
+  readonly #returns: Returns;
+
   constructor(
     private readonly parts: EngineParts,
     private readonly gate: Gate,
-  ) {}
+  ) {
+    this.#records = parts.snapshots;
+    this.#returns = new Returns(parts, gate, this.#records);
+    parts.vms.onDropped = (id) => this.#records.release(id, parts.vms.list());
+    for (const [id, holdings] of parts.vms.parked) holdings.park(() => this.#returns.wake(id));
+  }
 
-  fork = (ref: string, request: ForkRequest, deadline: Deadline): Promise<ForkResult> =>
-    forkVm(this.parts, this.gate, ref, request, deadline);
+  checkpoint = (ref: string, request: CheckpointRequest, deadline: Deadline): Promise<Snapshot> =>
+    checkpointVm(this.parts, this.#records, ref, request, (id) => this.#returns.wake(id), deadline);
 
-  checkpoint = async () => missing();
-  resume = async () => missing();
-  restore = async () => missing();
-  list = () => [];
-  get = () => missing();
-  remove = async () => missing();
-  prune = async () => missing();
-  verify = async () => missing();
-  diff = async () => missing();
-  export = async () => missing();
-  import = async () => missing();
-  promote = async () => missing();
-  tree = async () => missing();
+  resume = (ref: string, deadline: Deadline): Promise<Vm> => this.#returns.resume(ref, deadline);
+  restore = (ref: string, deadline: Deadline): Promise<Vm> => this.#returns.restore(ref, deadline);
+
+  fork = async (ref: string, request: ForkRequest, deadline: Deadline): Promise<ForkResult> => {
+    await this.awaken(ref, deadline);
+    return forkVm(this.parts, this.gate, ref, request, deadline);
+  };
+
+  /** Brings a VM back that is suspended, for what needs it to run. */
+  async awaken(ref: string, deadline: Deadline): Promise<void> {
+    if (this.parts.vms.get(ref).state === "suspended") await this.resume(ref, deadline);
+  }
+
+  /** Starts a VM from a snapshot. */
+  clone(request: CreateVmRequest, options: ProgressOptions & { sink?: OutputSink }) {
+    return createFromSnapshot(this.parts, this.gate, this.#records, request, options);
+  }
+
+  /** How a VM that was started from a snapshot is started again. */
+  relaunch(vm: Vm, request: CreateVmRequest, deadline: Deadline) {
+    return relaunchFromSnapshot(this.parts, this.gate, this.#records, vm, request, deadline);
+  }
+
+  list = (): Snapshot[] => this.#records.list();
+  get = (ref: string): Snapshot => this.#records.get(ref);
+
+  async remove(ref: string): Promise<void> {
+    const { id, name } = this.#records.get(ref);
+    const users = usersOf(id, this.parts.vms.list());
+    if (users.length > 0) {
+      throw new MayflyError(
+        "snapshot_in_use",
+        `Cannot remove snapshot ${name ?? id}: it is needed by ${users.join(", ")}`,
+        {
+          details: { users },
+        },
+      );
+    }
+    await this.#records.remove(id);
+  }
+
+  async prune({ all = false }: PruneSnapshotsRequest): Promise<PruneResult> {
+    const vms = this.parts.vms.list();
+    const isOrigin = (id: string) => vms.some(({ origin }) => origin?.id === id);
+    const unused = this.list().filter(({ id, name }) => {
+      return usersOf(id, vms).length === 0 && !isOrigin(id) && (all || name === null);
+    });
+    for (const { id } of unused) await this.#records.remove(id);
+    const freedBytes = unused.reduce((bytes, { sizeBytes }) => bytes + sizeBytes, 0);
+    return { removed: unused.map(({ id, name }) => name ?? id), freedBytes };
+  }
+
+  async verify(ref: string, _deadline: Deadline): Promise<VerifyResult> {
+    const { id } = this.#records.get(ref);
+    const problems = await this.#records.store.verify(id);
+    return { id, ok: problems.length === 0, problems };
+  }
+
+  diff = (ref: string, from: string | undefined, _deadline: Deadline): Promise<SnapshotDiff> =>
+    this.#records.store.diff(this.get(ref).id, from === undefined ? undefined : this.get(from).id);
+
+  export = async (_ref: string, _request: ExportSnapshotRequest, _options: ProgressOptions): Promise<Snapshot> =>
+    missing();
+  import = async (_request: ImportSnapshotRequest, _options: ProgressOptions): Promise<Snapshot> => missing();
+  promote = async (_ref: string, _options: ProgressOptions): Promise<Snapshot> => missing();
+
+  tree = async (): Promise<TreeNode[]> => drawTree(this.parts, this.list());
 }
 
 function missing(): never {
-  throw new MayflyError("internal", "This engine only forks");
+  throw new MayflyError("internal", "This engine does not do that");
 }

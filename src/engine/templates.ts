@@ -41,6 +41,8 @@ export class Templates {
   onRemove: (id: string) => Promise<void> = async () => undefined;
   /** Templates that must stay: running clones and pools are on them. */
   inUse: (id: string) => boolean = () => false;
+  /** Names of what lies over a template's memory, and is nothing without it. */
+  neededBy: (id: string) => string[] = () => [];
   /** Finds an image of the store. @throws `image_not_found`. */
   resolveImage: (ref: string) => ResolvedImage = (ref) => {
     throw new MayflyError("image_not_found", `There is no image ${JSON.stringify(ref)}`);
@@ -91,6 +93,12 @@ export class Templates {
     const { memoryMiB, vcpus } = loaded.manifest.fingerprint;
     requireFitting(loaded.manifest, entry.name, fingerprintFor(this.host, { memoryMiB, vcpus }));
     return loaded;
+  }
+
+  /** A template that is here and fits this host; undefined otherwise. */
+  usable(id: string): LoadedTemplate | undefined {
+    const known = this.#known.get(id);
+    return known !== undefined && this.#fits(known) ? known.loaded : undefined;
   }
 
   /** Builds what a request asks for unless it is there, and gives it its name. */
@@ -267,6 +275,13 @@ export class Templates {
   async remove(ref: string, force: boolean): Promise<void> {
     const id = await this.#idOnDisk(ref);
     const refuseIfUsed = () => {
+      const needed = this.neededBy(id);
+      if (needed.length > 0) {
+        throw new MayflyError(
+          "resource_in_use",
+          `Cannot remove template ${id}: it is the base of ${needed.join(", ")}`,
+        );
+      }
       if (force || !this.inUse(id)) return;
       throw new MayflyError("resource_in_use", `Cannot remove template ${id}: VMs are running on it`);
     };

@@ -7,10 +7,11 @@ import { Deadline } from "../sys/deadline.ts";
 import { bootId } from "../sys/process.ts";
 import { diskFull } from "../sys/publish.ts";
 import { ensureDirectory, removeTree } from "../sys/store-files.ts";
-import { endGently } from "./ending.ts";
+import { killVm, stopVm } from "./ending.ts";
 import type { Events } from "./events.ts";
 import { execSpec } from "./exec-spec.ts";
 import { HealthChecks } from "./health-checks.ts";
+import type { Holdings } from "./holdings.ts";
 import type { Host } from "./host.ts";
 import type { OutputSink, ProcessSession } from "./interface.ts";
 import { type Launch, type LaunchFrom, launchIn } from "./launch.ts";
@@ -22,9 +23,6 @@ import { type Relaunch, Restarts } from "./restarts.ts";
 import { asMayflyError, openLogs, type RunningVm, type VmEnd, withEnd } from "./running-vm.ts";
 import type { Workload } from "./workload.ts";
 
-const SIGKILL = 9;
-const SIGTERM = 15;
-
 /** All VMs of a state directory. */
 export class Vms {
   readonly #records = new Map<string, VmRecord>();
@@ -34,6 +32,10 @@ export class Vms {
   readonly health: HealthChecks;
   /** Starts of those that have ended, by their policy. */
   readonly restarts: Restarts;
+  /** What suspended VMs hold of the host. */
+  readonly parked = new Map<string, Holdings>();
+  /** Called when a suspended VM goes, with the snapshot that it waited in. */
+  onDropped: (snapshotId: string) => Promise<void> = async () => undefined;
   /** How a VM whose QEMU is gone is started again; see `create.ts`. */
   relaunch: Relaunch | undefined;
 
@@ -172,6 +174,20 @@ export class Vms {
     }
   }
 
+  /**
+   * Brings back a VM that was suspended. @throws what starting throws; it is suspended as before then.
+   * @param vm as it is from now on.
+   */
+  async comeBack(vm: Vm, { restart, killAtMs }: VmRecord, launch: Launch, deadline: Deadline): Promise<Vm> {
+    try {
+      const begun = await this.#begin({ vm, sink: undefined, restart }, () => killAtMs, launch, deadline);
+      this.parked.delete(vm.id);
+      return begun.vm;
+    } catch (error) {
+      throw diskFull(error, this.directory(vm.id));
+    }
+  }
+
   async #begin(
     from: Pick<LaunchFrom, "vm" | "sink" | "restart">,
     killAtMs: () => number | null,
@@ -198,6 +214,26 @@ export class Vms {
     return { vm: record.vm, process: main?.session(undefined) };
   }
 
+  /**
+   * A running VM waits in a snapshot from now on: recorded, then its QEMU ends.
+   * @param wake brings it back.
+   * @throws `disk_full`, and `vm_not_running` when it has begun to end; nothing has happened then.
+   */
+  async park(running: RunningVm, snapshotId: string, wake: () => void): Promise<void> {
+    const record = this.#records.get(running.id);
+    if (record === undefined || running.isEnding || record.vm.state !== "running") {
+      throw new MayflyError("vm_not_running", `Cannot suspend VM ${running.id}: it is ending`, { vmId: running.id });
+    }
+    const { id, name } = record.vm;
+    const vm: Vm = { ...record.vm, state: "suspended", pid: null, suspendedIn: snapshotId };
+    const suspended = { ...record, vm, qemu: null };
+    this.host.records.putVm(suspended);
+    this.#records.set(id, suspended);
+    const why = new MayflyError("vm_not_running", `VM ${name} was suspended`, { vmId: id });
+    this.parked.set(id, await running.park(wake, why));
+    this.events.emit("vm.suspended", id, name, { snapshotId });
+  }
+
   /** Takes charge of a running VM: its end is recorded, told and cleaned up after. */
   hold(running: RunningVm): void {
     this.#running.set(running.id, running);
@@ -208,6 +244,8 @@ export class Vms {
 
   /** Disconnects from all running VMs: the next daemon adopts them. */
   async letGo(): Promise<void> {
+    for (const holdings of this.parked.values()) holdings.letGo();
+    this.parked.clear();
     this.health.letGo();
     await this.restarts.letGo();
     for (const running of this.#running.values()) running.letGo();
@@ -229,7 +267,7 @@ export class Vms {
     this.#running.delete(running.id);
     this.health.end(running.id);
     const record = this.#records.get(running.id);
-    if (record === undefined) return;
+    if (record === undefined || end.by === "suspension") return;
     if (end.by === "failure" && this.restarts.afterFailure(record, end.error)) return;
     this.settle(record, end);
   }
@@ -268,13 +306,8 @@ export class Vms {
     const running = this.running(ref);
     const { vm } = this.#resolve(running.id);
     if (vm.state !== "restarting") return running;
-    throw new MayflyError(
-      "vm_not_running",
-      `Cannot do this with VM ${vm.name}: its main process is being started again`,
-      {
-        vmId: vm.id,
-      },
-    );
+    const why = "its main process is being started again";
+    throw new MayflyError("vm_not_running", `Cannot do this with VM ${vm.name}: ${why}`, { vmId: vm.id });
   }
 
   /** @throws `vm_not_running` for a VM that has ended or has no main process. */
@@ -285,42 +318,29 @@ export class Vms {
     throw new MayflyError("vm_not_running", `VM ${name} has no main process: it was started without a command`);
   }
 
-  /**
-   * Sends a signal to the main process; without one, only SIGKILL and SIGTERM are possible and end the VM. With SIGKILL and the VM's stop
-   * signal the restart policy is over.
-   */
-  async kill(ref: string, signal: number, deadline: Deadline): Promise<Vm> {
-    const record = this.#resolve(ref);
-    const { id, name, state, stopSignal } = record.vm;
-    const ends = signal === SIGKILL || signal === stopSignal;
-    if (ends && state === "restarting" && this.#running.get(id)?.main === undefined) {
-      await this.restarts.cancel(id);
-      return this.get(id);
-    }
-    const running = this.running(id);
-    if (ends) this.update({ ...record, restart: { ...record.restart, over: true } });
-    const process = running.main?.process;
-    if (process !== undefined) await process.signal(signal, signal === SIGKILL, deadline);
-    else if (state === "restarting") {
-      throw new MayflyError("vm_not_running", `Cannot send signal ${signal} to VM ${name}: it is being started again`);
-    } else if (signal === SIGKILL || signal === SIGTERM) await running.end({ by: "request" });
-    else throw new MayflyError("invalid_argument", `Cannot send signal ${signal} to a VM without a main process`);
-    return this.get(id);
+  /** See {@link killVm}. */
+  kill(ref: string, signal: number, deadline: Deadline): Promise<Vm> {
+    return killVm(this, this.get(ref).id, signal, deadline);
   }
 
-  /** The VM's stop signal, then SIGKILL after `graceMs` (the VM's own unless given), then the VM's own end. Resolves when it has ended. */
-  async stop(ref: string, graceMs: number | undefined, deadline: Deadline): Promise<Vm> {
-    const { id } = this.#resolve(ref).vm;
-    if (this.get(id).state === "restarting" && this.#running.get(id)?.main === undefined)
-      await this.restarts.cancel(id);
-    const record = this.#resolve(id);
-    const running = this.#running.get(id);
-    if (running === undefined) return record.vm;
-    const ended = this.wait(id, undefined);
-    this.update({ ...record, vm: { ...record.vm, state: "stopping" } });
-    this.health.end(id);
-    await endGently(running, record, graceMs, deadline);
-    return ended;
+  /** A suspended VM ends where it is: its state goes. @param cause why, if nobody has asked for it. */
+  async drop(id: string, cause?: MayflyError): Promise<void> {
+    const record = this.#records.get(id);
+    if (record?.vm.state !== "suspended") return;
+    const { suspendedIn } = record.vm;
+    const holdings = this.parked.get(id);
+    this.parked.delete(id);
+    this.settle(
+      { ...record, vm: { ...record.vm, suspendedIn: null } },
+      cause ? { by: "failure", error: cause } : { by: "request" },
+    );
+    await holdings?.release();
+    if (suspendedIn !== null) await this.onDropped(suspendedIn);
+  }
+
+  /** See {@link stopVm}. */
+  stop(ref: string, graceMs: number | undefined, deadline: Deadline): Promise<Vm> {
+    return stopVm(this, this.get(ref).id, graceMs, deadline);
   }
 
   /** @throws `vm_running` unless forced. */
@@ -331,6 +351,7 @@ export class Vms {
       throw new MayflyError("vm_running", `Cannot remove VM ${vm.name}: it is ${vm.state}; ${hint}`, { vmId: vm.id });
     }
     if (vm.state === "restarting") await this.restarts.cancel(vm.id);
+    if (vm.state === "suspended") await this.drop(vm.id);
     await this.#running.get(vm.id)?.end({ by: "request" });
     if (this.#records.has(vm.id)) this.#remove(vm);
   }

@@ -1,5 +1,6 @@
 /** The volumes of a state directory as the engine offers them, and the disks that VMs have of them. */
 import type { CreateVolumeRequest, DiskUsage, PruneResult, Volume } from "../contract/api.ts";
+import { MayflyError } from "../contract/errors.ts";
 import { newId } from "../sys/ids.ts";
 import { DirectoryStore } from "../volume/directories.ts";
 import type { Holder } from "../volume/holds.ts";
@@ -90,14 +91,20 @@ export class Volumes {
     for (const name of names) await this.#volumes.markUsed(name);
   }
 
-  /** Removes volumes that no VM has: anonymous ones, or all. */
+  /** Removes volumes that no VM has: anonymous ones, or all. One that a VM gets meanwhile stays. */
   async prune(all: boolean): Promise<PruneResult> {
     const removed: string[] = [];
     let freedBytes = 0;
     for (const name of this.#volumes.unused(all)) {
-      freedBytes += this.#volumes.get(name).allocatedBytes;
-      await this.remove(name);
-      removed.push(name);
+      try {
+        const { allocatedBytes } = this.#volumes.get(name);
+        await this.remove(name);
+        freedBytes += allocatedBytes;
+        removed.push(name);
+      } catch (error) {
+        const isTaken = error instanceof MayflyError && ["resource_in_use", "volume_not_found"].includes(error.code);
+        if (!isTaken) throw error;
+      }
     }
     return { removed, freedBytes };
   }

@@ -34,7 +34,7 @@ export interface ApplicationStart {
 }
 
 /** What belongs to the template and cannot be said of a clone. */
-const FIXED = [
+export const FIXED = [
   "image",
   "rootfs",
   "command",
@@ -144,7 +144,11 @@ function containerPlanOf(request: CreateVmRequest, application: ApplicationPart)
   return { ...plan, argv: application.argv, init: application.recipe.init === true, user, defaults };
 }
 
-function instanceFiles({ env, secrets }: CreateVmRequest, { user: { uid, gid } }: ApplicationPart): GuestFile[] {
+/** What a request gives to a VM whose application runs already. @throws `invalid_argument`. */
+export function instanceFiles(
+  { env, secrets }: Pick<CreateVmRequest, "env" | "secrets">,
+  { user: { uid, gid } }: { user: { uid: number; gid: number } },
+): GuestFile[] {
   const owned = { mode: PRIVATE, uid, gid };
   const files = Object.entries(secrets ?? {}).map(([name, base64]) => ({
     path: `${SECRETS_DIRECTORY}/${name}`,
@@ -198,7 +202,7 @@ export function hookCommands({
 const SECRET_VARIABLE_CHARS = { each: 8192, all: 40_000 } as const;
 
 /** Secrets that a variable can hold: text, under a name that a shell can use. All of them are files besides. */
-function secretVariables(secrets: Readonly<Record<string, string>>): Record<string, string> {
+export function secretVariables(secrets: Readonly<Record<string, string>>): Record<string, string> {
   const decoder = new TextDecoder("utf-8", { fatal: true });
   let leftChars: number = SECRET_VARIABLE_CHARS.all;
   const variables: Record<string, string> = {};

@@ -93,8 +93,12 @@ function execTarget(engine: Engine, ref: string): StreamTarget<"exec"> {
 function attachTarget(engine: Engine, ref: string): StreamTarget<"attach"> {
   return {
     opens: "attach",
-    async start({ stdin, logs }, { sink }) {
-      const vm = engine.getVm(ref);
+    async start({ stdin, logs }, { sink, signal }) {
+      const found = engine.getVm(ref);
+      const isSuspended = found.state === "suspended";
+      const vm = isSuspended
+        ? await engine.snapshots.resume(found.id, Deadline.after(REQUEST_LIMIT_MS, signal))
+        : found;
       return { vm, process: engine.attach(vm.id, sink, { logs }), stdin };
     },
   };
