@@ -1,6 +1,6 @@
 /**
  * Writes the figures of runs into docs/PERFORMANCE.md: `bun bench/document.ts RESULT.json...`, where a RESULT.json is what
- * `mayfly bench clone --json`, `mayfly bench app --json` or `mayfly bench ports --json` printed. Tables of other scenarios and services stay as they are; without
+ * `mayfly bench clone --json` printed, or `app`, `ports`, `fork` in its place. Tables of other scenarios and services stay as they are; without
  * a file all of them say that there is no such run.
  */
 import { join } from "node:path";
@@ -9,10 +9,11 @@ import { readOptional, writeText } from "../src/sys/paths.ts";
 import { APPS, type App } from "./app/recipes.ts";
 import type { AppReport } from "./app/scenario.ts";
 import type { BenchReport } from "./clone.ts";
+import type { ForkReport } from "./fork/scenario.ts";
 import { PARTIES } from "./ports/busy.ts";
 import type { PortsReport } from "./ports/scenario.ts";
 import { NETWORKS, TRAFFIC_METRICS } from "./ports/subjects.ts";
-import { appPromises, type Bound, boundWords, judge, portsPromises, type Verdict } from "./promises.ts";
+import { appPromises, type Bound, boundWords, forkPromises, judge, portsPromises, type Verdict } from "./promises.ts";
 import { formatValue } from "./report.ts";
 import type { Row, Subject } from "./samples.ts";
 
@@ -71,6 +72,19 @@ export function portsTables(report: PortsReport | undefined): Record<"ports" | "
   return {
     ports: [promises, summaries(rows.filter(isTraffic)), facts.join("\n")].join("\n\n"),
     "ports busy": busy(rows),
+  };
+}
+
+/** The tables of a run of `fork`: what is promised and what it gave, and the picture of the curves, which the run has drawn. */
+export function forkTables(report: ForkReport | undefined): Record<"fork" | "fork curves", string> {
+  const rows = report?.rows ?? [];
+  const promises = table(PROMISE_HEADING, judge(rows, forkPromises()).map(promiseCells));
+  if (report === undefined) return { fork: `${promises}\n\n${NO_RUN}`, "fork curves": NO_RUN };
+  const facts = hostLines(report).map((line) => `- ${line}`);
+  const picture = "![Costs by the size of the guest and by what it has written](fork-cost.svg)";
+  return {
+    fork: [promises, summaries(rows), facts.join("\n")].join("\n\n"),
+    "fork curves": report.curves.length === 0 ? NO_RUN : picture,
   };
 }
 
@@ -155,7 +169,8 @@ function otherOf(bound: Bound, value: (number: number) => string): string {
 
 /** Units of metrics whose promise is shown before anything was measured. */
 function unitOf(metric: string): Row["unit"] | undefined {
-  if (metric.startsWith("unique-memory") || metric.startsWith("rss-")) return "bytes";
+  if (metric.startsWith("delta-bytes") || metric.startsWith("unique-memory") || metric.startsWith("rss-"))
+    return "bytes";
   if (metric === "burst-ratio") return "ratio";
   return metric === "burst-failed" ? "count" : undefined;
 }
@@ -187,10 +202,11 @@ function table(heading: readonly string[], rows: readonly (readonly string[])[])
 if (import.meta.main) {
   const path = join(import.meta.dir, "../docs/PERFORMANCE.md");
   const texts = await Promise.all(process.argv.slice(2).map((result) => readOptional(result)));
-  const reports: (BenchReport | AppReport | PortsReport)[] = texts.map((text) => JSON.parse(text ?? ""));
+  const reports: (BenchReport | AppReport | PortsReport | ForkReport)[] = texts.map((text) => JSON.parse(text ?? ""));
   const clone = reports.find((report) => report.scenario === "clone");
   const apps = reports.filter((report) => report.scenario === "app");
   const ports = reports.find((report) => report.scenario === "ports");
+  const fork = reports.find((report) => report.scenario === "fork");
   const isNone = reports.length === 0;
   await writeText(
     path,
@@ -198,6 +214,7 @@ if (import.meta.main) {
       ...(clone !== undefined || isNone ? tablesOf(clone) : {}),
       ...appTables(apps, isNone ? APPS : undefined),
       ...(ports !== undefined || isNone ? portsTables(ports) : {}),
+      ...(fork !== undefined || isNone ? forkTables(fork) : {}),
     }),
   );
 }

@@ -15,11 +15,13 @@ const EXIT_FAILED = 1;
 const HELP_HEAD = `Usage: mayfly bench clone [OPTIONS]
        mayfly bench app [OPTIONS]
        mayfly bench ports [OPTIONS]
+       mayfly bench fork [OPTIONS]
 
 clone  Start VMs in every way there is, one sample of each in every round, other runtimes beside them; then many at once, and the
        memory of idle ones.
 app    Start a web service of an image, as a VM in several ways and as a container, and take the time to its first answer.
 ports  Send a service in a VM requests and bytes through a published port, and the same through QEMU's user-mode network.
+fork   Fork, checkpoint, suspend and resume running VMs, beside QEMU's own savevm, loadvm and migration into a file.
 
 They start daemons of their own, which leave nothing behind; the machine should have nothing else to do.
 `;
@@ -70,7 +72,14 @@ async function scenarioOf(name: string, words: string[], json: boolean): Promise
       (() => runScenario(options, async (listener) => (await import("./ports/scenario.ts")).run(options, listener)))
     );
   }
-  throw usageError("mayfly bench", `there is no scenario ${name}, only clone, app and ports`);
+  if (name === "fork") {
+    const options = (await import("./fork/options.ts")).forkOptions(words, json);
+    return (
+      options &&
+      (() => runScenario(options, async (listener) => (await import("./fork/scenario.ts")).run(options, listener)))
+    );
+  }
+  throw usageError("mayfly bench", `there is no scenario ${name}, only clone, app, ports and fork`);
 }
 
 async function runScenario(
@@ -98,10 +107,11 @@ async function runScenario(
 }
 
 async function showHelp(): Promise<number> {
-  const [{ CLONE_OPTIONS }, { APP_OPTIONS }, { PORTS_OPTIONS }] = await Promise.all([
+  const [{ CLONE_OPTIONS }, { APP_OPTIONS }, { PORTS_OPTIONS }, { FORK_OPTIONS }] = await Promise.all([
     import("./options.ts"),
     import("./app/options.ts"),
     import("./ports/options.ts"),
+    import("./fork/options.ts"),
   ]);
   const listed = (options: Readonly<Record<string, { summary: string; value?: string }>>) =>
     Object.entries(options).map(([name, { summary, value }]) => {
@@ -118,6 +128,9 @@ async function showHelp(): Promise<number> {
     json,
     "\nOptions of ports:\n",
     ...listed(PORTS_OPTIONS),
+    json,
+    "\nOptions of fork:\n",
+    ...listed(FORK_OPTIONS),
     json,
   ];
   await print(`${HELP_HEAD}${parts.join("")}`);

@@ -173,6 +173,42 @@ export function portsPromises(): PerformancePromise[] {
   ];
 }
 
+const FORK_SAMPLES = 20;
+/** Of so few samples the 99th percentile is the largest. */
+const FORK_P99_SAMPLES = 50;
+
+/** The promises of the scenario `fork`. Ten children and 64 MiB are its defaults: of a run with others those two are not measured. */
+export function forkPromises(): PerformancePromise[] {
+  const promise = (
+    text: string,
+    { subject, metric, statistic }: Figure,
+    bound: Bound,
+    leastSamples = FORK_SAMPLES,
+  ): PerformancePromise => ({ text, figure: figure(subject, metric, statistic), bound, leastSamples });
+  return [
+    promise("An idle VM stands still for at most 10 ms when it is forked (median)", stopped("p50"), { atMost: 10 }),
+    promise("And for at most 25 ms (99th percentile)", stopped("p99"), { atMost: 25 }, FORK_P99_SAMPLES),
+    promise("A child in a QEMU that was started before is ready within 30 ms", figure("fork", "child-ready", "p50"), {
+      atMost: 30,
+    }),
+    promise("Ten children are ready within 120 ms", figure("fork", "children-ready-10", "p50"), { atMost: 120 }),
+    promise("A child of an idle VM copies less than 1 MB", figure("fork", "delta-bytes", "max"), { below: MB }),
+    promise("A checkpoint gives the CPUs back within 15 ms", figure("checkpoint", "vcpu-stopped", "p50"), {
+      atMost: 15,
+    }),
+    promise("A suspended VM answers within 60 ms", figure("resume", "first-output", "p50"), { below: 60 }),
+    promise(
+      "A VM that has written 64 MiB stands still for at most 60 ms when it is forked",
+      figure("fork", "parent-stopped-dirty-64", "p50"),
+      { atMost: 60 },
+    ),
+  ];
+}
+
+function stopped(statistic: Figure["statistic"]): Figure {
+  return figure("fork", "parent-stopped", statistic);
+}
+
 /** How a bound is said before its number. */
 export function boundWords(bound: Bound): string {
   if ("atLeast" in bound) return "at least";

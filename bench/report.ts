@@ -2,6 +2,7 @@
 import { formatFacts, formatTable } from "../src/cli/output.ts";
 import type { AppReport } from "./app/scenario.ts";
 import type { BenchReport } from "./clone.ts";
+import type { ForkReport } from "./fork/scenario.ts";
 import { histogram } from "./histogram.ts";
 import type { PortsReport } from "./ports/scenario.ts";
 import { boundWords, type Verdict } from "./promises.ts";
@@ -68,6 +69,16 @@ export function toldOfApp({ app, host, commit, rows }: AppReport): Told {
 /** What the scenario `ports` tells. */
 export function toldOfPorts({ host, commit, rows }: PortsReport): Told {
   return { facts: machineFacts({ ...host, peers: {} }, commit), rows, pictures: [] };
+}
+
+/** What the scenario `fork` tells. */
+export function toldOfFork({ host, commit, rows }: ForkReport): Told {
+  const pictures: Picture[] = [
+    ["fork", "parent-stopped", "fork: the parent stands still"],
+    ["fork", "child-ready", "fork: request to ready"],
+    ["resume", "first-output", "resume: request to first output"],
+  ];
+  return { facts: machineFacts({ ...host, peers: {} }, commit), rows, pictures };
 }
 
 function machineFacts(host: AppReport["host"], commit: string | null): [string, string][] {
