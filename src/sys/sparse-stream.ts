@@ -85,7 +85,9 @@ export async function readSparse(
   signal?: AbortSignal,
 ): Promise<void> {
   await using file = await BinaryFile.change(into.path);
-  await file.resize(into.sizeBytes);
+  await file.resize(into.sizeBytes).catch(() => {
+    throw bad(`its file system has no files of ${into.sizeBytes} bytes`);
+  });
   let end = 0;
   for (let left = streamBytes; left > 0; ) {
     throwIfCancelled(signal);
