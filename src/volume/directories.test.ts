@@ -99,6 +99,20 @@ describe.skipIf(!possible)("snapshots of directories (need root and erofs-utils)
     expect(there()).toEqual(["0".repeat(64)]);
   });
 
+  test("are not pruned under who gets one meanwhile", async () => {
+    const keys = [0, 1, 2].map((index) => String(index).padStart(64, "0"));
+    for (const key of keys) mkdirSync(join(stateDir, "directories", key));
+    store = await open();
+    const pruned = store.prune();
+    store.hold(keys[2] ?? "", TWO);
+    expect(await pruned).toEqual(keys.slice(0, 2));
+    expect(there()).toEqual(keys.slice(2));
+    const made = await store.snapshot(SETTLED, ONE);
+    await store.release(made.key, ONE.id);
+    const both = await Promise.all([store.prune(), store.snapshot(SETTLED, ONE)]);
+    expect(existsSync(both[1].path)).toBe(true);
+  });
+
   test("are given up when nobody wants them any more, which does not end another's", async () => {
     const aborting = new AbortController();
     for (let index = 0; index < 50; index++)

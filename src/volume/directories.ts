@@ -44,6 +44,7 @@ export class DirectoryStore {
   /** Keys by when they were last used: the longest ago first. A key that is of no use again is not among them. */
   readonly #reusable = new Set<string>();
   readonly #making = new Map<string, Promise<void>>();
+  readonly #removing = new Map<string, Promise<boolean>>();
 
   /** @param gid group of VMs, which alone may read the snapshots. */
   constructor(
@@ -130,9 +131,9 @@ export class DirectoryStore {
 
   /** Removes the snapshots that nobody has. @returns their keys. */
   async prune(): Promise<string[]> {
-    const unused = [...this.#reusable].filter((key) => !this.#holds.isHeld(key));
-    for (const key of unused) await this.#remove(key);
-    return unused;
+    const removed: string[] = [];
+    for (const key of [...this.#reusable]) if (await this.#remove(key)) removed.push(key);
+    return removed;
   }
 
   /** A listing of a tree in which every later change shows, and whether a snapshot of it can be used again. */
@@ -151,6 +152,7 @@ export class DirectoryStore {
 
   /** @returns whether the snapshot is there; false when the directory changed while it was read. */
   async #provide(key: string, real: string, before: TreeListing, signal: AbortSignal | undefined): Promise<boolean> {
+    await this.#removing.get(key);
     if (await exists(join(this.#root, key))) return true;
     const others = this.#making.get(key);
     try {
@@ -200,14 +202,23 @@ export class DirectoryStore {
     for (const key of unused.slice(0, Math.max(0, unused.length - KEPT_UNUSED))) await this.#remove(key);
   }
 
-  async #remove(key: string): Promise<void> {
+  /** @returns whether it was there and is gone: not if somebody has it. Who wants it meanwhile waits until it is gone, and makes it again. */
+  async #remove(key: string): Promise<boolean> {
+    if (this.#holds.isHeld(key) || this.#removing.has(key)) return false;
     this.#reusable.delete(key);
+    const removing = this.#takeAway(key).finally(() => this.#removing.delete(key));
+    this.#removing.set(key, removing);
+    return removing;
+  }
+
+  async #takeAway(key: string): Promise<boolean> {
     const place = join(this.#root, key);
-    if (!(await exists(place))) return;
+    if (!(await exists(place))) return false;
     const away = join(this.#root, `.unfinished-removed-${key}`);
     await removePath(away);
     await movePath(place, away);
     await removePath(away);
+    return true;
   }
 
   #bytesOf(key: string): number {

@@ -28,6 +28,7 @@ export class ScratchStore {
   readonly #root: string;
   readonly #holds = new Holds();
   readonly #making = new Map<string, Promise<void>>();
+  readonly #removing = new Map<string, Promise<void>>();
 
   constructor(stateDir: string) {
     this.#root = join(stateDir, "scratch");
@@ -64,6 +65,7 @@ export class ScratchStore {
     const basePath = join(this.#root, String(bytes), IMAGE);
     this.#holds.add(basePath, vm);
     try {
+      await this.#removing.get(basePath);
       if (!(await exists(basePath))) await (this.#making.get(basePath) ?? this.#makeBase(basePath, bytes));
       makeOverlay(path, bytes);
     } catch (error) {
@@ -87,7 +89,9 @@ export class ScratchStore {
     const removed: string[] = [];
     for (const path of await this.#bases()) {
       if (this.#holds.isHeld(path)) continue;
-      await removePath(dirname(path));
+      const removing = removePath(dirname(path)).finally(() => this.#removing.delete(path));
+      this.#removing.set(path, removing);
+      await removing;
       removed.push(path);
     }
     return removed;

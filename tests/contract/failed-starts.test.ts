@@ -1,6 +1,8 @@
 /** Starts that are refused or fail late: ports, volumes and names that they had are free again, and the reason names who has what is taken. */
 import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
+import { join } from "node:path";
 import type { CreateVmRequest } from "../../src/contract/api.ts";
+import { runTool } from "../../src/sys/tool.ts";
 import { serviceImage } from "../support/application.ts";
 import { soon, TestEngine } from "../support/engine.ts";
 import { describeVms } from "../support/engine-host.ts";
@@ -49,6 +51,21 @@ describeVms("a start that fails", () => {
         message: `Cannot listen on ${hostIp}:${hostPort}: VM one publishes it`,
       });
     }
+  });
+
+  test("has no QEMU any more when only the record of a volume's first use fails", async () => {
+    await vms.engine.createVolume({ name: "data" });
+    const directory = join(vms.stateDir, "volumes/data");
+    const request = { ...onImage(), volumes: [{ source: { volume: "data" }, target: "/data" }] };
+    // Its data can be written, nothing can be made in it.
+    await runTool(["chattr", "+i", directory]);
+    const error = await vms.engine.createVm(request, { deadline: soon() }).catch((reason: unknown) => reason);
+    await runTool(["chattr", "-i", directory]);
+    expect(String(error)).toContain("EPERM");
+    expect([vms.engine.listVms(), await vms.leftBehind()]).toEqual([[], NOTHING_LEFT]);
+    const vm = await vms.start(request);
+    await vms.remove(vm.id);
+    await vms.engine.removeVolume("data");
   });
 
   test("leaves no volume that nobody has named", async () => {
