@@ -47,6 +47,7 @@ function endsWithin(running: RunningVm, ms: number): Promise<boolean> {
  * signal the restart policy is over. A suspended VM ends where it is.
  */
 export async function killVm(vms: Vms, id: string, signal: number, deadline: Deadline): Promise<Vm> {
+  await vms.returning(id)?.catch(() => undefined);
   const record = recordOf(vms, id);
   const { name, state, stopSignal } = record.vm;
   const ends = signal === SIGKILL || signal === stopSignal;

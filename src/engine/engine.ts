@@ -94,7 +94,7 @@ export class LocalEngine implements Engine {
   attach = (ref: string, sink: OutputSink, options: { logs: boolean }) =>
     attachWithLogs(this.parts.vms, ref, sink, options);
 
-  logs = (ref: string, options: Parameters<Engine["logs"]>[1]) => readLogs(this.parts.vms, ref, options);
+  logs = (ref: string, options: Parameters<Engine["logs"]>[1]) => readLogs(this.parts, ref, options);
 
   killVm = async (ref: string, signal: number, deadline: Deadline) => {
     // To be killed it need not run.

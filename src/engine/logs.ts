@@ -1,30 +1,62 @@
 /** Kept output of VMs: reading, following, and attaching with what came before. */
 import { readLog } from "../sys/append-log.ts";
+import type { Events } from "./events.ts";
 import type { Engine, LogChunk, OutputChannel, OutputSink, ProcessSession } from "./interface.ts";
 import { LOG_NAMES, type RunningVm } from "./running-vm.ts";
 import type { Vms } from "./vms.ts";
 
 const CHANNELS: readonly OutputChannel[] = [1, 2];
 
-/** Both streams' kept output, stdout's then stderr's; with `follow`, what comes after, as it comes. */
+/** What reading logs needs to know of VMs. */
+export interface LogParts {
+  vms: Vms;
+  events: Events;
+}
+
+/**
+ * Both streams' kept output, stdout's then stderr's; with `follow`, what comes after, as it comes, until the VM has ended: one that is
+ * suspended is waited for.
+ */
 export async function* readLogs(
-  vms: Vms,
+  parts: LogParts,
   ref: string,
   options: Parameters<Engine["logs"]>[1],
 ): AsyncGenerator<LogChunk> {
+  const { vms } = parts;
   const vm = vms.get(ref);
-  const running = vm.finishedAt === null ? vms.running(vm.id) : undefined;
+  const { signal } = options;
+  let running = vm.finishedAt === null && vm.state !== "suspended" ? vms.running(vm.id) : undefined;
   const offsets = { 1: 0, 2: 0 };
-  const change = options.follow && running !== undefined ? watchLogs(running, options.signal) : undefined;
+  let change = options.follow && running !== undefined ? watchLogs(running, signal) : undefined;
   for (const channel of CHANNELS) {
     if (options.tail !== undefined) offsets[channel] = await tailOffset(vms, vm.id, channel, options.tail);
     yield* readFrom(vms, vm.id, channel, offsets);
   }
-  while (change !== undefined && !options.signal.aborted) {
-    const more = await change.next();
+  while (options.follow && !signal.aborted) {
+    const more = (await change?.next()) ?? false;
     for (const channel of CHANNELS) yield* readFrom(vms, vm.id, channel, offsets);
-    if (!more) return;
+    if (more) continue;
+    running = await untilResumed(parts, vm.id, signal);
+    if (running === undefined) return;
+    change = watchLogs(running, signal);
+    for (const channel of CHANNELS) yield* readFrom(vms, vm.id, channel, offsets);
   }
+}
+
+/** Waits while a VM is suspended. @returns it as it runs again; undefined when it has ended, or the signal fires. */
+async function untilResumed(
+  { vms, events }: LogParts,
+  id: string,
+  signal: AbortSignal,
+): Promise<RunningVm | undefined> {
+  while (vms.record(id)?.vm.state === "suspended" && !signal.aborted) {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const stop = events.subscribe((event) => event.id === id && resolve());
+    signal.addEventListener("abort", () => resolve(), { once: true });
+    await promise;
+    stop();
+  }
+  return vms.runningOf(id)?.isEnding === false ? vms.runningOf(id) : undefined;
 }
 
 async function* readFrom(

@@ -38,6 +38,11 @@ export class Returns {
     );
   }
 
+  /** The return of a VM that is under way. */
+  returning(id: string): Promise<Vm> | undefined {
+    return this.#underWay.get(id);
+  }
+
   /** Something needs a suspended VM: it comes back, and who waits for it learns why if it does not. */
   wake(id: string): void {
     if (this.#underWay.has(id)) return;

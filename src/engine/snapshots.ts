@@ -39,6 +39,7 @@ export class LocalSnapshots implements SnapshotEngine {
     this.#records = parts.snapshots;
     this.#returns = new Returns(parts, gate, this.#records);
     parts.vms.onDropped = (id) => this.#records.release(id, parts.vms.list());
+    parts.vms.returning = (id) => this.#returns.returning(id);
     for (const [id, holdings] of parts.vms.parked) holdings.park(() => this.#returns.wake(id));
   }
 

@@ -36,6 +36,8 @@ export class Vms {
   readonly parked = new Map<string, Holdings>();
   /** Called when a suspended VM goes, with the snapshot that it waited in. */
   onDropped: (snapshotId: string) => Promise<void> = async () => undefined;
+  /** The return of a suspended VM that is under way. */
+  returning: (id: string) => Promise<unknown> | undefined = () => undefined;
   /** How a VM whose QEMU is gone is started again; see `create.ts`. */
   relaunch: Relaunch | undefined;
 
@@ -325,6 +327,7 @@ export class Vms {
 
   /** A suspended VM ends where it is: its state goes. @param cause why, if nobody has asked for it. */
   async drop(id: string, cause?: MayflyError): Promise<void> {
+    if (cause === undefined) await this.returning(id)?.catch(() => undefined);
     const record = this.#records.get(id);
     if (record?.vm.state !== "suspended") return;
     const { suspendedIn } = record.vm;
@@ -351,7 +354,7 @@ export class Vms {
       throw new MayflyError("vm_running", `Cannot remove VM ${vm.name}: it is ${vm.state}; ${hint}`, { vmId: vm.id });
     }
     if (vm.state === "restarting") await this.restarts.cancel(vm.id);
-    if (vm.state === "suspended") await this.drop(vm.id);
+    await this.drop(vm.id);
     await this.#running.get(vm.id)?.end({ by: "request" });
     if (this.#records.has(vm.id)) this.#remove(vm);
   }

@@ -1,0 +1,110 @@
+/** Suspended VMs: no QEMU, and all that makes them what they are; whatever needs them brings them back. */
+import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
+import { askService, buildService, serviceImage } from "../support/application.ts";
+import { COUNTER, goOnOneByOne, numbersOf } from "../support/counting.ts";
+import { Output, soon, TestEngine } from "../support/engine.ts";
+import { describeVms } from "../support/engine-host.ts";
+import { NOTHING_LEFT } from "../support/engine-leftovers.ts";
+
+describeVms("suspended VMs", () => {
+  let vms: TestEngine;
+
+  beforeAll(async () => {
+    vms = await TestEngine.open();
+    await vms.remove((await vms.start()).id);
+    vms.markDescriptors();
+  }, 90_000);
+  afterAll(() => vms?.[Symbol.asyncDispose]());
+  afterEach(async () => {
+    for (const vm of vms.engine.listVms()) await vms.remove(vm.id);
+    expect(vms.engine.snapshots.list()).toEqual([]);
+    expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
+  });
+
+  const suspend = (ref: string) => vms.engine.snapshots.checkpoint(ref, { stop: true }, soon());
+
+  test("come back with identity, name and logs; nothing is lost or doubled", async () => {
+    const { snapshots } = vms.engine;
+    const vm = await vms.start({ command: COUNTER, name: "counter" });
+    await numbersOf(vms, "counter", 5);
+    const machineId = await vms.shell("counter", "cat /etc/machine-id");
+    for (let round = 0; round < 3; round++) {
+      const snapshot = await suspend("counter");
+      const suspended = vms.engine.getVm("counter");
+      expect(suspended).toMatchObject({ state: "suspended", pid: null, suspendedIn: snapshot.id, id: vm.id });
+      expect(await vms.processes(0)).toEqual([]);
+      const t = performance.now();
+      const resumed = await snapshots.resume("counter", soon());
+      console.log(performance.now() - t, resumed.clone, snapshot.times, snapshot.pages);
+      expect(resumed).toMatchObject({ state: "running", suspendedIn: null, name: "counter", startedAt: vm.startedAt });
+      expect(snapshots.list()).toEqual([]);
+    }
+    const before = vms.engine.getVm("counter");
+    expect(await snapshots.resume("counter", soon())).toEqual(before);
+    expect(goOnOneByOne(await numbersOf(vms, "counter", 40))).toBe(true);
+    expect(await vms.shell("counter", "cat /etc/machine-id")).toBe(machineId);
+  });
+
+  test("an exec brings one back, and so do ten at once, together", async () => {
+    await vms.start({ command: COUNTER, name: "counter" });
+    await suspend("counter");
+    const texts = await Promise.all(Array.from({ length: 10 }, (_, n) => vms.shell("counter", `echo ${n}`)));
+    expect(texts).toEqual(Array.from({ length: 10 }, (_, n) => String(n)));
+    expect(vms.engine.info().vms).toBe(1);
+  });
+
+  test("a daemon that starts finds them, and brings them back", async () => {
+    await vms.start({ command: COUNTER, name: "counter" });
+    await suspend("counter");
+    vms = await vms.reopen();
+    expect(vms.engine.getVm("counter").state).toBe("suspended");
+    expect(await vms.shell("counter", "echo back")).toBe("back");
+    expect(goOnOneByOne(await numbersOf(vms, "counter", 20))).toBe(true);
+    vms = await vms.reopen();
+    expect(goOnOneByOne(await numbersOf(vms, "counter", 60))).toBe(true);
+  });
+
+  test("one that is removed or killed takes its snapshot along", async () => {
+    await vms.start({ command: COUNTER, name: "one" });
+    await suspend("one");
+    expect(await vms.engine.killVm("one", 9, soon())).toMatchObject({
+      state: "exited",
+      exitCode: 137,
+      suspendedIn: null,
+    });
+    expect(vms.engine.snapshots.list()).toEqual([]);
+    await vms.start({ command: COUNTER, name: "two" });
+    await suspend("two");
+    await vms.remove("two");
+  });
+
+  test("a web service answers the next connection, which is its first sign of life", async () => {
+    const image = await serviceImage(vms);
+    await buildService(vms, { name: "web", image });
+    const vm = await vms.start({ template: "web", ports: [{ hostPort: 0, guestPort: 8080 }] });
+    const port = vm.ports[0]?.hostPort ?? 0;
+    expect((await askService(vms, vm)).host).toBe(vm.hostname);
+    await suspend(vm.id);
+    const t = performance.now();
+    const answers = await Promise.all(
+      Array.from({ length: 3 }, () => fetch(`http://127.0.0.1:${port}/`).then((answer) => answer.status)),
+    );
+    console.log(performance.now() - t, vms.engine.getVm(vm.id).clone);
+    expect(answers.every((status) => status < 500)).toBe(true);
+    expect(vms.engine.getVm(vm.id).state).toBe("running");
+    expect((await askService(vms, vm)).host).toBe(vm.hostname);
+  });
+
+  test("whoever is attached is told; logs that are followed go on", async () => {
+    const { process } = await vms.engine.createVm(
+      { command: COUNTER, name: "c" },
+      { deadline: soon(), sink: new Output() },
+    );
+    const followed = numbersOf(vms, "c", 30);
+    const ended = process?.exited.catch((error: unknown) => error);
+    await suspend("c");
+    expect(await ended).toMatchObject({ code: "vm_not_running", message: "VM c was suspended" });
+    await vms.engine.snapshots.resume("c", soon());
+    expect(goOnOneByOne(await followed)).toBe(true);
+  });
+});
