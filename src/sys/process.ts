@@ -2,6 +2,8 @@
 import { closeSync, fstatSync, openSync, readFileSync, readSync } from "node:fs";
 import { pidfdEnded, pidfdOpen, pidfdSignal } from "./libc.ts";
 
+export { type UniqueMemory, uniqueMemoryOf } from "./unique-memory.ts";
+
 /** What identifies a process for good: a pid alone is used again. */
 export interface ProcessIdentity {
   pid: number;
@@ -143,38 +145,6 @@ export function tailOfFile(path: string, bytes: number): string {
     return buffer.toString("utf8", 0, read);
   } finally {
     closeSync(fd);
-  }
-}
-
-/** Memory that a process has to itself, from /proc. Bytes. */
-export interface UniqueMemory {
-  /** Anonymous, swapped and page-table bytes. */
-  totalBytes: number;
-  /** Of these, pages of the mapping of `memoryPath` that it has copied. */
-  guestBytes: number;
-}
-
-/**
- * Counts what the process has to itself: anonymous pages (a private file page that was written is one), swap, page tables.
- * @returns undefined when it has ended.
- */
-export function uniqueMemoryOf(pid: number, memoryPath: string): UniqueMemory | undefined {
-  try {
-    const smaps = readFileSync(`/proc/${pid}/smaps`, "latin1");
-    const status = readFileSync(`/proc/${pid}/status`, "latin1");
-    let totalKiB = Number(/^VmPTE:\s+(\d+)/m.exec(status)?.[1] ?? 0);
-    let guestKiB = 0;
-    let inGuest = false;
-    for (const line of smaps.split("\n")) {
-      if (/^[0-9a-f]+-[0-9a-f]+ /.test(line)) inGuest = line.endsWith(` ${memoryPath}`);
-      const match = /^(?:Anonymous|Swap):\s+(\d+)/.exec(line);
-      if (match === null) continue;
-      totalKiB += Number(match[1]);
-      if (inGuest) guestKiB += Number(match[1]);
-    }
-    return { totalBytes: totalKiB * 1024, guestBytes: guestKiB * 1024 };
-  } catch {
-    return undefined;
   }
 }
 

@@ -1,0 +1,81 @@
+/** What a process has to itself, counted from /proc. */
+import { closeSync, openSync, readFileSync, readSync } from "node:fs";
+
+/** Memory that a process has to itself, from /proc. Bytes. */
+export interface UniqueMemory {
+  /** Anonymous, swapped and page-table bytes. */
+  totalBytes: number;
+  /** Of these, pages of the mapping of `memoryPath` that it has copied. */
+  guestBytes: number;
+}
+
+const [LINE_FEED, SPACE, DIGIT_0, DIGIT_9] = [10, 32, 48, 57];
+const COUNTED = ["\nAnonymous:", "\nSwap:"] as const;
+/** At least so much is free for each read. */
+const ROOM_BYTES = 16 << 10;
+
+/** Kept: a machine's statistics ask for one VM after another, and a list of mappings has a hundred kilobytes. */
+let listing = Buffer.allocUnsafeSlow(4 * ROOM_BYTES);
+
+/**
+ * Counts what the process has to itself: anonymous pages (a private file page that was written is one), swap, page tables.
+ * @returns undefined when it has ended.
+ */
+export function uniqueMemoryOf(pid: number, memoryPath: string): UniqueMemory | undefined {
+  try {
+    const status = readFileSync(`/proc/${pid}/status`, "latin1");
+    const mappings = readListing(`/proc/${pid}/smaps`);
+    const counted = countMappings(mappings, memoryPath);
+    const tablesKiB = Number(/^VmPTE:\s+(\d+)/m.exec(status)?.[1] ?? 0);
+    return { totalBytes: (counted.totalKiB + tablesKiB) * 1024, guestBytes: counted.guestKiB * 1024 };
+  } catch {
+    return undefined;
+  }
+}
+
+/** Adds up a list of mappings (proc_pid_smaps(5)): all, and those of one file. */
+export function countMappings(mappings: Buffer, memoryPath: string): { totalKiB: number; guestKiB: number } {
+  let [totalKiB, guestKiB] = [0, 0];
+  for (const field of COUNTED) {
+    for (let at = mappings.indexOf(field); at >= 0; at = mappings.indexOf(field, at + 1)) {
+      totalKiB += numberAt(mappings, at + field.length);
+    }
+  }
+  const header = ` ${memoryPath}\n`;
+  for (let at = mappings.indexOf(header); at >= 0; at = mappings.indexOf(header, at + 1)) {
+    for (const field of COUNTED) {
+      const found = mappings.indexOf(field, at);
+      if (found >= 0) guestKiB += numberAt(mappings, found + field.length);
+    }
+  }
+  return { totalKiB, guestKiB };
+}
+
+/** The decimal number that follows spaces. */
+function numberAt(bytes: Buffer, start: number): number {
+  let at = start;
+  while (bytes[at] === SPACE) at += 1;
+  let value = 0;
+  for (;;) {
+    const byte = bytes[at] ?? LINE_FEED;
+    if (byte < DIGIT_0 || byte > DIGIT_9) return value;
+    value = 10 * value + byte - DIGIT_0;
+    at += 1;
+  }
+}
+
+/** A file of /proc, valid until the next call. */
+function readListing(path: string): Buffer {
+  const fd = openSync(path, "r");
+  try {
+    let length = 0;
+    for (;;) {
+      if (listing.length - length < ROOM_BYTES) listing = Buffer.concat([listing, Buffer.alloc(listing.length)]);
+      const count = readSync(fd, listing, length, listing.length - length, null);
+      if (count === 0) return listing.subarray(0, length);
+      length += count;
+    }
+  } finally {
+    closeSync(fd);
+  }
+}
