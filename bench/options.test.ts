@@ -9,6 +9,7 @@ test("without options: 50 rounds, 500 requests, all peers", () => {
     pool: true,
     requests: 500,
     rate: undefined,
+    qemu: undefined,
     kernel: undefined,
     samplesPath: undefined,
     enforce: false,
@@ -17,10 +18,11 @@ test("without options: 50 rounds, 500 requests, all peers", () => {
 });
 
 test("options are read", () => {
-  const words = "--runs 5 --concurrency=7 --peers runc,boot --no-pool --rate 2.5 --kernel minimal --samples f --enforce --json";
+  const words =
+    "--runs 5 --concurrency=7 --peers runc,boot --no-pool --rate 2.5 --qemu lean --kernel minimal --samples f --enforce --json";
   expect(benchOptions(words.split(" "), false)).toMatchObject({
     ...{ runs: 5, concurrency: 7, peers: ["runc", "boot"], pool: false, requests: 50, rate: 2.5 },
-    ...{ kernel: "minimal", samplesPath: "f", enforce: true, json: true },
+    ...{ qemu: "lean", kernel: "minimal", samplesPath: "f", enforce: true, json: true },
   });
   expect(benchOptions(["--peers", ""], true)).toMatchObject({ peers: [], json: true });
   expect(benchOptions(["--help"], false)).toBeUndefined();

@@ -83,6 +83,7 @@ export async function migrateToFile({ qemu }: PlainVm, path: string, deadline: D
   await qmp.execute("migrate", { uri: `file:${path}` }, deadline);
   const { data } = await over;
   if (data["status"] === "failed") throw new MayflyError("internal", "QEMU did not migrate into a file");
+  await untilFinished(qmp, deadline);
   await qmp.execute("cont", undefined, deadline);
   const stoppedMs = nowMs() - (await stopped);
   syncFile(path);
@@ -103,6 +104,14 @@ export async function restoreFromFile(
   } catch (error) {
     await vm.qemu.kill();
     throw error;
+  }
+}
+
+/** QEMU says that a migration is completed a moment before it takes `cont`, and nothing when it does: it is asked. */
+async function untilFinished(qmp: QmpClient, deadline: Deadline): Promise<void> {
+  for (;;) {
+    const { status } = (await qmp.execute("query-status", undefined, deadline)) as { status: string };
+    if (status !== "finish-migrate") return;
   }
 }
 
