@@ -17,7 +17,7 @@ import { openWorkspace, type Workspace } from "./workspace.ts";
 const LOCK_DEADLINE_MS = 1_800_000;
 
 /**
- * Puts a kernel in force, with an initramfs for it; what else is not set up yet is set up. A daemon takes it when it starts again; VMs
+ * Puts a kernel in force, with an initramfs for it; what else is not set up yet is set up. A daemon takes it for new VMs; those
  * that run go on.
  *
  * @param name of a kernel, or `cloud` or `minimal` for the newest of these; Debian's is downloaded if it is not there.

@@ -38,7 +38,7 @@ already, it is only put in force. It may be interrupted at any time; its whole o
         ["Version", entry?.version ?? "-"],
         ["Size", formatBytes(entry?.imageBytes ?? 0)],
         ["SHA-256", entry?.sha256 ?? "-"],
-        ["In use", entry?.inUse ? "yes, by daemons from their next start on" : "no"],
+        ["In use", entry?.inUse ? "yes, for new VMs" : "no"],
       ];
       await print(formatFacts(facts));
     }

@@ -7,7 +7,7 @@ import { defineCommand } from "../specification.ts";
 import { withSetupProgress } from "../with-setup-progress.ts";
 
 export const command = defineCommand({
-  description: `Put a guest kernel in force. Daemons take it when they start again; VMs that run go on with theirs. Base templates are
+  description: `Put a guest kernel in force for new VMs, also of a daemon that runs; those that run go on with theirs. Base templates are
 built again on demand, those of applications by template build.`,
   operands: [{ name: "NAME|cloud|minimal", kind: "kernel" }],
   options: {},
