@@ -44,7 +44,7 @@ async function collect(path: readonly string[], entries: readonly CommandEntry[]
 function lister(kind: Completion | "command"): string {
   if (kind === "vm") return "MAYFLY_NO_START=1 mayfly ps --all --quiet --names 2>/dev/null";
   if (kind === "image") return "MAYFLY_NO_START=1 mayfly image ls --names 2>/dev/null";
-  if (kind === "template") return "MAYFLY_NO_START=1 mayfly template ls --quiet 2>/dev/null";
+  if (kind === "template") return "MAYFLY_NO_START=1 mayfly template ls --quiet --names 2>/dev/null";
   if (kind === "snapshot") return "MAYFLY_NO_START=1 mayfly snapshot ls --quiet --names 2>/dev/null";
   if (kind === "volume") return "MAYFLY_NO_START=1 mayfly volume ls --quiet 2>/dev/null";
   if (kind === "kernel") return "mayfly kernel ls --quiet 2>/dev/null";

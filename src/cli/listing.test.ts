@@ -1,10 +1,10 @@
-/** `ps`, `top`, `diff`, `port` as processes, over a daemon whose engine has what the test says. */
+/** `ps`, `top`, `diff`, `port`, `template ls` as processes, over a daemon whose engine has what the test says. */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { Installation } from "../../tests/support/mayfly-process.ts";
-import { sampleProcess, sampleVm } from "../../tests/support/samples.ts";
+import { sampleProcess, sampleTemplate, sampleVm } from "../../tests/support/samples.ts";
 import { type ServedDaemon, servedDaemon } from "../../tests/support/served-daemon.ts";
-import type { Vm } from "../contract/api.ts";
+import type { Template, Vm } from "../contract/api.ts";
 
 let daemon: ServedDaemon;
 const cli = new Installation(join(import.meta.dir, "main.ts"), "/nonexistent");
@@ -174,4 +174,21 @@ test("attach leaves a process alone when signals are not passed on", async () =>
   proxied.kill("SIGTERM");
   expect(await proxied.exited).toBe(143);
   expect(await out("attach", "--sig-proxy=maybe", "web")).toMatch(/^125: .*not true or false/);
+});
+
+test("template ls shows names and images as people know them, and ids of what has no name", async () => {
+  const { listTemplates } = daemon.engine;
+  const application = { image: "docker.io/library/shop:1" } as NonNullable<Template["application"]>;
+  const id = "tpl_bbbbbbbbbbbbbbbbbbbbbbbbbb" as const;
+  const templates = [
+    { ...sampleTemplate, name: null },
+    { ...sampleTemplate, id, name: "shop", application },
+  ];
+  daemon.engine.listTemplates = () => templates;
+  const [_, size, shop] = (await out("template", "ls")).split("\n");
+  expect(size).toMatch(/^a{16} +- +- +128MiB/);
+  expect(shop).toMatch(/^b{16} +shop +shop:1 +128MiB/);
+  expect(await out("template", "ls", "-q")).toBe(`${"a".repeat(16)}\n${"b".repeat(16)}\n`);
+  expect(await out("template", "ls", "-q", "--names")).toBe(`${"a".repeat(16)}\nshop\n`);
+  daemon.engine.listTemplates = listTemplates;
 });

@@ -1,4 +1,6 @@
 /** `mayfly template ls`. */
+import type { Template } from "../../contract/api.ts";
+import { familiarName } from "../../contract/reference.ts";
 import { print } from "../../sys/standard-io.ts";
 import { openClient } from "../client.ts";
 import { shortId } from "../ids.ts";
@@ -12,19 +14,22 @@ export const command = defineCommand({
   operands: [],
   options: {
     quiet: { kind: "flag", short: "q", summary: "Only ids" },
+    names: { kind: "flag", summary: "With --quiet: names instead of ids, where there are some" },
     "no-trunc": { kind: "flag", summary: "Whole ids" },
   },
   examples: [["mayfly template ls", "all templates"]],
   async run({ options, global }) {
     const templates = await openClient(global).templates.list();
     const idOf = (id: string) => (options["no-trunc"] ? id : shortId(id));
-    if (options.quiet) await print(templates.map(({ id }) => `${idOf(id)}\n`).join(""));
-    else if (global.json) await printJson(templates);
+    if (options.quiet) {
+      const text = ({ id, name }: Template) => (options.names ? name : null) ?? idOf(id);
+      await print(templates.map((template) => `${text(template)}\n`).join(""));
+    } else if (global.json) await printJson(templates);
     else {
       const rows = templates.map((template) => [
         idOf(template.id),
         template.name ?? "-",
-        template.application?.image ?? "-",
+        template.application === null ? "-" : familiarName(template.application.image),
         `${template.shape.memoryMiB}MiB`,
         String(template.shape.vcpus),
         template.compatible ? "yes" : "no",
