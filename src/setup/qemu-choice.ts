@@ -69,7 +69,7 @@ export async function removeQemu(name: string, { stateDir, signal }: SetupOption
   );
   if (inForce) throw inUse(name, path, "it is the one for new VMs", `mayfly qemu use ${STOCK}`);
   const pids = processesRunning(path);
-  if (pids.length > 0) throw inUse(name, path, `${pids.length} VMs run on it`, "mayfly ps");
+  if (pids.length > 0) throw inUse(name, path, `processes run it (${pids.length}): VMs, or prepared ones`, "mayfly ps");
   await removePath(await withdrawTree(dirname(dirname(path))));
 }
 
