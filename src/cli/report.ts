@@ -1,5 +1,5 @@
 /** Errors for people and programs, and the exit codes they end with. */
-import { KINDS, MayflyError } from "../contract/errors.ts";
+import { KINDS, MayflyError, problemDocument } from "../contract/errors.ts";
 import { BrokenPipe, printError } from "../sys/standard-io.ts";
 
 /** Exit codes of docker and the shells that commands share. */
@@ -23,7 +23,7 @@ export function exitCodeOf(error: unknown): number {
 
 /** Says an error on standard error, as text or as a problem document. @returns the exit code. */
 export async function report(error: unknown, json: boolean): Promise<number> {
-  if (!(error instanceof BrokenPipe)) await printError(json ? await asProblem(error) : describeError(error));
+  if (!(error instanceof BrokenPipe)) await printError(json ? asProblem(error) : describeError(error));
   return exitCodeOf(error);
 }
 
@@ -49,11 +49,10 @@ function quote(what: string, text: string): string[] {
   return lines.join("") === "" ? [] : [`  ${what}, last lines:`, ...lines.map((line) => `    ${line.trimEnd()}`)];
 }
 
-async function asProblem(error: unknown): Promise<string> {
-  const { problemOfError } = await import("../client/problem.ts");
+function asProblem(error: unknown): string {
   const known =
     error instanceof MayflyError
       ? error
       : new MayflyError("internal", error instanceof Error ? error.message : String(error));
-  return `${JSON.stringify(problemOfError(known))}\n`;
+  return `${JSON.stringify(problemDocument(known))}\n`;
 }

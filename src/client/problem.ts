@@ -32,19 +32,6 @@ export function errorOfAnswer(status: number, body: string, what: string): Mayfl
   return new MayflyError("internal", `Cannot ${what}: the answer was HTTP ${status}${said === "" ? "" : `: ${said}`}`);
 }
 
-/** The error document of the library's own errors, as the CLI prints it with `--json`. */
-export function problemOfError(error: MayflyError): Record<string, unknown> {
-  return {
-    type: `urn:mayfly:problem:${error.code}`,
-    detail: error.message,
-    code: error.code,
-    kind: error.kind,
-    ...(error.stage === undefined ? {} : { stage: error.stage }),
-    ...(error.vmId === undefined ? {} : { vmId: error.vmId }),
-    ...(Object.keys(error.details).length === 0 ? {} : { details: error.details }),
-  };
-}
-
 function isProblem(value: unknown): value is Received {
   return typeof value === "object" && value !== null && "code" in value && isErrorCode(value.code);
 }

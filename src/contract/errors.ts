@@ -174,3 +174,19 @@ export interface Problem {
   vmId?: string;
   details?: ErrorDetails;
 }
+
+/** The one place where an error becomes a problem document: in answers, in records of VMs, and on standard error with `--json`. */
+export function problemDocument({ code, kind, message, stage, vmId, details }: MayflyError): Problem {
+  const title = code.replaceAll("_", " ");
+  return {
+    type: `urn:mayfly:problem:${code}`,
+    title: title.charAt(0).toUpperCase() + title.slice(1),
+    status: KINDS[kind].httpStatus,
+    detail: message,
+    code,
+    kind,
+    ...(stage === undefined ? {} : { stage }),
+    ...(vmId === undefined ? {} : { vmId }),
+    ...(Object.keys(details).length === 0 ? {} : { details }),
+  };
+}

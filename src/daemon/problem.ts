@@ -1,5 +1,5 @@
-/** Errors as the REST interface sends them: the one place where an error becomes an RFC 9457 problem document. */
-import { type ErrorCode, KINDS, MayflyError, type Problem } from "../contract/errors.ts";
+/** Errors as the REST interface sends them: RFC 9457 problem documents. */
+import { MayflyError, type Problem, problemDocument } from "../contract/errors.ts";
 import { logError } from "./log.ts";
 
 /** Any thrown value as a MayflyError: unknown ones become `internal` and are logged once, with their stack. */
@@ -12,18 +12,7 @@ export function asMayflyError(error: unknown): MayflyError {
 
 /** The problem document of any thrown value. */
 export function problemOf(thrown: unknown): Problem {
-  const error = asMayflyError(thrown);
-  return {
-    type: `urn:mayfly:problem:${error.code}`,
-    title: titleOf(error.code),
-    status: KINDS[error.kind].httpStatus,
-    detail: error.message,
-    code: error.code,
-    kind: error.kind,
-    ...(error.stage === undefined ? {} : { stage: error.stage }),
-    ...(error.vmId === undefined ? {} : { vmId: error.vmId }),
-    ...(Object.keys(error.details).length === 0 ? {} : { details: error.details }),
-  };
+  return problemDocument(asMayflyError(thrown));
 }
 
 /** The problem as an answer. `status` replaces the kind's where HTTP has a more exact one (401, 405, 413). */
@@ -33,9 +22,4 @@ export function problemResponse(thrown: unknown, status?: number, headers: Recor
     status: status ?? problem.status,
     headers: { "content-type": "application/problem+json", ...headers },
   });
-}
-
-function titleOf(code: ErrorCode): string {
-  const words = code.replaceAll("_", " ");
-  return words.charAt(0).toUpperCase() + words.slice(1);
 }

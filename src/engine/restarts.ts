@@ -4,7 +4,7 @@
  * meanwhile is followed by one that goes on.
  */
 import type { Vm } from "../contract/api.ts";
-import { type ErrorKind, MayflyError } from "../contract/errors.ts";
+import { type ErrorKind, MayflyError, problemDocument } from "../contract/errors.ts";
 import type { Clock } from "../sys/clock.ts";
 import { Deadline } from "../sys/deadline.ts";
 import { type EngineConfig, LIMITS_MS } from "./config.ts";
@@ -16,7 +16,7 @@ import type { Launch } from "./launch.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Records, RestartInstructions, VmRecord } from "./records.ts";
 import { outlivesHost, pauseBeforeRestart } from "./restart-policy.ts";
-import { asMayflyError, type RunningVm, toProblem, type VmEnd } from "./running-vm.ts";
+import { asMayflyError, type RunningVm, type VmEnd } from "./running-vm.ts";
 import { TIMED_OUT, type Workload } from "./workload.ts";
 
 /** What another try does not change. */
@@ -82,7 +82,7 @@ export class Restarts {
     if (LASTING_KINDS.has(error.kind) || error.code === "command_not_executable") return false;
     const pauseMs = this.#pauseFor(record, FAILED, ran);
     if (pauseMs === undefined) return false;
-    const ended = { pid: null, exitCode: FAILED, exitSignal: 0, error: toProblem(error) };
+    const ended = { pid: null, exitCode: FAILED, exitSignal: 0, error: problemDocument(error) };
     const nothing = { qemu: null, main: null, held: { disks: {}, volumes: [] } };
     this.#plan({ ...record, ...nothing, vm: { ...record.vm, ...ended } }, pauseMs, "failure");
     return true;

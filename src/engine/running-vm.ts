@@ -2,7 +2,7 @@
 import type { AgentClient } from "../agent/client.ts";
 import type { ExecSpec } from "../agent/requests.ts";
 import type { Vm } from "../contract/api.ts";
-import { MayflyError } from "../contract/errors.ts";
+import { MayflyError, problemDocument } from "../contract/errors.ts";
 import { AppendLog } from "../sys/append-log.ts";
 import { Deadline } from "../sys/deadline.ts";
 import type { Clone } from "./clone.ts";
@@ -226,22 +226,8 @@ export function withEnd(vm: Vm, end: VmEnd): Vm {
     return { ...finished, state: "exited", exitCode: vm.exitCode ?? 137, exitSignal: 9 };
   if (end.by === "exit") {
     const { exitCode, signal } = end.status;
-    const error = end.logFailure === undefined ? null : toProblem(end.logFailure);
+    const error = end.logFailure === undefined ? null : problemDocument(end.logFailure);
     return { ...finished, state: "exited", exitCode, exitSignal: signal, error };
   }
-  return { ...finished, state: "failed", exitCode: 255, exitSignal: 0, error: toProblem(end.error) };
-}
-
-/** The problem document of an error. */
-export function toProblem(error: MayflyError): NonNullable<Vm["error"]> {
-  return {
-    type: `urn:mayfly:error:${error.code}`,
-    title: error.code.replaceAll("_", " "),
-    status: 500,
-    detail: error.message,
-    code: error.code,
-    kind: error.kind,
-    ...(error.stage === undefined ? {} : { stage: error.stage }),
-    details: error.details,
-  };
+  return { ...finished, state: "failed", exitCode: 255, exitSignal: 0, error: problemDocument(end.error) };
 }
