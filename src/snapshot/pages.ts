@@ -165,6 +165,9 @@ export function openPagesFile(path: string): Promise<PagesFile> {
  * @throws `snapshot_corrupt` (the process is to be ended then), `qemu_exited`, `state_load_failed`.
  */
 export async function applyPages(pid: number, mapping: GuestMapping, file: PagesFile): Promise<void> {
+  if (file.memoryBytes !== mapping.lengthBytes) {
+    throw corrupt(file.path, `they are of a memory of ${file.memoryBytes} bytes, the base has ${mapping.lengthBytes}`);
+  }
   for await (const set of file.sets()) await writePages(pid, mapping, set);
 }
 

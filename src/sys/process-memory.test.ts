@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
-import { mkdtempSync, renameSync, rmSync, symlinkSync } from "node:fs";
+import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { memoryFile, PAGE, PrivateMapping } from "../../tests/support/private-mapping.ts";
@@ -7,6 +7,7 @@ import { MayflyError } from "../contract/errors.ts";
 import { copiedPages } from "./pagemap.ts";
 import { capturePages, guestMapping, MemoryCapture, writePages } from "./process-memory.ts";
 
+const mayMount = Bun.spawnSync(["unshare", "--mount", "true"]).exitCode === 0;
 const PAGES = 1024;
 /** Every third page has its number, modulo 255, plus 1; the others are holes. */
 const FILLED = new Map(Array.from({ length: PAGES / 3 }, (_, index) => [3 * index, ((3 * index) % 255) + 1]));
@@ -95,6 +96,31 @@ describe("pages that a process has copied", () => {
     await guest.tell({ do: "fill", page: 511, pages: 4000, byte: 1 });
     expect(copied().length).toBe(6000 - 2001 + 1);
     await guest.remap(base, PAGES * PAGE);
+  });
+
+  test.skipIf(!mayMount)("are told page by page where the file's own pages are huge ones", async () => {
+    const huge = join(directory, "huge");
+    mkdirSync(huge);
+    expect(Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "huge=always,size=64m", "tmpfs", huge]).exitCode).toBe(0);
+    try {
+      const file = join(huge, "memory");
+      // Twice what a huge page has, with something on every page: nothing of it is a hole.
+      await memoryFile(file, PAGES, new Map(Array.from({ length: PAGES }, (_, page) => [page, 9])));
+      await guest.remap(file, PAGES * PAGE);
+      await guest.tell({ do: "read", page: 0, pages: PAGES });
+      expect(copied()).toEqual([]);
+      await guest.tell({ do: "fill", page: 100, pages: 3, byte: 0 });
+      await guest.tell({ do: "random", page: 511, pages: 2, seed: 2 });
+      expect(copied()).toEqual([
+        [100, 3],
+        [511, 2],
+      ]);
+      using pages = await capturePages(guest.pid, guest.mapping);
+      expect(pages.memory.view(0, 1)[0]).toBe(0);
+      await guest.remap(base, PAGES * PAGE);
+    } finally {
+      Bun.spawnSync(["umount", "-l", huge]);
+    }
   });
 
   test("stay those when the kernel pages them out, if there is swap", async () => {
