@@ -4,7 +4,7 @@
  */
 
 /** Name of the profile in fingerprints; changes whenever a device, its order or a machine option does. */
-export const PROFILE = "microvm-8slot-3";
+export const PROFILE = "microvm-8slot-4";
 
 /** Name of the agent's virtio-serial port, as /sys/class/virtio-ports shows it. */
 export const AGENT_PORT = "mayfly.agent";
