@@ -30,3 +30,8 @@ export async function probeLocalAccelerators(stateDir: string, runDir: string): 
   ]);
   return probeAccelerators({ ...CONFIG_DEFAULTS, stateDir, runDir, artifacts: await loadArtifacts(stateDir) });
 }
+
+/** What measures the cost of VMs by QEMU. */
+export async function loadQemuCosts(): Promise<typeof import("../engine/qemu-costs.ts")> {
+  return import("../engine/qemu-costs.ts");
+}
