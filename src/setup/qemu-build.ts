@@ -138,9 +138,10 @@ function lastStep(work: Work, path: string, isThere: boolean): Step {
   return step("QEMU files", `moving into ${path}`, (context) => publish(work, path, context));
 }
 
-/** Variables of all programs of the build. No caches of Python: they have times in them. */
-function environment({ packedAt, mesonPath }: Work): Record<string, string> {
-  return { SOURCE_DATE_EPOCH: String(packedAt), PYTHONPATH: mesonPath, PYTHONDONTWRITEBYTECODE: "1" };
+/** Variables of all programs of the build. No caches of Python: they have times in them. What the compiler leaves when it is killed goes, too. */
+function environment({ place, packedAt, mesonPath }: Work): Record<string, string> {
+  const python = { PYTHONPATH: mesonPath, PYTHONDONTWRITEBYTECODE: "1" };
+  return { SOURCE_DATE_EPOCH: String(packedAt), TMPDIR: place.directory, ...python };
 }
 
 async function configure(work: Work, context: StepContext): Promise<void> {
