@@ -13,6 +13,7 @@ import {
 } from "../../tests/support/snapshots.ts";
 import { MayflyError } from "../contract/errors.ts";
 import { memberHeader, memberPadding, readMemberHeader } from "../sys/tar-members.ts";
+import { encodeManifest } from "../template/manifest.ts";
 import { TemplateStore } from "../template/store.ts";
 import { exportSnapshot, type ImportHost, importSnapshot, incompatible } from "./archive.ts";
 import type { SnapshotManifest } from "./manifest.ts";
@@ -121,6 +122,7 @@ describe.skipIf(!isRoot)("archives of snapshots (need root, which gives files aw
     expect(there.contents).toEqual([]);
     const base = await archiveBase(here.templates, TEMPLATE_ID);
     await there.templates.adopt(
+      TEMPLATE_ID,
       { ...base, fillMemory: async (to) => writeFileSync(to, readFileSync(base.memoryPath)) },
       0,
     );
@@ -274,6 +276,22 @@ describe.skipIf(!isRoot)("archives of snapshots (need root, which gives files aw
     const error = await failure(importSnapshot(there.snapshots, path, there.host));
     expect({ code: error.code, contents: there.contents }).toEqual({ code: "snapshot_corrupt", contents: [] });
     other[Symbol.dispose]();
+  });
+
+  test("whose base has the id of another template here leave that one alone", async () => {
+    const whole = await exportAll();
+    await sampleTemplate(there.templates, 7);
+    const before = bytesOf(there, `templates/${TEMPLATE_ID}/memory`);
+    expect((await failure(importSnapshot(there.snapshots, path, there.host))).code).toBe("snapshot_corrupt");
+    expect(there.contents).toEqual([TEMPLATE_ID]);
+    expect(Buffer.compare(bytesOf(there, `templates/${TEMPLATE_ID}/memory`), before)).toBe(0);
+    await there.templates.remove(TEMPLATE_ID);
+    const text = readFileSync(join(here.directory, `templates/${TEMPLATE_ID}/manifest.json`), "utf8");
+    const { magic: _magic, format: _format, checksum: _checksum, ...body } = JSON.parse(text);
+    const foreign = Buffer.from(encodeManifest({ ...body, id: `tpl_${"c".repeat(26)}` }));
+    writeFileSync(path, replaceMember(whole, "base/manifest.json", foreign));
+    expect((await failure(importSnapshot(there.snapshots, path, there.host))).code).toBe("template_corrupt");
+    expect(there.contents).toEqual([]);
   });
 });
 

@@ -41,13 +41,19 @@ export interface ImportHost {
   accept(manifest: SnapshotManifest): Promise<{ id: SnapshotId; gid: number; vm: unknown }>;
   /** Whether this very base is here. */
   hasBase(base: SnapshotBase): Promise<boolean>;
-  /** Keeps a base that came along, checked against its own manifest, which is whatever the archive had. */
-  adoptBase(files: {
-    manifest: Uint8Array;
-    deviceState: Uint8Array;
-    /** Writes the memory into an existing file. */
-    fillMemory(path: string): Promise<void>;
-  }): Promise<void>;
+  /**
+   * Keeps a base that came along under this id, checked against its own manifest, which is whatever the archive had.
+   * @returns whether it was kept: a template of that id that is here already stays.
+   */
+  adoptBase(
+    id: string,
+    files: {
+      manifest: Uint8Array;
+      deviceState: Uint8Array;
+      /** Writes the memory into an existing file. */
+      fillMemory(path: string): Promise<void>;
+    },
+  ): Promise<boolean>;
   /** Takes an adopted base away again, because the snapshot could not be imported. */
   removeBase(id: string): Promise<void>;
 }
@@ -191,10 +197,11 @@ async function importBase(
   }
   const fillMemory = (memoryPath: string) =>
     archive.unpack(MEMBERS.baseMemory, { path: memoryPath, sizeBytes: base.memory.sizeBytes });
-  await host.adoptBase({ manifest, deviceState, fillMemory });
-  if (await host.hasBase(base)) return true;
-  await host.removeBase(base.id);
-  throw archive.corrupt(`the base template in it is not ${base.id} with memory of checksum ${base.memory.sha256}`);
+  const isNew = await host.adoptBase(base.id, { manifest, deviceState, fillMemory });
+  if (await host.hasBase(base)) return isNew;
+  if (isNew) await host.removeBase(base.id);
+  const where = isNew ? "in it" : "on this host";
+  throw archive.corrupt(`the template ${base.id} ${where} has not the memory with checksum ${base.memory.sha256}`);
 }
 
 /** The error for a snapshot of another QEMU, kernel, CPU. @param differences one entry a field, as people read them. */

@@ -104,16 +104,19 @@ export class TemplateStore {
 
   /**
    * Publishes a template that was made elsewhere, as its manifest says; the memory is read and checked before.
+   * @param id the one that it has to be. One of that id that is here already stays.
    * @param files the manifest's file as it is there; `fillMemory` writes into a file that exists.
-   * @throws `template_corrupt` if it is not what the manifest says. Nothing of it is left then. One of that id that is here already stays.
+   * @returns whether it has been published.
+   * @throws `template_corrupt` if it is not what the manifest says. Nothing of it is left then.
    */
   async adopt(
+    id: string,
     files: { manifest: Uint8Array; deviceState: Uint8Array; fillMemory(path: string): Promise<void> },
     gid: number,
-  ): Promise<TemplateManifest> {
+  ): Promise<boolean> {
     const given = decodeManifest(files.manifest, "of a template that comes along");
-    const directory = this.directory(given.id);
-    await publishDirectory(directory, async (beside) => {
+    if (given.id !== id) throw corrupt(id, this.directory(id), `the manifest that comes along belongs to ${given.id}`);
+    return publishDirectory(this.directory(id), async (beside) => {
       await setMode(beside, 0o711);
       const memoryPath = join(beside, "memory");
       await newFile(memoryPath, "", 0o600);
@@ -132,7 +135,6 @@ export class TemplateStore {
       await newFile(join(beside, "manifest.json"), manifest, manifestMode(given));
       await seal(memoryPath, gid, 0o440);
     });
-    return (await this.load(given.id)).manifest;
   }
 
   /** A template's manifest as its file has it. @throws `template_not_found`, `template_corrupt`. */

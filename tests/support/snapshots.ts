@@ -30,7 +30,7 @@ export const TEMPLATE_ID: TemplateId = `tpl_${"a".repeat(26)}`;
 export const SNAPSHOT_ID: SnapshotId = `snap_${"b".repeat(26)}`;
 
 /** A template of which the first pages have data. */
-export async function sampleTemplate(templates: TemplateStore): Promise<SnapshotBase> {
+export async function sampleTemplate(templates: TemplateStore, seed = 0): Promise<SnapshotBase> {
   const ids = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
   const parts = {
     id: TEMPLATE_ID,
@@ -43,7 +43,8 @@ export async function sampleTemplate(templates: TemplateStore): Promise<Snapshot
     parts,
     async ({ memoryPath, deviceStatePath }) => {
       const bytes = Buffer.alloc(MEMORY_MIB << 20);
-      for (let page = 0; page < DATA_PAGES; page++) bytes.fill((page % 250) + 1, page * PAGE, (page + 1) * PAGE);
+      for (let page = 0; page < DATA_PAGES; page++)
+        bytes.fill(((page + seed) % 250) + 1, page * PAGE, (page + 1) * PAGE);
       writeFileSync(memoryPath, bytes);
       writeFileSync(deviceStatePath, "the base's device state");
       return undefined;
@@ -103,9 +104,7 @@ export function importHost(templates: TemplateStore): ImportHost {
         (loaded) => loaded.manifest.memory.sha256 === memory.sha256,
         () => false,
       ),
-    adoptBase: async (files) => {
-      await templates.adopt(files, gid);
-    },
+    adoptBase: (id, files) => templates.adopt(id, files, gid),
     removeBase: (id) => templates.remove(id),
   };
 }
