@@ -70,11 +70,16 @@ export async function killVm(vms: Vms, id: string, signal: number, deadline: Dea
   return vms.get(id);
 }
 
-/** The VM's stop signal, then SIGKILL after `graceMs` (the VM's own unless given), then the VM's own end. Resolves when it has ended. */
+/** The VM's stop signal, then SIGKILL after `graceMs` (the VM's own unless given), then the VM's own end. Resolves when it has ended. @throws `vm_not_running` for one that is being started: it would go on. */
 export async function stopVm(vms: Vms, id: string, graceMs: number | undefined, deadline: Deadline): Promise<Vm> {
   if (vms.get(id).state === "restarting" && vms.runningOf(id)?.main === undefined) await vms.restarts.cancel(id);
   const record = recordOf(vms, id);
   const running = vms.runningOf(id);
+  if (running === undefined && record.vm.state === "creating") {
+    throw new MayflyError("vm_not_running", `Cannot stop VM ${record.vm.name}: it is still being started`, {
+      vmId: id,
+    });
+  }
   if (running === undefined) return record.vm;
   const ended = vms.wait(id, undefined);
   vms.update({ ...record, vm: { ...record.vm, state: "stopping" } });

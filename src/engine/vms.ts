@@ -27,7 +27,7 @@ import type { Workload } from "./workload.ts";
 export class Vms {
   readonly #records = new Map<string, VmRecord>();
   readonly #running = new Map<string, RunningVm>();
-  readonly #waiters = new Map<string, ((vm: Vm) => void)[]>();
+  readonly #waiters = new Map<string, Set<(vm: Vm) => void>>();
   /** Health checks of those that have one. */
   readonly health: HealthChecks;
   /** Starts of those that have ended, by their policy. */
@@ -350,7 +350,7 @@ export class Vms {
   async remove(ref: string, force: boolean): Promise<void> {
     const { vm } = this.#resolve(ref);
     if (vm.finishedAt === null && (!force || vm.state === "creating")) {
-      const hint = "stop it first, or force its removal";
+      const hint = vm.state === "creating" ? "wait until it runs" : "stop it first, or force its removal";
       throw new MayflyError("vm_running", `Cannot remove VM ${vm.name}: it is ${vm.state}; ${hint}`, { vmId: vm.id });
     }
     if (vm.state === "restarting") await this.restarts.cancel(vm.id);
@@ -363,11 +363,11 @@ export class Vms {
   wait(ref: string, signal: AbortSignal | undefined): Promise<Vm> {
     const { vm } = this.#resolve(ref);
     if (vm.finishedAt !== null) return Promise.resolve(vm);
-    const ended = new Promise<Vm>((resolve) => {
-      const waiters = this.#waiters.get(vm.id) ?? [];
-      this.#waiters.set(vm.id, [...waiters, resolve]);
-    });
-    return Deadline.after(Number.POSITIVE_INFINITY, signal).race(ended, `the end of VM ${vm.name}`);
+    const { promise, resolve } = Promise.withResolvers<Vm>();
+    const waiters = this.#waiters.get(vm.id) ?? new Set();
+    this.#waiters.set(vm.id, waiters.add(resolve));
+    const ended = Deadline.after(Number.POSITIVE_INFINITY, signal).race(promise, `the end of VM ${vm.name}`);
+    return ended.finally(() => waiters.delete(resolve));
   }
 
   #openLogs(id: string) {

@@ -68,6 +68,18 @@ describeVms("a start that fails", () => {
     await vms.engine.removeVolume("data");
   });
 
+  test("is neither stopped nor removed while it is under way: it would go on", async () => {
+    const starting = vms.engine.createVm(onImage(), { deadline: soon() });
+    while (vms.engine.listVms().length === 0) await new Promise((resolve) => setImmediate(resolve));
+    expect(vms.engine.getVm("one").state).toBe("creating");
+    expect(await rejection(vms.engine.stopVm("one", 0, soon()))).toMatchObject({ code: "vm_not_running" });
+    expect(await rejection(vms.engine.removeVm("one", { force: true, deadline: soon() }))).toMatchObject({
+      code: "vm_running",
+    });
+    await starting;
+    expect((await vms.engine.stopVm("one", 0, soon())).state).toBe("exited");
+  });
+
   test("leaves no volume that nobody has named", async () => {
     const volumes = [{ source: { volume: "made" }, target: "/data", anonymous: true }];
     const failed = { ...onImage(), volumes, command: ["/bin/nothing"] };
