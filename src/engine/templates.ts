@@ -332,7 +332,8 @@ export class Templates {
   /** The youngest template of a size with this fingerprint. */
   #find(hash: string): Known | undefined {
     const fitting = [...this.#known.values()].filter(
-      ({ loaded: { manifest } }) => manifest.fingerprintHash === hash && manifest.application === undefined,
+      ({ loaded: { manifest } }) =>
+        manifest.fingerprintHash === hash && manifest.application === undefined && manifest.madeFor === undefined,
     );
     return fitting.at(-1);
   }

@@ -84,6 +84,7 @@ describe.skipIf(!isRoot)("archives of snapshots (need root, which gives files aw
     expect(await importSnapshot(there.snapshots, path, there.host)).toEqual(manifest);
     expect(await there.snapshots.verify(ID)).toEqual([]);
     expect(await there.templates.verify(TEMPLATE_ID)).toEqual([]);
+    expect((await there.templates.load(TEMPLATE_ID)).manifest.madeFor).toEqual({ kind: "import", snapshotId: ID });
     for (const name of [
       `snapshots/${ID}/pages`,
       `snapshots/${ID}/disks/scratch.raw`,
@@ -124,7 +125,7 @@ describe.skipIf(!isRoot)("archives of snapshots (need root, which gives files aw
     await there.templates.adopt(
       TEMPLATE_ID,
       { ...base, fillMemory: async (to) => writeFileSync(to, readFileSync(base.memoryPath)) },
-      0,
+      { gid: 0, snapshotId: ID },
     );
     await importSnapshot(there.snapshots, path, there.host);
     expect(there.contents).toEqual([ID, TEMPLATE_ID]);

@@ -28,6 +28,11 @@ const Manifest = z.strictObject({
   deviceState: z.strictObject({ sizeBytes: z.int().positive(), sha256: Sha256Schema }),
   /** Absent: kernel and agent only. */
   application: ApplicationSchema.optional(),
+  /**
+   * Made here of a snapshot with this id, or come along with that snapshot from another host: what is in it is somebody's memory, or somebody else's
+   * kernel. Only that snapshot goes on from it; no VM that asks for a size does.
+   */
+  madeFor: z.strictObject({ kind: z.enum(["promotion", "import"]), snapshotId: z.string().max(64) }).optional(),
 });
 
 /** A manifest without what the format itself adds. */

@@ -70,7 +70,14 @@ export class TemplateStore {
    * @returns the manifest. If anything throws, nothing of it is left.
    */
   async publish(
-    parts: { id: TemplateId; fingerprint: Fingerprint; fingerprintHash: string; gid: number; ownerUid: number },
+    parts: {
+      id: TemplateId;
+      fingerprint: Fingerprint;
+      fingerprintHash: string;
+      gid: number;
+      ownerUid: number;
+      madeFor?: TemplateManifest["madeFor"];
+    },
     build: (workspace: TemplateWorkspace) => Promise<ApplicationPart | undefined>,
   ): Promise<TemplateManifest> {
     const startedMs = performance.now();
@@ -90,6 +97,7 @@ export class TemplateStore {
         memory: digest,
         deviceState: { sizeBytes: deviceState.length, sha256: sha256Of(deviceState) },
         ...(application === undefined ? {} : { application }),
+        ...(parts.madeFor === undefined ? {} : { madeFor: parts.madeFor }),
       };
       manifest = complete;
       await removePath(workspace.consolePath);
@@ -104,7 +112,7 @@ export class TemplateStore {
 
   /**
    * Publishes a template that was made elsewhere, as its manifest says; the memory is read and checked before.
-   * @param id the one that it has to be. One of that id that is here already stays.
+   * @param id the one that it has to be; `snapshotId`: what it is needed for. One of that id that is here already stays.
    * @param files the manifest's file as it is there; `fillMemory` writes into a file that exists.
    * @returns whether it has been published.
    * @throws `template_corrupt` if it is not what the manifest says. Nothing of it is left then.
@@ -112,7 +120,7 @@ export class TemplateStore {
   async adopt(
     id: string,
     files: { manifest: Uint8Array; deviceState: Uint8Array; fillMemory(path: string): Promise<void> },
-    gid: number,
+    { gid, snapshotId }: { gid: number; snapshotId: string },
   ): Promise<boolean> {
     const given = decodeManifest(files.manifest, "of a template that comes along");
     if (given.id !== id) throw corrupt(id, this.directory(id), `the manifest that comes along belongs to ${given.id}`);
@@ -131,7 +139,7 @@ export class TemplateStore {
         throw corrupt(given.id, memoryPath, "its device state has another checksum than its manifest requires");
       }
       await newFile(join(beside, "device-state"), files.deviceState, 0o400);
-      const manifest = encodeManifest({ ...given, memory: digest });
+      const manifest = encodeManifest({ ...given, memory: digest, madeFor: { kind: "import", snapshotId } });
       await newFile(join(beside, "manifest.json"), manifest, manifestMode(given));
       await seal(memoryPath, gid, 0o440);
     });
@@ -190,9 +198,9 @@ export class TemplateStore {
   }
 }
 
-/** The environment of an application may hold secrets. */
-function manifestMode({ application }: TemplateManifest): number {
-  return application === undefined ? 0o444 : 0o400;
+/** The environment of an application may hold secrets; what belongs to a snapshot is nobody else's. */
+function manifestMode({ application, madeFor }: TemplateManifest): number {
+  return application === undefined && madeFor === undefined ? 0o444 : 0o400;
 }
 
 async function makeWorkspace(

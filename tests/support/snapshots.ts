@@ -104,7 +104,7 @@ export function importHost(templates: TemplateStore): ImportHost {
         (loaded) => loaded.manifest.memory.sha256 === memory.sha256,
         () => false,
       ),
-    adoptBase: (id, files) => templates.adopt(id, files, gid),
+    adoptBase: (id, files) => templates.adopt(id, files, { gid, snapshotId: SNAPSHOT_ID }),
     removeBase: (id) => templates.remove(id),
   };
 }
