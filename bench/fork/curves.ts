@@ -79,8 +79,8 @@ async function measureAt(
   progress(what);
   const { client } = ground.daemon;
   const template = await client.templates.build({ memoryBytes: memoryMiB * 2 ** 20 }, { signal });
-  const pool = template.pool ?? ground.pool(memoryMiB);
-  if (pool === undefined) await client.templates.pool(template.id, FEW, { signal });
+  const isPooled = ground.pool(memoryMiB) !== undefined || (template.pool?.blocked ?? 0) > 0;
+  if (!isPooled) await client.templates.pool(template.id, FEW, { signal });
   const vm = await idleVm(client, memoryMiB, signal);
   await using resources = new AsyncDisposableStack();
   resources.defer(() => client.vms.remove(vm.id, { force: true }));
@@ -105,7 +105,7 @@ async function measureAt(
     progress(`${what}: ${round + 1} of ${POINT_SAMPLES}`);
     await takeTurns(takers, round, samples, turns);
   }
-  if (pool === undefined) await client.templates.pool(template.id, { warm: 0, blocked: 0 }, { signal });
+  if (!isPooled) await client.templates.pool(template.id, { warm: 0, blocked: 0 }, { signal });
   return mediansOf(samples.rows());
 }
 
