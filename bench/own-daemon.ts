@@ -54,7 +54,8 @@ export async function startOwnDaemon(options: OwnDaemonOptions): Promise<OwnDaem
     ...(options.accelerator === undefined ? [] : [`--accelerator=${options.accelerator}`]),
   ];
   const log = openSync(logPath, "a", 0o600);
-  const child = Bun.spawn(command, { cwd: "/", stdio: ["pipe", log, log, "pipe"], detached: true });
+  // The environment as it is now, with the kernel and QEMU that the benchmark was told: Bun passes on the one that it started with.
+  const child = Bun.spawn(command, { cwd: "/", env: process.env, stdio: ["pipe", log, log, "pipe"], detached: true });
   closeSync(log);
   await using cleanup = new AsyncDisposableStack();
   cleanup.defer(() => stop(child));
