@@ -259,6 +259,8 @@ export const DiskUsage = z.object({
   }),
   vms: z.object({ count: z.int(), bytes: z.int(), reclaimableBytes: z.int() }),
   volumes: z.object({ count: z.int(), bytes: z.int(), reclaimableBytes: z.int() }),
+  /** Of VMs; `POST /v1/snapshots/prune` removes some, `POST /v1/system/prune` none. */
+  snapshots: z.object({ count: z.int(), bytes: z.int(), reclaimableBytes: z.int() }),
   /** Snapshots of directories, and file systems that scratch disks begin with: made again when they are needed. */
   directories: z.object({ count: z.int(), bytes: z.int(), reclaimableBytes: z.int() }),
 });

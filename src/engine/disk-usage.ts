@@ -3,10 +3,10 @@ import type { DiskUsage, PruneResult } from "../contract/api.ts";
 import { allocatedBytesBelow } from "../sys/allocated.ts";
 import type { EngineParts } from "./engine.ts";
 
-type Parts = Pick<EngineParts, "host" | "templates" | "images" | "vms" | "volumes">;
+type Parts = Pick<EngineParts, "host" | "templates" | "images" | "vms" | "volumes" | "snapshots">;
 
 /** Bytes as allocated on disk: holes do not count. */
-export async function diskUsage({ host, templates, images, vms, volumes }: Parts): Promise<DiskUsage> {
+export async function diskUsage({ host, templates, images, vms, volumes, snapshots }: Parts): Promise<DiskUsage> {
   const { stateDir } = host.config;
   const ended = vms.list().filter((vm) => vm.finishedAt !== null);
   const endedBytes = await sum(ended.map((vm) => allocatedBytesBelow(vms.directory(vm.id))));
@@ -26,6 +26,11 @@ export async function diskUsage({ host, templates, images, vms, volumes }: Parts
       count: vms.list().length,
       bytes: await allocatedBytesBelow(`${stateDir}/vms`),
       reclaimableBytes: endedBytes,
+    },
+    snapshots: {
+      count: snapshots.list().length,
+      bytes: await allocatedBytesBelow(`${stateDir}/snapshots`),
+      reclaimableBytes: 0,
     },
     ...(await volumes.usage()),
   };

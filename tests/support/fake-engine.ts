@@ -331,8 +331,8 @@ export class FakeEngine implements Engine {
   }
 
   async diskUsage(): Promise<DiskUsage> {
-    const nothing = { count: 0, bytes: 0, reclaimableBytes: 0 };
-    return { templates: nothing, images: nothing, vms: nothing, volumes: nothing, directories: nothing };
+    const none = { count: 0, bytes: 0, reclaimableBytes: 0 };
+    return { templates: none, images: none, vms: none, volumes: none, snapshots: none, directories: none };
   }
 
   async prune(): Promise<PruneResult> {

@@ -6,7 +6,7 @@ import { defineCommand } from "../specification.ts";
 
 export const command = defineCommand({
   description:
-    "Show how much disk space templates, images, volumes, snapshots of directories and VMs take, and how much of it prune would free.",
+    "Show how much disk space templates, images, volumes, snapshots, packed directories and VMs take, and how much of it prune would free.",
   operands: [],
   options: {},
   examples: [["mayfly system df", "the use of the disk"]],
@@ -16,7 +16,7 @@ export const command = defineCommand({
       await printJson(usage);
       return 0;
     }
-    const rows = (["templates", "images", "volumes", "directories", "vms"] as const).map((name) => {
+    const rows = (["templates", "images", "volumes", "snapshots", "directories", "vms"] as const).map((name) => {
       const { count, bytes, reclaimableBytes } = usage[name];
       return [
         name === "vms" ? "VMs" : name.replace(/^./, (letter) => letter.toUpperCase()),
