@@ -187,6 +187,26 @@ function bytesOf(set: PageSet): { page: number; byte: number | undefined }[] {
   );
 }
 
+test("two that are larger than what is read at once are compared page by page", async () => {
+  const run = { pages: 9000, gap: 1, zero: false };
+  const [left, right] = [fresh(), fresh()];
+  {
+    using ours = sample([run]);
+    await writePagesFile(left, ours);
+    ours.memory.view(4000 * PAGE, 1).fill(255);
+    ours.memory.view(8999 * PAGE, 1).fill(255);
+    await writePagesFile(right, ours);
+  }
+  await using from = await openPagesFile(left);
+  await using to = await openPagesFile(right);
+  expect(await differingRanges(to, from)).toMatchObject({
+    pages: 2,
+    ranges: [4001, 9000].map((page) => ({ startBytes: page * PAGE, lengthBytes: PAGE })),
+  });
+  expect(await differingRanges(to, to)).toMatchObject({ pages: 0 });
+  await Promise.all([left, right].map((path) => rmSync(path)));
+});
+
 describe("a damaged or hostile file", () => {
   let path: string;
   let whole: Buffer;
