@@ -5,7 +5,7 @@ import { NAME_PATTERN } from "./ids.ts";
 const absolute = z
   .string()
   .max(4095)
-  .regex(/^\/[^\0]*$/, "a path in the VM is absolute");
+  .regex(/^\/[^\0]*$/, "the path must be absolute");
 const port = z.int().min(1).max(65_535);
 
 /** A TCP port of the host that leads to one of the VM. */

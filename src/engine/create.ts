@@ -60,7 +60,7 @@ export async function relaunch(
   };
   const prepared = await prepare(parts, again, { deadline });
   return withPorts(
-    parts.vms.list(),
+    parts.vms.list().filter(({ id }) => id !== vm.id),
     vm.ports,
     (ports) => launchOf(parts, gate, { request: again, prepared, vm, ports, startedMs }, deadline).launch,
   );

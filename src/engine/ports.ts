@@ -102,9 +102,12 @@ function bind(vms: readonly Vm[], mappings: readonly PortMapping[]): Ports {
     const { address, port } = error.details;
     const publishes = ({ hostIp, hostPort }: PublishedPort) =>
       hostPort === port && (hostIp === address || isAny(hostIp) || isAny(String(address)));
+    const place = String(address).includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
+    if (mappings.filter(({ hostIp = ANY_ADDRESS, ...rest }) => publishes({ hostIp, ...rest })).length > 1) {
+      throw new MayflyError("invalid_argument", `Cannot publish ${place} twice`, { cause: error });
+    }
     const holder = vms.find((vm) => vm.finishedAt === null && vm.ports.some(publishes));
     if (holder === undefined) throw error;
-    const place = String(address).includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
     throw new MayflyError("port_in_use", `Cannot listen on ${place}: VM ${holder.name} publishes it`, {
       details: { address: address ?? "", port: port ?? 0, vm: holder.id },
       cause: error,

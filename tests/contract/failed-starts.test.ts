@@ -53,6 +53,17 @@ describeVms("a start that fails", () => {
     }
   });
 
+  test("is told when it wants a port twice", async () => {
+    const [free] = (await vms.start({ ports: [{ hostIp: "127.0.0.1", hostPort: 0, guestPort: 1 }] })).ports;
+    const hostPort = free?.hostPort ?? 0;
+    for (const vm of vms.engine.listVms()) await vms.remove(vm.id);
+    const ports = [1, 2].map((guestPort) => ({ hostIp: "127.0.0.1", hostPort, guestPort }));
+    expect(await refused({ ...onImage(), ports })).toMatchObject({
+      code: "invalid_argument",
+      message: `Cannot publish 127.0.0.1:${hostPort} twice`,
+    });
+  });
+
   test("has no QEMU any more when only the record of a volume's first use fails", async () => {
     await vms.engine.createVolume({ name: "data" });
     const directory = join(vms.stateDir, "volumes/data");
