@@ -1,59 +1,66 @@
-/** Ports of the host that lead into a VM, over real QEMU: busybox' httpd and nc in the base guest. */
-import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
+/** Ports of the host that lead into a VM, over real QEMU. */
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import type { Vm } from "../../src/contract/api.ts";
 import { Deadline } from "../../src/sys/deadline.ts";
-import { TestEngine } from "../support/engine.ts";
+import { soon, TestEngine } from "../support/engine.ts";
+import { TestDaemon } from "../support/engine-daemon.ts";
 import { describeVms } from "../support/engine-host.ts";
 import { NOTHING_LEFT } from "../support/engine-leftovers.ts";
 import { TcpClient } from "../support/tcp-client.ts";
-
-/** Ports inside the guest, and what listens there. */
-const GUEST = { http: 8080, echo: 9000, nobody: 9001, reset: 9002, endless: 9003, silent: 9004, six: 9005 } as const;
-
-const SERVERS = `
-mkdir -p /tmp/www && echo hello from the guest >/tmp/www/index.html
-httpd -f -p ${GUEST.http} -h /tmp/www &
-nc -ll -p ${GUEST.echo} -e cat &
-nc -ll -p ${GUEST.reset} -e true &
-nc -ll -p ${GUEST.endless} -e yes &
-nc -ll -p ${GUEST.silent} -e sleep 1000 &
-httpd -f -p [::1]:${GUEST.six} -h /tmp/www &
-wait
-`;
+import {
+  areNumbers,
+  ask,
+  askOnce,
+  SERVICE,
+  SERVICE_PATH,
+  type ServicePort,
+  START_SERVICE,
+  tcpService,
+} from "../support/tcp-service.ts";
 
 const MEGABYTE = 2 ** 20;
-/** Each connection to nc is a process of the guest's. */
-const LARGE = { memoryMiB: 512, vcpus: 1 };
+const LIMIT_MS = 120_000;
+const PUBLISHED = Object.values(SERVICE).map((guestPort) => ({ hostIp: "127.0.0.1", hostPort: 0, guestPort }));
 
 describeVms("forwarded ports", () => {
+  const directory = mkdtempSync(join(tmpdir(), "mayfly-ports-"));
+  let program: Uint8Array;
   let vms: TestEngine;
   let vm: Vm;
   /** Descriptors of the guest's agent when nobody is connected. */
   let agentDescriptors: string;
 
   beforeAll(async () => {
-    vms = await TestEngine.open({ templates: [LARGE] });
-    vm = await startWithServers(vms);
+    program = await tcpService(directory);
+    vms = await TestEngine.open();
+    vm = await startService();
     agentDescriptors = await vms.shell(vm.id, "ls /proc/1/fd | wc -l");
-  }, 60_000);
-  afterAll(() => vms[Symbol.asyncDispose]());
+  }, LIMIT_MS);
+  afterAll(async () => {
+    await vms[Symbol.asyncDispose]();
+    rmSync(directory, { recursive: true, force: true });
+  });
   beforeEach(() => vms.markDescriptors());
 
-  const hostPort = (name: keyof typeof GUEST) => portOf(vm, GUEST[name]);
-  const connect = (name: keyof typeof GUEST) => TcpClient.open(hostPort(name));
+  async function startService(): Promise<Vm> {
+    const started = await vms.start({ ports: PUBLISHED });
+    const options = { mode: 0o755, uid: 0, gid: 0, parents: false, deadline: soon() };
+    await vms.engine.writeFile(started.id, SERVICE_PATH, contentOf(program), options);
+    await vms.shell(started.id, START_SERVICE);
+    return started;
+  }
 
-  /**
-   * Connections, each of which its server has; what is endless is read no further. nc keeps only one connection that waits to be accepted,
-   * so they are opened in turn.
-   */
-  async function several(name: "endless" | "echo", count: number): Promise<TcpClient[]> {
-    const clients: TcpClient[] = [];
-    for (let i = 0; i < count; i++) {
-      const client = await connect(name);
-      if (name === "echo") await client.send("here");
+  const connect = (name: ServicePort) => TcpClient.open(portOf(vm, name));
+
+  /** Connections that stop reading once the guest has begun to send. */
+  async function stuckReaders(count: number): Promise<TcpClient[]> {
+    const clients = await Promise.all(Array.from({ length: count }, () => connect("endless")));
+    for (const client of clients) {
       await client.has(4);
-      if (name === "endless") client.socket.pause();
-      clients.push(client);
+      client.socket.pause();
     }
     return clients;
   }
@@ -69,22 +76,57 @@ describeVms("forwarded ports", () => {
     expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
   }
 
-  test("a thousand requests, one after another", async () => {
-    for (let i = 0; i < 1000; i++) expect(await get(hostPort("http"))).toBe("hello from the guest\n");
-    await nothingLeft();
-  }, 240_000);
+  test(
+    "a thousand requests, each on a connection of its own, and two thousand on one",
+    async () => {
+      const port = portOf(vm, "http");
+      for (let i = 0; i < 1000; i++) expect(await askOnce(port, `/own/${i}`)).toBe(`/own/${i}`);
+      const client = await connect("http");
+      for (let i = 0; i < 2000; i++) expect(await ask(client, `/kept/${i}`)).toBe(`/kept/${i}`);
+      client.finish();
+      await client.ended.promise;
+      await nothingLeft();
+    },
+    LIMIT_MS,
+  );
 
-  test("five hundred connections at once", async () => {
-    const clients = await several("echo", 500);
-    await Promise.all(clients.map((client, i) => client.send(` number ${i}`)));
-    await Promise.all(clients.map((client, i) => client.has(`here number ${i}`.length)));
-    expect(clients.map(({ text }) => text)).toEqual(clients.map((_, i) => `here number ${i}`));
-    for (const client of clients) client.finish();
-    await Promise.all(clients.map(({ ended }) => ended.promise));
-    await nothingLeft();
-  }, 120_000);
+  test(
+    "five hundred connections at once, none of which hears of another",
+    async () => {
+      const clients = await Promise.all(Array.from({ length: 500 }, () => connect("echo")));
+      await Promise.all(clients.map((client, i) => client.send(`number ${i}`)));
+      await Promise.all(clients.map((client, i) => client.has(`number ${i}`.length)));
+      expect(clients.map(({ text }) => text)).toEqual(clients.map((_, i) => `number ${i}`));
+      for (const client of clients) client.finish();
+      await Promise.all(clients.map(({ ended }) => ended.promise));
+      await nothingLeft();
+    },
+    LIMIT_MS,
+  );
 
-  test("each direction ends by itself", async () => {
+  test(
+    "programs of the guest's own serve as well as ours",
+    async () => {
+      const ports = [8000, 8001].map((guestPort) => ({ hostIp: "127.0.0.1", hostPort: 0, guestPort }));
+      const own = await vms.start({ ports });
+      const servers = "httpd -p 8000 -h /tmp && { nc -ll -p 8001 -e cat & } </dev/null >/dev/null 2>&1";
+      const listen = "until [ $(netstat -ltn | grep -c ':800[01] ') = 2 ]; do usleep 20000; done";
+      await vms.shell(own.id, `echo hello from the guest >/tmp/index.html; ${servers}; ${listen}`);
+      const [http = 0, echo = 0] = own.ports.map(({ hostPort }) => hostPort);
+      const page = await fetch(`http://127.0.0.1:${http}/`, { keepalive: false });
+      expect(await page.text()).toBe("hello from the guest\n");
+      const client = await TcpClient.open(echo);
+      await client.send("said before the end");
+      client.finish();
+      await client.ended.promise;
+      expect(client.text).toBe("said before the end");
+      await vms.remove(own.id);
+      await nothingLeft();
+    },
+    LIMIT_MS,
+  );
+
+  test("the client's direction ends first, then the guest's", async () => {
     const client = await connect("echo");
     await client.send("said before the end");
     client.finish();
@@ -92,141 +134,174 @@ describeVms("forwarded ports", () => {
     expect(client.text).toBe("said before the end");
     expect(await client.closed.promise).toBeUndefined();
     await nothingLeft();
-  }, 60_000);
+  });
 
-  test("64 MiB each way come as they went", async () => {
-    const client = await connect("echo");
-    const [sent, came] = [new Bun.CryptoHasher("sha256"), new Bun.CryptoHasher("sha256")];
-    client.onData = (chunk) => came.update(chunk);
-    const part = new Uint8Array(MEGABYTE);
-    for (let i = 0; i < 64; i++) {
-      for (let at = 0; at < part.length; at += 65_536) crypto.getRandomValues(part.subarray(at, at + 65_536));
-      sent.update(part);
-      await client.send(part);
-    }
-    client.finish();
+  test("the guest's direction ends first, then the client's", async () => {
+    const client = await connect("lastWord");
     await client.ended.promise;
-    expect(client.receivedBytes).toBe(64 * MEGABYTE);
-    expect(came.digest("hex")).toBe(sent.digest("hex"));
+    expect(client.text).toBe("bye");
+    await client.send("said after your end");
+    client.finish();
+    await client.closed.promise;
+    const heard = "until [ -e /tmp/heard ]; do usleep 20000; done; cat /tmp/heard";
+    expect(await vms.shell(vm.id, heard)).toBe("said after your end");
     await nothingLeft();
-  }, 240_000);
+  });
 
-  test("readers that stop do not stop others", async () => {
-    const stuck = await several("endless", 40);
-    const fast = await connect("endless");
-    const before = stuck.reduce((sum, client) => sum + client.receivedBytes, 0);
-    await fast.has(16 * MEGABYTE);
-    const after = stuck.reduce((sum, client) => sum + client.receivedBytes, 0);
-    expect(after).toBe(before);
-    const talk = await connect("echo");
-    await talk.send("still quick");
-    await talk.has("still quick".length);
-    for (const client of [...stuck, fast, talk]) client.socket.terminate();
-    await nothingLeft();
-  }, 120_000);
+  test(
+    "32 MiB each way come as they went",
+    async () => {
+      const client = await connect("echo");
+      const [sent, came] = [new Bun.CryptoHasher("sha256"), new Bun.CryptoHasher("sha256")];
+      client.onData = (chunk) => came.update(chunk);
+      const part = new Uint8Array(MEGABYTE);
+      for (let i = 0; i < 32; i++) {
+        for (let at = 0; at < part.length; at += 65_536) crypto.getRandomValues(part.subarray(at, at + 65_536));
+        sent.update(part);
+        await client.send(part);
+      }
+      client.finish();
+      await client.ended.promise;
+      expect(client.receivedBytes).toBe(32 * MEGABYTE);
+      expect(came.digest("hex")).toBe(sent.digest("hex"));
+      await nothingLeft();
+    },
+    LIMIT_MS,
+  );
 
-  test("a reader that goes on gets everything", async () => {
-    const client = await connect("endless");
-    client.socket.pause();
-    const other = await connect("endless");
-    await other.has(4 * MEGABYTE);
-    client.socket.resume();
-    await client.has(4 * MEGABYTE);
-    expect(client.received.every((chunk) => /^[y\n]*$/.test(chunk.toString()))).toBe(true);
-    for (const each of [client, other]) each.socket.terminate();
-    await nothingLeft();
-  }, 60_000);
+  test(
+    "readers that stop do not stop others, and get everything when they go on",
+    async () => {
+      const stuck = await stuckReaders(30);
+      const fast = await connect("endless");
+      const before = stuck.map(({ receivedBytes }) => receivedBytes);
+      await fast.has(MEGABYTE);
+      expect(stuck.map(({ receivedBytes }) => receivedBytes)).toEqual(before);
+      expect(await askOnce(portOf(vm, "http"), "/quick")).toBe("/quick");
+      const [first] = stuck;
+      first?.socket.resume();
+      await first?.has(MEGABYTE);
+      for (const client of [fast, first]) expect(areNumbers(Buffer.concat(client?.received ?? []))).toBe(true);
+      for (const client of [...stuck, fast]) client.socket.terminate();
+      await nothingLeft();
+    },
+    LIMIT_MS,
+  );
 
-  test("writers that nobody reads do not stop others", async () => {
-    const clients = await Promise.all(Array.from({ length: 20 }, () => connect("silent")));
-    let stuck = 0;
-    for (const client of clients) {
-      client.send(new Uint8Array(32 * MEGABYTE)).catch(() => {
-        stuck += 1;
-      });
-    }
-    const talk = await connect("echo");
-    const [bytes, count] = [Buffer.alloc(65_536, "talk "), 64];
-    for (let i = 1; i <= count; i++) {
-      await talk.send(bytes);
-      await talk.has(i * bytes.length);
-    }
-    expect(stuck).toBe(0);
-    for (const client of [...clients, talk]) client.socket.terminate();
-    await nothingLeft();
-  }, 120_000);
+  test(
+    "writers that nobody reads do not stop others",
+    async () => {
+      const stuck = await Promise.all(Array.from({ length: 20 }, () => connect("silent")));
+      let failed = 0;
+      for (const client of stuck) {
+        client.send(new Uint8Array(16 * MEGABYTE)).catch(() => {
+          failed += 1;
+        });
+      }
+      const talk = await connect("echo");
+      const [bytes, count] = [Buffer.alloc(65_536, "talk "), 32];
+      for (let i = 1; i <= count; i++) {
+        await talk.send(bytes);
+        await talk.has(i * bytes.length);
+      }
+      expect(failed).toBe(0);
+      for (const client of [...stuck, talk]) client.socket.terminate();
+      await nothingLeft();
+    },
+    LIMIT_MS,
+  );
 
-  test("what is refused in the guest is reset here", async () => {
+  test("a port that nobody listens on resets the client", async () => {
     const client = await connect("nobody");
     expect(await client.closed.promise).toBe("ECONNRESET");
     await nothingLeft();
-  }, 60_000);
+  });
 
   test("what is reset in the guest is reset here", async () => {
     const client = await connect("reset");
-    await client.send("nobody reads this").catch(() => undefined);
-    await client.ended.promise;
-    await client.send("nor this").catch(() => undefined);
-    expect(await client.closed.promise).toMatch(/^(ECONNRESET|EPIPE)$/);
+    await client.send("the first byte");
+    expect(await client.closed.promise).toBe("ECONNRESET");
     await nothingLeft();
-  }, 60_000);
+  });
 
-  test("a client that vanishes is gone in the guest", async () => {
-    const clients = await several("endless", 50);
-    expect(Number(await vms.shell(vm.id, "pidof yes | wc -w"))).toBe(50);
+  test("clients that vanish are gone in the guest", async () => {
+    const clients = await stuckReaders(50);
+    const inGuest = `netstat -tn | grep -c ':${SERVICE.endless} .*ESTABLISHED'`;
+    // Both ends of a connection are the guest's.
+    expect(Number(await vms.shell(vm.id, inGuest))).toBe(100);
     for (const client of clients) client.socket.terminate();
-    await vms.shell(vm.id, "while pidof yes >/dev/null; do sleep 0.1; done");
+    await vms.shell(vm.id, `until [ "$(${inGuest})" = 0 ]; do usleep 50000; done`);
     await nothingLeft();
-  }, 60_000);
+  });
 
   test("a server on ::1 alone is found", async () => {
-    expect(await get(hostPort("six"))).toBe("hello from the guest\n");
+    expect(await askOnce(portOf(vm, "six"), "/six")).toBe("/six");
     await nothingLeft();
-  }, 60_000);
+  });
 
-  test("a port that is taken is named, and nothing of the VM is left", async () => {
-    const ports = [{ hostIp: "127.0.0.1", hostPort: hostPort("http"), guestPort: 80 }];
-    expect(vms.start({ ports })).rejects.toMatchObject({
+  test("a port that is taken is named before anything is started", async () => {
+    const hostPort = portOf(vm, "http");
+    const ports = [{ hostIp: "127.0.0.1", hostPort, guestPort: 80 }];
+    const before = vms.engine.listVms().length;
+    await expect(vms.start({ ports })).rejects.toMatchObject({
       code: "port_in_use",
-      message: expect.stringContaining(`127.0.0.1:${hostPort("http")}`),
+      message: expect.stringContaining(`127.0.0.1:${hostPort}`),
     });
+    expect(vms.engine.listVms()).toHaveLength(before);
     expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
-  }, 60_000);
+  });
 
-  test("the end of the VM resets what is open and frees the port", async () => {
-    const ending = await startWithServers(vms);
-    const clients = await Promise.all([GUEST.echo, GUEST.endless].map((port) => TcpClient.open(portOf(ending, port))));
-    const [echo, endless] = clients;
-    await echo?.send("before");
-    await echo?.has(6);
-    await endless?.has(MEGABYTE);
+  test("the end of the VM resets what is open and frees the ports", async () => {
+    const ending = await startService();
+    const [echo, endless] = await Promise.all([
+      TcpClient.open(portOf(ending, "echo")),
+      TcpClient.open(portOf(ending, "endless")),
+    ]);
+    await echo.send("before");
+    await echo.has(6);
+    await endless.has(MEGABYTE);
     await vms.remove(ending.id);
-    for (const client of clients) expect(await client.closed.promise).toBe("ECONNRESET");
-    const port = portOf(ending, GUEST.echo);
-    expect(TcpClient.open(port)).rejects.toThrow();
+    for (const client of [echo, endless]) expect(await client.closed.promise).toBe("ECONNRESET");
+    await expect(TcpClient.open(portOf(ending, "echo"))).rejects.toThrow();
     expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
-  }, 60_000);
+  });
+
+  describe("of a daemon that is killed", () => {
+    test(
+      "break, and lead into the guest again once the next one is there",
+      async () => {
+        await using daemon = await TestDaemon.start();
+        const api = daemon.client.vms;
+        const kept = await api.create({ name: "kept", ports: PUBLISHED });
+        await daemon.client.files.write("kept", SERVICE_PATH, program, { mode: 0o755 });
+        await api.execToEnd("kept", { command: ["sh", "-c", START_SERVICE] });
+        const open = await TcpClient.open(portOf(kept, "echo"));
+        await open.send("before");
+        await open.has(6);
+        await daemon.kill();
+        await open.ended.promise;
+        open.socket.terminate();
+        await expect(TcpClient.open(portOf(kept, "http"))).rejects.toThrow();
+        await daemon.begin();
+        expect((await daemon.client.vms.get("kept")).ports).toEqual(kept.ports);
+        expect(await askOnce(portOf(kept, "http"), "/again")).toBe("/again");
+        const after = await TcpClient.open(portOf(kept, "echo"));
+        await after.send("after");
+        await after.has(5);
+        expect(after.text).toBe("after");
+        after.socket.terminate();
+      },
+      LIMIT_MS,
+    );
+  });
 });
 
-/** A VM without a main process in which the servers run, once all of them listen. */
-async function startWithServers(vms: TestEngine): Promise<Vm> {
-  const ports = Object.values(GUEST).map((guestPort) => ({ hostIp: "127.0.0.1", hostPort: 0, guestPort }));
-  const vm = await vms.start({ ports, memoryBytes: LARGE.memoryMiB * MEGABYTE });
-  const count = Object.keys(GUEST).length - 1;
-  await vms.shell(
-    vm.id,
-    `(${SERVERS}) </dev/null >/dev/null 2>&1 & while [ $(netstat -ltn | grep -c LISTEN) -lt ${count} ]; do sleep 0.05; done`,
-  );
-  return vm;
-}
-
-function portOf(vm: Vm, guestPort: number): number {
-  const port = vm.ports.find((mapping) => mapping.guestPort === guestPort)?.hostPort;
-  if (port === undefined) throw new Error(`the VM has no port ${guestPort}`);
+function portOf(vm: Vm, name: ServicePort): number {
+  const port = vm.ports.find((mapping) => mapping.guestPort === SERVICE[name])?.hostPort;
+  if (port === undefined) throw new Error(`the VM has no port ${name}`);
   return port;
 }
 
-async function get(port: number): Promise<string> {
-  const response = await fetch(`http://127.0.0.1:${port}/`, { keepalive: false });
-  return response.text();
+async function* contentOf(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes;
 }
