@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { sampleApplication, sampleManifest } from "../../tests/support/application-part.ts";
 import type { CreateVmRequest } from "../contract/api.ts";
+import { MayflyError } from "../contract/errors.ts";
 import { LoadedTemplate } from "../template/store.ts";
 import { hookCommands, planApplication, templateDisks } from "./warmed.ts";
 
@@ -93,6 +94,17 @@ describe("a clone of an application", () => {
 
   test("is refused what is decided, more than there is, and lines that are none", () => {
     expect(() => plan({ command: ["x"], user: "0" })).toThrow("with command, user: its application runs already");
+    const remedyOf = (request: CreateVmRequest) => {
+      try {
+        plan(request);
+        return undefined;
+      } catch (error) {
+        return error instanceof MayflyError ? error.details.remedy : error;
+      }
+    };
+    expect(remedyOf({ user: "0" })).toStartWith("mayfly template build");
+    const volumes = [{ source: { volume: "data" }, target: "/data" }];
+    expect(remedyOf({ user: "0", volumes })).toStartWith("mayfly run IMAGE");
     expect(() => plan({ tmpfs: [{ target: "/x" }], diskBytes: 1 << 30 })).toThrow("tmpfs, diskBytes");
     expect(plan({ readOnly: false, tmpfs: [], volumes: [] }).sizes.cpus).toBe(0.5);
     expect(() => plan({ memoryBytes: 129 << 20 })).toThrow("it has 128 MiB and 1 CPUs");

@@ -51,6 +51,8 @@ export const FIXED = [
   "capAdd",
   "capDrop",
 ] as const satisfies readonly (keyof CreateVmRequest)[];
+/** What of it no template can be built with either. */
+const NEVER: ReadonlySet<string> = new Set(["rootfs", "terminal", "stdin", "volumes", "diskBytes"]);
 
 /**
  * Plans a clone of an application's template.
@@ -99,9 +101,13 @@ function refuseFixed(request: CreateVmRequest, template: LoadedTemplate): void {
     return value !== undefined && value !== false && !(Array.isArray(value) && value.length === 0);
   });
   if (asked.length === 0) return;
+  const remedy = asked.some((name) => NEVER.has(name))
+    ? "mayfly run IMAGE starts the application anew, with that"
+    : "mayfly template build makes a template with that";
   throw new MayflyError(
     "invalid_argument",
-    `Cannot start a clone of ${template.id} with ${asked.join(", ")}: its application runs already; build a template with that`,
+    `Cannot start a clone of ${template.id} with ${asked.join(", ")}: its application runs already`,
+    { details: { remedy } },
   );
 }
 
