@@ -2,8 +2,8 @@
 
 import { MayflyError } from "../contract/errors.ts";
 import { hostCpuCount } from "../sys/host.ts";
-import { copyPath, filesBelow, identityOf, makeDirectory, readOptional, writeText } from "../sys/paths.ts";
-import { publishTree, sha256File } from "../sys/publish.ts";
+import { copyPath, filesBelow, identityOf, makeDirectory, readOptional, removePath, writeText } from "../sys/paths.ts";
+import { publishFile, publishTree, sha256File } from "../sys/publish.ts";
 import { type Artifacts, artifactsDirectory } from "./artifacts.ts";
 import { BUILD_FILE, describeQemu } from "./qemu-binary.ts";
 import {
@@ -62,36 +62,40 @@ export interface QemuBuildOptions extends SetupOptions, Variant {
  *
  * @returns its name: Debian's version, and the begin of a hash of all that decides about its bytes.
  * @throws MayflyError `root_required`, `disk_full`, `tool_failed` (details and log; also for a build that gives other bytes than
- * before, with `check`), `cancelled`, `qemu_not_found`. Nothing is left then but the log.
+ * before, with `check`), `cancelled`, `qemu_not_found`. Nothing is left then but the log; of one that was interrupted what is done is, for
+ * the next.
  */
 export async function buildQemu(options: QemuBuildOptions): Promise<string> {
   const artifacts = await setup(options);
   await runSteps([buildPackagesStep(BUILD_PACKAGES)], options);
-  return inBuildPlace("qemu", NEEDED_BYTES, options, async (place) => {
-    const work: Work = {
-      ...{
-        place,
-        variant: { pie: options.pie },
-        artifacts,
-        source: nothing(),
-        meson: nothing(),
-        recipe: "",
-        packedAt: 0,
-        mesonPath: "",
-      },
-    };
-    const find = step("QEMU version", "asking the package lists", async (context) => {
-      Object.assign(work, await findInputs(options.stateDir, work.variant, context));
-      context.report(work.source.version);
-    });
-    await runSteps([find], options);
-    const name = nameOf(work);
-    const path = `${leanDirectory(options.stateDir)}/${name}`;
-    const isThere = (await identityOf(`${path}/${PROGRAM_PATH}`)) !== undefined;
-    if (isThere && !options.check) return name;
-    await runSteps([...buildSteps(work), lastStep(work, path, isThere)], options);
-    return name;
+  return inBuildPlace("qemu", NEEDED_BYTES, options, (place) => buildIn(place, artifacts, options), { resumes: true });
+}
+
+async function buildIn(place: BuildPlace, artifacts: Artifacts, options: QemuBuildOptions): Promise<string> {
+  const work: Work = {
+    ...{
+      place,
+      variant: { pie: options.pie },
+      artifacts,
+      source: nothing(),
+      meson: nothing(),
+      recipe: "",
+      packedAt: 0,
+      mesonPath: "",
+    },
+  };
+  const find = step("QEMU version", "asking the package lists", async (context) => {
+    Object.assign(work, await findInputs(options.stateDir, work.variant, context));
+    context.report(work.source.version);
   });
+  await runSteps([find], options);
+  const name = nameOf(work);
+  const path = `${leanDirectory(options.stateDir)}/${name}`;
+  const isThere = (await identityOf(`${path}/${PROGRAM_PATH}`)) !== undefined;
+  if (isThere && !options.check) return name;
+  await place.begin(work.recipe);
+  await runSteps([...buildSteps(work), lastStep(work, path, isThere)], options);
+  return name;
 }
 
 function nothing(): QemuSource & MesonPackage {
@@ -100,6 +104,31 @@ function nothing(): QemuSource & MesonPackage {
 
 function step(name: string, reason: string, run: Step["run"]): Step {
   return { name, pending: async () => reason, run };
+}
+
+/** A step that an interrupted build may have done: then `result` gets what it was resolved with. */
+function onceStep(
+  place: BuildPlace,
+  name: string,
+  reason: string,
+  run: (context: StepContext) => Promise<string>,
+  result: (text: string) => void,
+): Step {
+  const path = `${place.directory}/.done-${name.replaceAll(" ", "-")}`;
+  return {
+    name,
+    async pending() {
+      const done = await readOptional(path);
+      if (done === undefined) return reason;
+      result(done);
+      return undefined;
+    },
+    async run(context) {
+      const text = await run(context);
+      await publishFile(path, text);
+      result(text);
+    },
+  };
 }
 
 function nameOf({ source, recipe }: Work): string {
@@ -121,15 +150,47 @@ async function findInputs(
 
 function buildSteps(work: Work): Step[] {
   const { place, source, meson } = work;
+  const { directory, logPath } = place;
+  const empty = async (names: readonly string[]) => {
+    for (const name of names) await removePath(`${directory}/${name}`);
+  };
   return [
-    step("QEMU sources", `${source.version}, from Debian`, async (context) => {
-      work.packedAt = await unpackQemu(place, source, context);
-    }),
-    step("meson", `${meson.version}, for this build only`, async (context) => {
-      work.mesonPath = await unpackMeson(place, meson, context);
-    }),
-    step("QEMU configuration", "qemu/configure.list, qemu/devices.mak", (context) => configure(work, context)),
-    step("QEMU", `compiling, with its log in ${place.logPath}`, (context) => compile(work, context)),
+    onceStep(
+      place,
+      "QEMU sources",
+      `${source.version}, from Debian`,
+      async (context) => {
+        await empty(["packed", "source"]);
+        return String(await unpackQemu(place, source, context));
+      },
+      (packedAt) => {
+        work.packedAt = Number(packedAt);
+      },
+    ),
+    onceStep(
+      place,
+      "meson",
+      `${meson.version}, for this build only`,
+      async (context) => {
+        await empty(["meson"]);
+        return unpackMeson(place, meson, context);
+      },
+      (path) => {
+        work.mesonPath = path;
+      },
+    ),
+    onceStep(
+      place,
+      "QEMU configuration",
+      "qemu/configure.list, qemu/devices.mak",
+      async (context) => {
+        await empty(["source/build"]);
+        await configure(work, context);
+        return "";
+      },
+      () => {},
+    ),
+    step("QEMU", `compiling, with its log in ${logPath}`, (context) => compile(work, context)),
   ];
 }
 

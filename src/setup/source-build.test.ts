@@ -77,6 +77,36 @@ describe.skipIf(!isRoot())("a build from source", () => {
     expect(most).toEqual([1, 1]);
   });
 
+  test("that resumes finds what an interrupted one of the same has left, and nothing of another", async () => {
+    const seen: string[][] = [];
+    const build = (key: string, act: () => Promise<void>) =>
+      inBuildPlace(
+        "x",
+        1,
+        { stateDir },
+        async (place) => {
+          await place.begin(key);
+          seen.push((await namesIn(place.directory)).filter((name) => !name.startsWith(".")));
+          await writeText(`${place.directory}/${key}${seen.length}`, "x");
+          await act();
+        },
+        { resumes: true },
+      );
+    const interrupted = async () => {
+      throw new MayflyError("cancelled", "Interrupted");
+    };
+    const broken = async () => {
+      throw new MayflyError("tool_failed", "Broken");
+    };
+    expect((await failure(build("a", interrupted))).code).toBe("cancelled");
+    expect((await failure(build("a", interrupted))).code).toBe("cancelled");
+    expect((await failure(build("b", interrupted))).code).toBe("cancelled");
+    expect((await failure(build("b", broken))).code).toBe("tool_failed");
+    await build("b", async () => {});
+    expect(seen).toEqual([[], ["a1"], [], ["b3"], []]);
+    expect(await namesIn(`${stateDir}/build`)).toEqual(["x.lock", "x.log"]);
+  });
+
   test("does not begin without the space that it needs", async () => {
     const error = await failure(inBuildPlace("x", 1e18, { stateDir }, async () => {}));
     expect(error.code).toBe("disk_full");

@@ -6,7 +6,7 @@
 import { MayflyError } from "../contract/errors.ts";
 import { AppendLog } from "../sys/append-log.ts";
 import { tryLockFile, waitForLock } from "../sys/lock.ts";
-import { freeBytes, isRoot, makeDirectory, namesIn, removePath } from "../sys/paths.ts";
+import { freeBytes, isRoot, makeDirectory, namesIn, readOptional, removePath, writeText } from "../sys/paths.ts";
 import { runTool } from "../sys/tool.ts";
 import { installPackages, notInstalled } from "./debian.ts";
 import type { SetupOptions } from "./setup.ts";
@@ -14,9 +14,14 @@ import type { Step, StepContext } from "./step.ts";
 
 /** A directory to build in, and what runs programs there. */
 export interface BuildPlace {
-  /** Empty; on the file system of the state directory, so that a result can be renamed into place. */
+  /** Empty, but for a build that resumes; on the file system of the state directory, so that a result can be renamed into place. */
   readonly directory: string;
   readonly logPath: string;
+  /**
+   * Says what is to be built, for a build that resumes: what an interrupted build of the same has left in the directory stays, anything
+   * else goes.
+   */
+  begin(key: string): Promise<void>;
   /**
    * Runs a program in a directory, its output in the log, with no environment but `LC_ALL`, the system's `PATH` and `env`: what is
    * built depends on nothing else. It and all its children end with this process, however it ends.
@@ -37,12 +42,15 @@ const PROGRAM_DEADLINE_MS = 3_600_000;
 const LOG_BYTES = 32 * 2 ** 20;
 /** VMs go first. */
 const NICENESS = "10";
+/** In the directory of a build that resumes: what it builds. */
+const KEY_FILE = ".key";
 const PATH = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /**
  * Does a build, after any other of the same name.
  *
  * @param neededBytes free disk space that it wants.
+ * @param how.resumes what an interrupted one leaves is kept for the next, which calls {@link BuildPlace.begin}, or for set-up to sweep.
  * @throws MayflyError `disk_full` before anything is done; what `build` throws.
  */
 export async function inBuildPlace<T>(
@@ -50,21 +58,26 @@ export async function inBuildPlace<T>(
   neededBytes: number,
   options: SetupOptions,
   build: (place: BuildPlace) => Promise<T>,
+  { resumes = false }: { resumes?: boolean } = {},
 ): Promise<T> {
   const parent = buildsDirectory(options.stateDir);
   const onWait = () => options.onProgress?.({ kind: "started", step: "waiting", reason: "another build is at work" });
   const signal = options.signal === undefined ? {} : { signal: options.signal };
   using _lock = await waitForLock(`${parent}/${name}.lock`, { deadlineMs: LOCK_DEADLINE_MS, onWait, ...signal });
   const directory = `${parent}/${name}`;
-  await removePath(directory);
+  if (!resumes) await removePath(directory);
   await needSpace(parent, neededBytes);
   await removeLog(parent, `${name}.log`);
   using log = new AppendLog(parent, `${name}.log`, LOG_BYTES);
+  let isKept = false;
   try {
     await makeDirectory(directory);
     return await build(placeIn(directory, `${parent}/${name}.log`, log));
+  } catch (error) {
+    isKept = resumes && error instanceof MayflyError && error.code === "cancelled";
+    throw error;
   } finally {
-    await removePath(directory);
+    if (!isKept) await removePath(directory);
   }
 }
 
@@ -100,6 +113,12 @@ function placeIn(directory: string, logPath: string, log: AppendLog): BuildPlace
   return {
     directory,
     logPath,
+    async begin(key) {
+      const path = `${directory}/${KEY_FILE}`;
+      if ((await readOptional(path)) === key) return;
+      for (const entry of await namesIn(directory)) await removePath(`${directory}/${entry}`);
+      await writeText(path, key);
+    },
     async run(command, context, { cwd, env = {}, onLine }) {
       write(`+ ${command.join(" ")}`);
       const variables = Object.entries({ ...env, PATH, LC_ALL: "C" }).map(([name, value]) => `${name}=${value}`);
