@@ -273,6 +273,7 @@ export class LocalEngine implements Engine {
 
   async close(): Promise<void> {
     const { host, pools, templates, vms } = this.parts;
+    await this.snapshots.close();
     await templates.close();
     await pools.closeAll();
     await vms.letGo();

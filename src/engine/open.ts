@@ -75,6 +75,8 @@ export async function openEngine({ newArtifacts, ...options }: OpenOptions): Pro
   volumes.usedBy = (name) => vms.startedWith(name);
   volumes.ending = (id) => vms.ending(id);
   templates.inUse = (id) => vms.runsOn(id) || snapshots.onTemplate(id).length > 0;
+  templates.hasSnapshot = (id) => snapshots.find(id) !== undefined;
+  snapshots.onRemoved = (id) => templates.removeMadeFor(id);
   templates.neededBy = (id) => snapshots.onTemplate(id);
   templates.onRemove = (id) => pools.close(id);
   templates.resolveImage = (ref) => images.resolve(ref);

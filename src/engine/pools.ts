@@ -68,9 +68,9 @@ export class Pools {
   of(template: LoadedTemplate): Pool {
     const known = this.#pools.get(template.id);
     if (known !== undefined) return known;
-    const { application, fingerprint } = template.manifest;
+    const { application, fingerprint, madeFor } = template.manifest;
     const { memoryMiB, vcpus } = fingerprint;
-    const isDefault = memoryMiB === DEFAULT_SHAPE.memoryMiB && vcpus === DEFAULT_SHAPE.vcpus;
+    const isDefault = madeFor === undefined && memoryMiB === DEFAULT_SHAPE.memoryMiB && vcpus === DEFAULT_SHAPE.vcpus;
     const configured = isDefault && application === undefined ? this.host.config.pool : NO_POOL;
     const pool = new Pool(this.host, template, this.templates.poolOf(template.id) ?? configured);
     pool.onChange = (change) => {

@@ -67,6 +67,11 @@ export async function prepare(
 ): Promise<Preparation> {
   const named = request.template === undefined ? undefined : parts.templates.cloneable(request.template);
   const application = named?.manifest.application;
+  const madeFor = named?.manifest.madeFor;
+  if (madeFor !== undefined) {
+    const what = `Cannot start a VM on template ${request.template}: it belongs to snapshot ${madeFor.snapshotId}`;
+    throw new MayflyError("invalid_argument", `${what}; use that (run --snapshot)`);
+  }
   if (named !== undefined && application !== undefined) return prepareApplication(parts, request, named, application);
   const sizes = named === undefined ? sizesOf(request) : sizesOn(named, request);
   const template = async () => named ?? templateFor(parts, sizes, options);

@@ -26,7 +26,7 @@ export async function createFromSnapshot(
   gate: Gate,
   snapshots: SnapshotRecords,
   request: CreateVmRequest,
-  options: { sink?: OutputSink; deadline: Deadline },
+  options: { sink?: OutputSink; deadline: Deadline; onCopied: (id: string) => void },
 ): Promise<{ vm: Vm; process: ProcessSession | undefined }> {
   const { vms } = parts;
   const { snapshot, health, name } = await prepareClone(parts, snapshots, request);
@@ -34,15 +34,19 @@ export async function createFromSnapshot(
     documentOf(request, snapshot, { name, health, ports }),
   );
   vms.admit(vm);
+  const onCopied = () => options.onCopied(snapshot.document.id);
   let refill = () => {};
   try {
-    const made = await launchOf(parts, gate, { request, snapshot, vm, holdings, health }, options.deadline).catch(
-      async (error: unknown) => {
-        await holdings.release("never_started");
-        vms.dismiss(vm.id);
-        throw error;
-      },
-    );
+    const made = await launchOf(
+      parts,
+      gate,
+      { request, snapshot, vm, holdings, health, onCopied },
+      options.deadline,
+    ).catch(async (error: unknown) => {
+      await holdings.release("never_started");
+      vms.dismiss(vm.id);
+      throw error;
+    });
     refill = made.refill;
     return await vms.start(vm, made.launch, options.sink, options.deadline);
   } finally {
@@ -61,7 +65,8 @@ export async function relaunchFromSnapshot(
 ): Promise<Launch> {
   const { snapshot, health } = await prepareClone(parts, snapshots, { ...request, name: undefined });
   const holdings = withPorts(parts.vms.list(), vm.ports, (ports) => holdingsOf(snapshot, ports));
-  return (await launchOf(parts, gate, { request, snapshot, vm, holdings, health }, deadline)).launch;
+  return (await launchOf(parts, gate, { request, snapshot, vm, holdings, health, onCopied: () => {} }, deadline))
+    .launch;
 }
 
 async function prepareClone(
@@ -132,13 +137,23 @@ function documentOf(
   return { vm, holdings: holdingsOf(snapshot, ports) };
 }
 
+/** A clone whose document is made. */
+interface Made {
+  request: CreateVmRequest;
+  snapshot: ReadySnapshot;
+  vm: Vm;
+  holdings: Holdings;
+  health: HealthPlan | null;
+  onCopied: () => void;
+}
+
 async function launchOf(
   parts: EngineParts,
   gate: Gate,
-  made: { request: CreateVmRequest; snapshot: ReadySnapshot; vm: Vm; holdings: Holdings; health: HealthPlan | null },
+  made: Made,
   deadline: Deadline,
 ): Promise<{ launch: Launch; refill: () => void }> {
-  const { request, snapshot, vm, holdings, health } = made;
+  const { request, snapshot, vm, holdings, health, onCopied } = made;
   const { captured, held, main } = snapshot.vm;
   const { env = {}, secrets = {}, memoryBytes, cpus, pidsLimit } = request;
   holdings.addDisks(await parts.volumes.disks.copy(vm, held.disks));
@@ -159,6 +174,7 @@ async function launchOf(
     limits: isLess ? limits : undefined,
     files: instanceFiles(request, { user }),
     env: { ...secretVariables(secrets), ...env },
+    onCopied,
   };
   return launchFrom(parts, gate, revival, deadline);
 }

@@ -39,6 +39,8 @@ export interface Revival {
   env?: Readonly<Record<string, string>>;
   /** Called just before anything of the guest runs. */
   beforeLoad?: () => void;
+  /** Called when the snapshot's pages have been copied. */
+  onCopied?: () => void;
 }
 
 /** What a snapshot goes on with: its base and its pages, or a template that has all of it. */
@@ -83,6 +85,7 @@ export function launchFrom(
         if (ground.isWhole) return;
         await using pages = await openPagesFile(snapshot.pagesPath);
         await applyPages(pid, mapping, pages);
+        revival.onCopied?.();
       },
     };
     const clone = await revive(qemu, template, state, setup, clock, deadline);
@@ -129,12 +132,18 @@ export function groundOf({ templates }: EngineParts, { document, manifest }: Rea
 
 const IN_STORE = /\/images\/sha256\/([0-9a-f]{64})\/rootfs\.erofs$/;
 
+/** Digest of the image in the store that a root disk's path is of; undefined: of none. */
+export function rootDigest(path: string): string | undefined {
+  const digest = IN_STORE.exec(path)?.[1];
+  return digest === undefined ? undefined : `sha256:${digest}`;
+}
+
 /** The snapshot's root disk on this host. @throws `image_not_found`. */
 async function rootHere(stateDir: string, { document, vm }: ReadySnapshot): Promise<Pick<DiskFiles, "root">> {
   const { root } = vm.held.disks;
   if (root === undefined) return {};
-  const digest = IN_STORE.exec(root.path)?.[1];
-  const path = digest === undefined ? root.path : `${imageDirectory(stateDir, `sha256:${digest}`)}/rootfs.erofs`;
+  const digest = rootDigest(root.path);
+  const path = digest === undefined ? root.path : `${imageDirectory(stateDir, digest)}/rootfs.erofs`;
   if (await exists(path)) return { root: { ...root, path } };
   throw new MayflyError(
     "image_not_found",

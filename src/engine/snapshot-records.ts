@@ -57,6 +57,8 @@ export class SnapshotRecords {
   readonly #holdings = new Map<string, Holding>();
   /** Paths of the root disks, by snapshot. */
   readonly #roots = new Map<string, string>();
+  /** Called when one has gone. */
+  onRemoved: (id: string) => Promise<void> = async () => undefined;
   /** Claims disks that a snapshot lies over, so that they stay. */
   hold: (snapshot: Snapshot, disks: HeldRecord["disks"]) => Holding | undefined = () => undefined;
 
@@ -182,6 +184,7 @@ export class SnapshotRecords {
     this.#roots.delete(id);
     await this.store.remove(id);
     this.events.emit("snapshot.removed", id, document?.name ?? undefined);
+    await this.onRemoved(id);
   }
 }
 

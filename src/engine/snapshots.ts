@@ -22,15 +22,18 @@ import { forkVm } from "./fork.ts";
 import type { Gate } from "./gate.ts";
 import type { OutputSink, ProgressOptions } from "./interface.ts";
 import { drawTree } from "./lineage.ts";
+import { Promotions } from "./promotion.ts";
 import { Returns } from "./restore.ts";
 import { createFromSnapshot, relaunchFromSnapshot } from "./snapshot-clone.ts";
 import type { SnapshotEngine } from "./snapshot-interface.ts";
+import { exportTo, importFrom } from "./snapshot-moves.ts";
 import { type SnapshotRecords, usersOf } from "./snapshot-records.ts";
 
 /** The {@link SnapshotEngine} over QEMU processes of this host. */
 export class LocalSnapshots implements SnapshotEngine {
   readonly #records: SnapshotRecords;
   readonly #returns: Returns;
+  readonly #promotions: Promotions;
 
   constructor(
     private readonly parts: EngineParts,
@@ -38,6 +41,7 @@ export class LocalSnapshots implements SnapshotEngine {
   ) {
     this.#records = parts.snapshots;
     this.#returns = new Returns(parts, gate, this.#records);
+    this.#promotions = new Promotions(parts, this.#records);
     parts.vms.onDropped = (id) => this.#records.release(id, parts.vms.list());
     parts.vms.returning = (id) => this.#returns.returning(id);
     for (const [id, holdings] of parts.vms.parked) holdings.park(() => this.#returns.wake(id));
@@ -61,7 +65,15 @@ export class LocalSnapshots implements SnapshotEngine {
 
   /** Starts a VM from a snapshot. */
   clone(request: CreateVmRequest, options: ProgressOptions & { sink?: OutputSink }) {
-    return createFromSnapshot(this.parts, this.gate, this.#records, request, options);
+    return createFromSnapshot(this.parts, this.gate, this.#records, request, {
+      ...options,
+      onCopied: (id) => this.#promotions.copied(id),
+    });
+  }
+
+  /** Ends what is done in the background. */
+  close(): Promise<void> {
+    return this.#promotions.close();
   }
 
   /** How a VM that was started from a snapshot is started again. */
@@ -107,14 +119,11 @@ export class LocalSnapshots implements SnapshotEngine {
   diff = (ref: string, from: string | undefined, _deadline: Deadline): Promise<SnapshotDiff> =>
     this.#records.store.diff(this.get(ref).id, from === undefined ? undefined : this.get(from).id);
 
-  export = async (_ref: string, _request: ExportSnapshotRequest, _options: ProgressOptions): Promise<Snapshot> =>
-    missing();
-  import = async (_request: ImportSnapshotRequest, _options: ProgressOptions): Promise<Snapshot> => missing();
-  promote = async (_ref: string, _options: ProgressOptions): Promise<Snapshot> => missing();
+  export = (ref: string, request: ExportSnapshotRequest, options: ProgressOptions): Promise<Snapshot> =>
+    exportTo(this.parts, this.#records, ref, request, options);
+  import = (request: ImportSnapshotRequest, options: ProgressOptions): Promise<Snapshot> =>
+    importFrom(this.parts, this.#records, request, options);
+  promote = (ref: string, options: ProgressOptions): Promise<Snapshot> => this.#promotions.promote(ref, options);
 
   tree = async (): Promise<TreeNode[]> => drawTree(this.parts, this.list());
-}
-
-function missing(): never {
-  throw new MayflyError("internal", "This engine does not do that");
 }

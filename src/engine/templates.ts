@@ -43,6 +43,8 @@ export class Templates {
   inUse: (id: string) => boolean = () => false;
   /** Names of what lies over a template's memory, and is nothing without it. */
   neededBy: (id: string) => string[] = () => [];
+  /** Whether there is a snapshot: templates that were made for one go with it. */
+  hasSnapshot: (id: string) => boolean = () => false;
   /** Finds an image of the store. @throws `image_not_found`. */
   resolveImage: (ref: string) => ResolvedImage = (ref) => {
     throw new MayflyError("image_not_found", `There is no image ${JSON.stringify(ref)}`);
@@ -300,10 +302,26 @@ export class Templates {
    * another. One of an application that has its name stays, fitting or not: its recipe is in it.
    */
   stale(): Template[] {
-    return this.list().filter(({ id, application, compatible, name }) => {
-      const isStale = application === null ? !compatible : name === null;
-      return isStale && !this.inUse(id);
-    });
+    const isStale = (known: Known) => {
+      const { application, madeFor } = known.loaded.manifest;
+      if (madeFor !== undefined) return !this.hasSnapshot(madeFor.snapshotId);
+      return application === undefined ? !this.#fits(known) : known.entry.name === null;
+    };
+    const stale = [...this.#known.values()].filter((known) => isStale(known) && !this.inUse(known.loaded.id));
+    return stale.map((known) => this.#describe(known));
+  }
+
+  /** Takes a template that was published for a snapshot. @returns it. */
+  async take(id: string): Promise<LoadedTemplate> {
+    const loaded = await this.store.load(id);
+    this.#add(loaded, null, null);
+    return loaded;
+  }
+
+  /** Removes the templates that were made for a snapshot, unless VMs or other snapshots are on them: then they go when those have gone. */
+  async removeMadeFor(snapshotId: string): Promise<void> {
+    const made = [...this.#known.values()].filter(({ loaded }) => loaded.manifest.madeFor?.snapshotId === snapshotId);
+    for (const { loaded } of made) if (!this.inUse(loaded.id)) await this.remove(loaded.id, false);
   }
 
   /** Removes what nobody needs. @returns their ids. */
@@ -315,7 +333,9 @@ export class Templates {
 
   async #removeExcess(keepId: string): Promise<void> {
     const age = (known: Known) => known.entry.lastUsedAt ?? "";
-    const counted = [...this.#known.values()].filter(({ loaded }) => loaded.manifest.application === undefined);
+    const counted = [...this.#known.values()].filter(({ loaded: { manifest } }) => {
+      return manifest.application === undefined && manifest.madeFor === undefined;
+    });
     const candidates = counted
       .filter(({ loaded, entry }) => loaded.id !== keepId && entry.name === null && !this.inUse(loaded.id))
       .sort((a, b) => (age(a) < age(b) ? -1 : 1));

@@ -38,6 +38,17 @@ export async function newFile(
   }
 }
 
+/** Writes a file that exists, which keeps its owner and mode. */
+export async function overwriteFile(path: string, content: Uint8Array): Promise<void> {
+  const file = await open(path, "r+");
+  try {
+    await file.truncate(0);
+    await file.writeFile(content);
+  } finally {
+    await file.close();
+  }
+}
+
 /** Gives a file to a user and group. */
 export async function giveTo(path: string, uid: number, gid: number): Promise<void> {
   await chown(path, uid, gid);

@@ -1,0 +1,165 @@
+/** Snapshots that go to other hosts and come from there, each as one file. */
+import { z } from "zod";
+import {
+  type ExportSnapshotRequest,
+  type ImportSnapshotRequest,
+  type Snapshot,
+  Vm as VmSchema,
+} from "../contract/api.ts";
+import { MayflyError } from "../contract/errors.ts";
+import type { SnapshotId } from "../contract/ids.ts";
+import { fingerprintDifferences } from "../machine/fingerprint.ts";
+import { exportSnapshot, type ImportHost, importSnapshot, incompatible } from "../snapshot/archive.ts";
+import type { SnapshotManifest } from "../snapshot/manifest.ts";
+import { TemplateStore } from "../template/store.ts";
+import { describe } from "./checkpoint.ts";
+import type { EngineParts } from "./engine.ts";
+import { fingerprintFor, tenantGid } from "./host.ts";
+import type { ProgressOptions } from "./interface.ts";
+import { rootDigest } from "./snapshot-launch.ts";
+import { decodeSnapshotVm, type SnapshotRecords, type SnapshotVm } from "./snapshot-records.ts";
+
+/** Bytes between two lines of progress. */
+const STEP_BYTES = 64 << 20;
+
+/** What is asked of a stranger's record of a container. */
+const Container = z
+  .object({
+    defaults: z.object({ env: z.record(z.string(), z.string()), workdir: z.string(), user: z.string() }),
+    user: z.object({ uid: z.int(), gid: z.int(), groups: z.array(z.int()), home: z.string() }),
+  })
+  .nullable();
+
+/**
+ * Writes one into a file.
+ * @throws `not_capturable` for disks that lie over what only this host has; `file_operation_failed`, `disk_full`, `snapshot_corrupt`.
+ */
+export async function exportTo(
+  { host, templates }: EngineParts,
+  snapshots: SnapshotRecords,
+  ref: string,
+  request: ExportSnapshotRequest,
+  options: ProgressOptions,
+): Promise<Snapshot> {
+  const { document, manifest, vm } = await snapshots.ready(ref);
+  const { root: _root, ...others } = vm.held.disks;
+  const [slot] = Object.keys(others);
+  if (slot !== undefined) {
+    const what = `Cannot export snapshot ${document.name ?? document.id}`;
+    const why = "lies over files of this host; keep what has to move in memory or in the image";
+    throw new MayflyError("not_capturable", `${what}: its disk ${slot} ${why}`, { details: { slot } });
+  }
+  const store = new TemplateStore(host.config.stateDir);
+  const { id } = manifest.base;
+  const loaded = request.base === false ? undefined : await baseOf(store, id, templates);
+  const base = loaded && {
+    manifest: await store.manifestBytes(id),
+    deviceState: loaded.deviceState,
+    memoryPath: loaded.memoryPath,
+  };
+  await exportSnapshot(snapshots.store, document.id, request.path, base, progress("written", options));
+  return document;
+}
+
+async function baseOf(store: TemplateStore, id: string, templates: EngineParts["templates"]) {
+  const loaded = templates.usable(id) ?? (await store.load(id));
+  loaded.check();
+  return loaded;
+}
+
+/**
+ * Reads one from a file, and its base unless that is here.
+ * @throws `snapshot_incompatible` naming the fields that differ, `snapshot_corrupt`, `image_not_found`, `name_in_use`, `template_not_found`,
+ * `disk_full`; nothing is left then.
+ */
+export async function importFrom(
+  parts: EngineParts,
+  snapshots: SnapshotRecords,
+  request: ImportSnapshotRequest,
+  options: ProgressOptions,
+): Promise<Snapshot> {
+  snapshots.requireFree(request.name);
+  const importer = importHost(parts);
+  const manifest = await importSnapshot(snapshots.store, request.path, importer, progress("read", options));
+  const vm = decodeSnapshotVm(manifest.id, manifest.vm);
+  const document: Snapshot = {
+    ...describe(vm.captured.vm),
+    id: manifest.id,
+    templateId: manifest.base.id,
+    name: request.name ?? null,
+    createdAt: manifest.createdAt,
+    kind: "checkpoint",
+    pages: manifest.pages.count,
+    zeroPages: manifest.pages.zeroCount,
+    sizeBytes: await snapshots.store.sizeBytes(manifest.id),
+    promotedTo: null,
+    times: { stoppedMs: 0, vcpuStoppedMs: 0, durableMs: null },
+  };
+  await snapshots.add(document, vm);
+  parts.events.emit("snapshot.imported", document.id, document.name ?? undefined, { vmId: document.vmId });
+  return document;
+}
+
+function importHost({ host, templates, images }: EngineParts): ImportHost {
+  const store = new TemplateStore(host.config.stateDir);
+  const gid = tenantGid(host);
+  let snapshotId = "";
+  return {
+    accept: async (manifest) => {
+      const { fingerprint } = manifest.base;
+      const { memoryMiB, vcpus } = fingerprint;
+      const differences = fingerprintDifferences(fingerprint, fingerprintFor(host, { memoryMiB, vcpus }));
+      if (differences.length > 0) throw incompatible(manifest, differences);
+      requireOurs(manifest, (digest) => images.list().some((image) => image.digest === digest));
+      snapshotId = manifest.id;
+      return { id: manifest.id as SnapshotId, gid, vm: manifest.vm };
+    },
+    hasBase: async ({ id, memory }) => templates.usable(id)?.manifest.memory.sha256 === memory.sha256,
+    adoptBase: async (id, files) => {
+      const isNew = await store.adopt(id, files, { gid, snapshotId });
+      if (isNew) await templates.take(id);
+      return isNew;
+    },
+    removeBase: (id) => templates.remove(id, true),
+  };
+}
+
+/** What a file from elsewhere says of its VM: nothing of this host but an image may be named. */
+function requireOurs(manifest: SnapshotManifest, hasImage: (digest: string) => boolean): void {
+  const { captured, held }: SnapshotVm = decodeSnapshotVm(manifest.id, manifest.vm);
+  const checks = [VmSchema.safeParse(captured.vm), Container.safeParse(captured.container)];
+  const problems = checks.flatMap(
+    ({ error }) => error?.issues.map(({ path, message }) => `${path.join(".")}: ${message}`) ?? [],
+  );
+  if (problems.length > 0) {
+    throw new MayflyError("snapshot_corrupt", `Cannot import snapshot ${manifest.id}: its VM has ${problems[0]}`, {
+      details: { problems },
+    });
+  }
+  const { root, ...others } = held.disks;
+  const digest = root === undefined ? undefined : rootDigest(root.path);
+  if (Object.keys(others).length > 0 || held.volumes.length > 0 || (root !== undefined && digest === undefined)) {
+    throw new MayflyError("snapshot_corrupt", `Cannot import snapshot ${manifest.id}: it names disks of another host`);
+  }
+  if (digest === undefined || hasImage(digest)) return;
+  const image = captured.vm.image ?? digest;
+  throw new MayflyError(
+    "image_not_found",
+    `Cannot import snapshot ${manifest.id}: its image ${image} is not here with the same contents (${digest}); pull or load it first`,
+    { details: { digest } },
+  );
+}
+
+/** Tells how far it is. */
+function progress(
+  verb: string,
+  { onProgress, deadline }: ProgressOptions,
+): { signal?: AbortSignal; onBytes: (bytes: number) => void } {
+  let toldBytes = 0;
+  const onBytes = (bytes: number) => {
+    if (bytes < toldBytes + STEP_BYTES) return;
+    toldBytes = bytes;
+    onProgress?.(`${Math.round(bytes / 2 ** 20)} MiB ${verb}`);
+  };
+  return { onBytes, ...(deadline.signal === undefined ? {} : { signal: deadline.signal }) };
+}
