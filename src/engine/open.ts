@@ -70,7 +70,10 @@ export async function openEngine({ newArtifacts, ...options }: OpenOptions): Pro
   snapshots.hold = ({ id, name }, disks) =>
     volumes.disks.adopt({ id, name: name ?? id, autoRemove: false }, sharedDisks(disks));
   await snapshots.load((id) => vms.list().some((vm) => vm.suspendedIn === id));
-  await volumes.disks.sweep((id) => vms.isRunning(id) || vms.parked.has(id));
+  await volumes.disks.sweep(
+    (id) => vms.isRunning(id) || vms.parked.has(id),
+    (id) => vms.record(id) !== undefined,
+  );
   const pools = new Pools(host, templates, events);
   volumes.usedBy = (name) => vms.startedWith(name);
   volumes.ending = (id) => vms.ending(id);

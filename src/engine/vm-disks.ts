@@ -139,10 +139,16 @@ export class VmDiskMaker {
     return held;
   }
 
-  /** After a daemon's start, once every VM that runs has been adopted: files of those that do not go, or back to root. */
-  async sweep(isRunning: (vmId: string) => boolean): Promise<void> {
+  /**
+   * After a daemon's start, once every VM that runs has been adopted: files of those that do not go, or back to root. Of a VM that nothing is known of, since
+   * its start was cut short, all goes.
+   */
+  async sweep(isRunning: (vmId: string) => boolean, isKnown: (vmId: string) => boolean): Promise<void> {
     this.stores.volumes.takeBack();
-    for (const id of await namesIn(this.#root)) if (!isRunning(id)) await removePath(this.#directory(id));
+    for (const id of await namesIn(this.#root)) {
+      if (!isKnown(id)) await removePath(join(this.#root, id));
+      else if (!isRunning(id)) await removePath(this.#directory(id));
+    }
   }
 
   #directory(vmId: string): string {

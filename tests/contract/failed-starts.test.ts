@@ -1,5 +1,6 @@
 /** Starts that are refused or fail late: ports, volumes and names that they had are free again, and the reason names who has what is taken. */
 import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
+import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { CreateVmRequest } from "../../src/contract/api.ts";
 import { runTool } from "../../src/sys/tool.ts";
@@ -89,6 +90,18 @@ describeVms("a start that fails", () => {
     });
     await starting;
     expect((await vms.engine.stopVm("one", 0, soon())).state).toBe("exited");
+  });
+
+  test("leaves nothing when its daemon was killed", async () => {
+    const kept = await vms.start({ ...onImage(), name: "kept" });
+    const directory = join(vms.stateDir, "vms", `vm_${"a".repeat(26)}`);
+    mkdirSync(join(directory, "disks"), { recursive: true });
+    writeFileSync(join(directory, "stdout.log"), "cut short");
+    vms = await vms.reopen();
+    expect(readdirSync(join(vms.stateDir, "vms"))).toEqual([kept.id]);
+    expect(vms.engine.getVm("kept").state).toBe("running");
+    await vms.remove(kept.id);
+    vms.markDescriptors();
   });
 
   test("leaves no volume that nobody has named", async () => {
