@@ -6,7 +6,16 @@
 import { MayflyError } from "../contract/errors.ts";
 import { AppendLog } from "../sys/append-log.ts";
 import { tryLockFile, waitForLock } from "../sys/lock.ts";
-import { freeBytes, isRoot, makeDirectory, namesIn, readOptional, removePath, writeText } from "../sys/paths.ts";
+import {
+  freeBytes,
+  identityOf,
+  isRoot,
+  makeDirectory,
+  namesIn,
+  readOptional,
+  removePath,
+  writeText,
+} from "../sys/paths.ts";
 import { runTool } from "../sys/tool.ts";
 import { installPackages, notInstalled } from "./debian.ts";
 import type { SetupOptions } from "./setup.ts";
@@ -65,7 +74,7 @@ export async function inBuildPlace<T>(
   const signal = options.signal === undefined ? {} : { signal: options.signal };
   using _lock = await waitForLock(`${parent}/${name}.lock`, { deadlineMs: LOCK_DEADLINE_MS, onWait, ...signal });
   const directory = `${parent}/${name}`;
-  if (!resumes) await removePath(directory);
+  if (!resumes) await removeLeft(directory, options);
   await needSpace(parent, neededBytes);
   await removeLog(parent, `${name}.log`);
   using log = new AppendLog(parent, `${name}.log`, LOG_BYTES);
@@ -148,6 +157,15 @@ function withLog(error: unknown, command: readonly string[], logPath: string): u
   const code = error.details.exitCode === undefined ? "" : ` with code ${error.details.exitCode}`;
   const message = `${command.slice(0, 2).join(" ")} failed${code}; its whole output is in ${logPath}`;
   return new MayflyError("tool_failed", message, { details: { ...error.details, path: logPath }, cause: error });
+}
+
+/** Removes what a killed build has left, which takes a while. */
+async function removeLeft(directory: string, { onProgress }: SetupOptions): Promise<void> {
+  if ((await identityOf(directory)) === undefined) return;
+  const [step, startedMs] = ["clean-up", performance.now()];
+  onProgress?.({ kind: "started", step, reason: "an earlier build was killed" });
+  await removePath(directory);
+  onProgress?.({ kind: "finished", step, elapsedMs: performance.now() - startedMs });
 }
 
 async function needSpace(directory: string, neededBytes: number): Promise<void> {
