@@ -61,12 +61,12 @@ export async function captureVm<T>(
   const { qemu, template } = running.clone;
   const qmp = await qemu.qmp(deadline);
   const devicesPath = `${qemu.slot.directory}/${DEVICES}`;
-  removeTree(devicesPath);
-  newSparseFile(devicesPath, 0, []);
-  grantFile(devicesPath, qemu.slot.uid);
   // Made ready while the guest runs, so that the stop is short.
   using memory = await MemoryCapture.prepare(qemu.pid, guestMapping(qemu.pid, template.memoryPath));
   return await running.standStill(async () => {
+    removeTree(devicesPath);
+    newSparseFile(devicesPath, 0, []);
+    grantFile(devicesPath, qemu.slot.uid);
     const stand = new Standstill(running, qmp);
     try {
       await stand.begin(devicesPath, deadline);

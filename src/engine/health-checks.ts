@@ -93,7 +93,7 @@ async function runCheck(running: RunningVm, spec: ExecSpec, signal: AbortSignal)
     output.add(chunk);
     if (before <= FLOOD_BYTES && output.seen > FLOOD_BYTES) kill();
   };
-  await running.thawed();
+  while (running.standing !== undefined) await running.standing;
   const process = running.agent.execTransient(spec, take, Deadline.after(LIMITS_MS.request));
   signal.addEventListener("abort", kill, { once: true });
   try {

@@ -182,7 +182,7 @@ export class Restarts {
       const running = this.parts.vms.runningOf(id);
       if (running === undefined) await this.#startVm(record, pending.abort.signal);
       else {
-        await running.thawed();
+        while (running.standing !== undefined) await running.standing;
         if (!running.isEnding && !pending.abort.signal.aborted) this.#startMain(record, running);
       }
     } finally {

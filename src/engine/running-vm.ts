@@ -83,7 +83,8 @@ export class RunningVm {
    * @throws `vm_not_running` when it has ended by then.
    */
   async standStill<T>(work: () => Promise<T>): Promise<T> {
-    await this.thawed();
+    // Not a moment may pass between this and taking the place.
+    while (this.#standing !== undefined) await this.#standing;
     if (this.#ending) throw new MayflyError("vm_not_running", `VM ${this.id} has ended`, { vmId: this.id });
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#standing = promise;
@@ -95,9 +96,9 @@ export class RunningVm {
     }
   }
 
-  /** Resolves when something can be started in it: at once, unless it stands still. */
-  async thawed(): Promise<void> {
-    while (this.#standing !== undefined) await this.#standing;
+  /** Resolves when it goes on, if it stands still. Look again then: others wait, too. Until it is undefined nothing can be started in it. */
+  get standing(): Promise<void> | undefined {
+    return this.#standing;
   }
 
   /** Begins to watch it: nothing that has happened since it was made is missed. */
@@ -128,7 +129,7 @@ export class RunningVm {
     sink: OutputSink | undefined,
     deadline: Deadline,
   ): Promise<Workload> {
-    await this.thawed();
+    while (this.#standing !== undefined) await this.#standing;
     const workload = new Workload(undefined, sink);
     const process = this.agent.exec(spec, workload.consume, deadline);
     workload.bind(process, timeoutMs === undefined ? undefined : Date.now() + timeoutMs);

@@ -2,7 +2,7 @@
 import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
 import { COUNTER, numbersOf } from "../support/counting.ts";
 import { soon, TestEngine } from "../support/engine.ts";
-import { describeVms } from "../support/engine-host.ts";
+import { describeVms, newDirectory } from "../support/engine-host.ts";
 import { NOTHING_LEFT } from "../support/engine-leftovers.ts";
 import { rejection } from "../support/fake-peer.ts";
 
@@ -26,7 +26,6 @@ describeVms("checkpoints", () => {
     const vm = await vms.start({ command: COUNTER, name: "counter" });
     const snapshot = await snapshots.checkpoint("counter", { name: "first" }, soon());
     expect(snapshot).toMatchObject({ name: "first", kind: "checkpoint", vmId: vm.id, vmName: "counter", origin: null });
-    console.log(snapshot);
     expect((await rejection(snapshots.restore("first", soon()))).code).toBe("vm_running");
     const clone = await vms.start({ snapshot: "first", name: "clone" });
     expect(clone).toMatchObject({ name: "clone", hostname: "clone", origin: { kind: "snapshot", id: snapshot.id } });
@@ -38,7 +37,106 @@ describeVms("checkpoints", () => {
     const [again] = await numbersOf(vms, "counter", 3);
     expect(again).toBe(inClone);
     expect(await vms.shell("counter", "hostname")).toBe("counter");
-    console.log(restored.clone, clone.clone);
     expect(await snapshots.verify("first", soon())).toEqual({ id: snapshot.id, ok: true, problems: [] });
+  });
+
+  /** A VM that holds so many MiB of random bytes in its memory. @returns their checksum. */
+  const holder = async (name: string, mib: number) => {
+    await vms.start({ command: COUNTER, name });
+    return vms.shell(name, `head -c ${mib << 20} /dev/urandom > /dev/shm/data; sha256sum < /dev/shm/data`);
+  };
+  const sumOf = (ref: string) => vms.shell(ref, "sha256sum < /dev/shm/data");
+
+  test("moves as a file: everything removed, imported and restored, it has what it had", async () => {
+    const { snapshots } = vms.engine;
+    const sum = await holder("holder", 8);
+    const { id, templateId } = await snapshots.checkpoint("holder", { name: "moved" }, soon());
+    const path = `${newDirectory("archive")}/moved.mayfly`;
+    await snapshots.export("moved", { path }, { deadline: soon() });
+    expect((await rejection(snapshots.export("moved", { path }, { deadline: soon() }))).code).toBe(
+      "file_operation_failed",
+    );
+    expect((await rejection(vms.engine.removeTemplate(templateId, { force: true }))).message).toContain(
+      "snapshot moved",
+    );
+    await vms.remove("holder");
+    await snapshots.remove("moved");
+    await vms.engine.removeTemplate(templateId, { force: false });
+    const imported = await snapshots.import({ path, name: "back" }, { deadline: soon() });
+    expect(imported).toMatchObject({ id, name: "back", templateId, vmName: "holder" });
+    expect((await rejection(snapshots.import({ path }, { deadline: soon() }))).code).toBe("name_in_use");
+    expect(await snapshots.restore("back", soon())).toMatchObject({ name: "holder", state: "running" });
+    expect(await sumOf("holder")).toBe(sum);
+    // What came along is that snapshot's: a VM that asks for a size gets none of it.
+    const kinds = (await snapshots.tree()).map(({ kind, parentId }) => `${kind} ${parentId === null ? "root" : ""}`);
+    expect(kinds).toEqual(["template root", "vm ", "snapshot "]);
+    await vms.remove("holder");
+    await snapshots.remove("back");
+    expect(vms.engine.listTemplates()).toEqual([]);
+    await vms.remove((await vms.start()).id);
+  });
+
+  test("two clones are two VMs: ids and random numbers differ; one with restart policy starts from it again", async () => {
+    const { snapshots } = vms.engine;
+    const sum = await holder("holder", 4);
+    await snapshots.checkpoint("holder", { name: "point" }, soon());
+    const env = { TOKEN: "a" };
+    const clones = [await vms.start({ snapshot: "point", env }), await vms.start({ snapshot: "point" })];
+    const texts = clones.map(({ id }) => vms.shell(id, "cat /etc/machine-id /proc/sys/kernel/random/uuid; hostname"));
+    expect(new Set((await Promise.all(texts)).flatMap((text) => text.split("\n"))).size).toBe(6);
+    expect(await vms.shell(clones[0]?.id ?? "", "cat /run/mayfly/environment")).toBe("TOKEN=a");
+    for (const { id } of clones) expect(await sumOf(id)).toBe(sum);
+    const again = await vms.start({ snapshot: "point", name: "again", restart: { name: "always" } });
+    const refused = await rejection(snapshots.remove("point"));
+    expect(refused).toMatchObject({ code: "snapshot_in_use" });
+    expect(refused.message).toContain("VM again");
+    const isBack = Promise.withResolvers<void>();
+    const stop = vms.engine.subscribe(({ id, type }) => id === again.id && type === "vm.running" && isBack.resolve());
+    process.kill(again.pid ?? 0, "SIGKILL");
+    await isBack.promise;
+    stop();
+    expect(await sumOf("again")).toBe(sum);
+    expect(await vms.shell("again", "hostname")).toBe("again");
+    for (const request of [{ command: ["true"] }, { image: "x" }, { memoryBytes: 2 ** 40 }, { template: "x" }]) {
+      expect((await rejection(vms.start({ snapshot: "point", ...request }))).code).toBe("invalid_argument");
+    }
+    expect((await rejection(vms.start({ snapshot: "nothing" }))).code).toBe("snapshot_not_found");
+  });
+
+  test("one that was promoted is a template, whose clones share all of it", async () => {
+    const { snapshots } = vms.engine;
+    const sum = await holder("holder", 8);
+    const { id } = await snapshots.checkpoint("holder", { name: "big" }, soon());
+    const before = await vms.start({ snapshot: "big" });
+    const { promotedTo } = await snapshots.promote("big", { deadline: soon() });
+    expect((await snapshots.promote("big", { deadline: soon() })).promotedTo).toBe(promotedTo);
+    const clone = await vms.start({ snapshot: id });
+    expect(clone).toMatchObject({ templateId: promotedTo, origin: { id } });
+    expect(await sumOf(clone.id)).toBe(sum);
+    expect(await sumOf(before.id)).toBe(sum);
+    const bytes = async (ref: string) => (await vms.engine.statsVm(ref, soon())).guestUniqueMemoryBytes;
+    expect((await bytes(before.id)) - (await bytes(clone.id))).toBeGreaterThan(6 << 20);
+    const child = (await vms.engine.snapshots.fork(clone.id, {}, soon())).vmIds[0] ?? "";
+    expect(await sumOf(child)).toBe(sum);
+    expect((await rejection(vms.start({ template: promotedTo ?? "" }))).code).toBe("invalid_argument");
+    for (const vm of vms.engine.listVms()) await vms.remove(vm.id);
+    await snapshots.remove("big");
+    expect(vms.engine.listTemplates().map((template) => template.id)).not.toContain(promotedTo);
+  });
+
+  test("while its guest writes as fast as it can, nothing of it is torn", async () => {
+    const { snapshots } = vms.engine;
+    const writes = "i=0; while :; do i=$((i + 1)); echo $i > /dev/shm/a; cp /dev/shm/a /dev/shm/b; done";
+    await vms.start({ name: "writer", command: ["/bin/sh", "-c", writes] });
+    await vms.shell("writer", "until [ -s /dev/shm/b ]; do usleep 10000; done");
+    await Promise.all([1, 2].map((n) => snapshots.checkpoint("writer", { name: `w${n}` }, soon())));
+    for (const name of ["w1", "w2"]) {
+      await vms.start({ snapshot: name, name });
+      expect(await vms.shell(name, "cat /dev/shm/a | wc -l")).toBe("1");
+      expect((await snapshots.verify(name, soon())).problems).toEqual([]);
+    }
+    const diff = await snapshots.diff("w2", "w1", soon());
+    expect(diff.pages).toBeGreaterThan(0);
+    expect(diff.ranges.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0)).toBe(diff.pages * 4096);
   });
 });

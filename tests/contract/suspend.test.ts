@@ -33,9 +33,7 @@ describeVms("suspended VMs", () => {
       const suspended = vms.engine.getVm("counter");
       expect(suspended).toMatchObject({ state: "suspended", pid: null, suspendedIn: snapshot.id, id: vm.id });
       expect(await vms.processes(0)).toEqual([]);
-      const t = performance.now();
       const resumed = await snapshots.resume("counter", soon());
-      console.log(performance.now() - t, resumed.clone, snapshot.times, snapshot.pages);
       expect(resumed).toMatchObject({ state: "running", suspendedIn: null, name: "counter", startedAt: vm.startedAt });
       expect(snapshots.list()).toEqual([]);
     }
@@ -85,11 +83,9 @@ describeVms("suspended VMs", () => {
     const port = vm.ports[0]?.hostPort ?? 0;
     expect((await askService(vms, vm)).host).toBe(vm.hostname);
     await suspend(vm.id);
-    const t = performance.now();
     const answers = await Promise.all(
       Array.from({ length: 3 }, () => fetch(`http://127.0.0.1:${port}/`).then((answer) => answer.status)),
     );
-    console.log(performance.now() - t, vms.engine.getVm(vm.id).clone);
     expect(answers.every((status) => status < 500)).toBe(true);
     expect(vms.engine.getVm(vm.id).state).toBe("running");
     expect((await askService(vms, vm)).host).toBe(vm.hostname);
