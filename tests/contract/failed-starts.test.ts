@@ -21,7 +21,7 @@ describeVms("a start that fails", () => {
   }, 60_000);
   afterAll(() => vms?.[Symbol.asyncDispose]());
   afterEach(async () => {
-    for (const vm of vms.engine.listVms()) await vms.remove(vm.id);
+    await vms.removeAll();
     expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
   });
 
@@ -57,7 +57,7 @@ describeVms("a start that fails", () => {
   test("is told when it wants a port twice", async () => {
     const [free] = (await vms.start({ ports: [{ hostIp: "127.0.0.1", hostPort: 0, guestPort: 1 }] })).ports;
     const hostPort = free?.hostPort ?? 0;
-    for (const vm of vms.engine.listVms()) await vms.remove(vm.id);
+    await vms.removeAll();
     const ports = [1, 2].map((guestPort) => ({ hostIp: "127.0.0.1", hostPort, guestPort }));
     expect(await refused({ ...onImage(), ports })).toMatchObject({
       code: "invalid_argument",

@@ -30,7 +30,7 @@ describeVms("a health check", () => {
     listen();
   };
   afterEach(async () => {
-    for (const vm of vms.engine.listVms()) await vms.remove(vm.id);
+    await vms.removeAll();
     expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
     await vms[Symbol.asyncDispose]();
     events.length = 0;

@@ -36,7 +36,7 @@ describeVms("a restart policy", () => {
     });
 
   afterEach(async () => {
-    for (const vm of vms.engine.listVms()) await vms.remove(vm.id);
+    await vms.removeAll();
     expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
     await vms[Symbol.asyncDispose]();
     events.length = 0;

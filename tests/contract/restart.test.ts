@@ -8,7 +8,7 @@ describeVms("an engine that is opened again", () => {
   let vms: TestEngine | undefined;
   afterEach(async () => {
     if (vms === undefined) return;
-    for (const vm of vms.engine.listVms()) await vms.remove(vm.id);
+    await vms.removeAll();
     expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
     await vms[Symbol.asyncDispose]();
     vms = undefined;

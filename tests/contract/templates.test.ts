@@ -18,7 +18,7 @@ describeVms("a template", () => {
   });
   afterAll(() => vms?.[Symbol.asyncDispose]());
   afterEach(async () => {
-    for (const vm of vms.engine.listVms()) await vms.remove(vm.id);
+    await vms.removeAll();
     expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
   });
 

@@ -32,7 +32,7 @@ describeVms("a VM's volumes", () => {
   });
   afterAll(() => vms?.[Symbol.asyncDispose]());
   afterEach(async () => {
-    for (const vm of vms.engine.listVms()) await vms.remove(vm.id);
+    await vms.removeAll();
     await vms.poolsFull();
     expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
   });
@@ -241,7 +241,7 @@ describeVms("a directory of the host", () => {
   });
   afterAll(() => vms?.[Symbol.asyncDispose]());
   afterEach(async () => {
-    for (const vm of vms.engine.listVms()) await vms.remove(vm.id);
+    await vms.removeAll();
     await vms.poolsFull();
     expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
   });

@@ -22,7 +22,7 @@ describeVms("the template of an application", () => {
   }, 60_000);
   afterAll(() => vms?.[Symbol.asyncDispose]());
   afterEach(async () => {
-    for (const vm of vms.engine.listVms()) await vms.remove(vm.id);
+    await vms.removeAll();
     expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
   });
 

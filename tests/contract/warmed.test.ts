@@ -61,7 +61,7 @@ describeVms("clones of an application's template", () => {
   }, 90_000);
   afterAll(() => vms?.[Symbol.asyncDispose]());
   afterEach(async () => {
-    for (const vm of vms.engine.listVms()) await vms.remove(vm.id);
+    await vms.removeAll();
     for (const name of ["web", "hooked"]) await vms.engine.resizePool(name, { blocked: 0, warm: 0 });
     expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
   });

@@ -21,7 +21,7 @@ describeVms("a full disk", () => {
 
   afterEach(async () => {
     if (vms !== undefined) {
-      for (const vm of vms.engine.listVms()) await vms.remove(vm.id);
+      await vms.removeAll();
       expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
       await vms[Symbol.asyncDispose]();
     }

@@ -39,7 +39,7 @@ describeVms("volumes and snapshots", () => {
   });
   afterEach(async () => {
     if (vms !== undefined) {
-      for (const vm of vms.engine.listVms()) await vms.remove(vm.id);
+      await vms.removeAll();
       expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
       await vms[Symbol.asyncDispose]();
     }

@@ -143,6 +143,11 @@ export class TestEngine implements AsyncDisposable {
     await this.engine.removeVm(ref, { force: true, deadline: soon() });
   }
 
+  /** Ends and removes all VMs. */
+  async removeAll(): Promise<void> {
+    for (const { id } of this.engine.listVms()) await this.remove(id);
+  }
+
   /** Waits until pools have what they should have. */
   async poolsFull(deadline: Deadline = soon()): Promise<void> {
     const full = () =>
