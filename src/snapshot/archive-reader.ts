@@ -42,7 +42,7 @@ export class ArchiveReader {
     const { signal, onBytes } = this.options;
     const next = async (length: number) => {
       const bytes = await this.#take(length);
-      onBytes?.(length);
+      onBytes?.(this.#at);
       return bytes;
     };
     await readSparse(next, sizeBytes, into, (why) => this.corrupt(`${name}: ${why}`), signal);

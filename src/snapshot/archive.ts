@@ -26,9 +26,10 @@ export interface ArchiveBase {
   memoryPath: string;
 }
 
-/** How far the work is: bytes of memory and disks that have been dealt with; holes do not count. */
+/** How an archive is written or read. */
 export interface ArchiveOptions {
   signal?: AbortSignal;
+  /** Told how many bytes in all have been dealt with: of memory and disks when writing (holes do not count), of the archive when reading. */
   onBytes?: (bytes: number) => void;
 }
 
@@ -99,6 +100,7 @@ export async function exportSnapshot(
 
 class ArchiveWriter {
   #at = 0;
+  #doneBytes = 0;
 
   constructor(
     private readonly file: BinaryFile,
@@ -113,12 +115,16 @@ class ArchiveWriter {
 
   /** Its size is known, and its header written, when it is there. */
   async addSparse(name: string, path: string): Promise<void> {
-    const { signal, onBytes = () => undefined } = this.options;
+    const { signal, onBytes } = this.options;
+    const done = (bytes: number) => {
+      this.#doneBytes += bytes;
+      onBytes?.(this.#doneBytes);
+    };
     const headerAt = this.#at;
     await this.#append(memberHeader(name, 0));
     const start = this.#at;
     await using source = await BinaryFile.open(path);
-    await writeSparse(source, (bytes) => this.#append(bytes), onBytes, signal);
+    await writeSparse(source, (bytes) => this.#append(bytes), done, signal);
     const sizeBytes = this.#at - start;
     await this.file.write(memberHeader(name, sizeBytes), headerAt);
     await this.#append(new Uint8Array(memberPadding(sizeBytes)));

@@ -70,7 +70,7 @@ describeVms("guest memory", () => {
           await vm[Symbol.asyncDispose]();
         }
       }),
-      { numRuns: 2, endOnFailure: true },
+      { numRuns: 1, endOnFailure: true },
     );
   }, 300_000);
 
