@@ -29,6 +29,11 @@ export interface HeldBudget {
   leftBytes: number;
 }
 
+/** How long a new connection waits for the client's first bytes, in milliseconds. */
+const FIRST_BYTES_MS = 1;
+
+const nothing = (): void => undefined;
+
 /** The pair. The guest's side is missing until {@link join}. */
 export class ForwardedConnection {
   /** For whoever accepted the client. */
@@ -44,6 +49,7 @@ export class ForwardedConnection {
   /** The client's bytes that the guest has not taken. */
   readonly #held = new HeldBytes();
   #guest: GuestStream | undefined;
+  #joinNow = nothing;
   #guestOver = false;
   #clientEnded = false;
   #clientGone = false;
@@ -69,6 +75,23 @@ export class ForwardedConnection {
     this.#toGuest();
   }
 
+  /**
+   * Joins it with the client's first bytes, or its end, or after {@link FIRST_BYTES_MS}: a client that speaks first is the rule, and its
+   * bytes then go with the request to connect, so that the guest wakes up once for both. Whatever `connect` throws resets it.
+   */
+  joinWithFirstBytes(connect: (events: GuestEvents) => GuestStream): void {
+    const timer = setTimeout(() => this.#joinNow(), FIRST_BYTES_MS);
+    this.#joinNow = () => {
+      clearTimeout(timer);
+      this.#joinNow = nothing;
+      try {
+        this.join(connect);
+      } catch {
+        this.reset();
+      }
+    };
+  }
+
   /** Joins it once `allowed` has resolved, and reads no more of the client's until then. Whatever rejects resets it. */
   joinAfter(allowed: Promise<void>, connect: (events: GuestEvents) => GuestStream): void {
     this.#peer.pause();
@@ -83,6 +106,7 @@ export class ForwardedConnection {
   }
 
   #fromClient(chunk: Uint8Array): void {
+    this.#joinNow();
     if (this.#over) return;
     const taken = this.#guest === undefined || this.#held.length > 0 ? 0 : this.#guest.write(chunk);
     if (taken === chunk.length) return;
@@ -111,6 +135,7 @@ export class ForwardedConnection {
   }
 
   #clientEnd(): void {
+    this.#joinNow();
     this.#clientEnded = true;
     if (this.#held.length === 0) this.#guest?.end();
   }
@@ -132,6 +157,8 @@ export class ForwardedConnection {
   #finish(): void {
     if (this.#over) return;
     this.#over = true;
+    // Its timer goes; nothing is joined any more.
+    this.#joinNow();
     this.#budget.leftBytes += this.#held.length;
     this.#held.clear();
     this.#onClosed();

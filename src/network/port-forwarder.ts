@@ -70,7 +70,7 @@ export class PortForwarder implements Disposable {
     this.#connections.add(connection);
     try {
       const allowed = this.#onConnection?.({ address: peer.remoteAddress, port: peer.remotePort });
-      if (allowed === undefined) connection.join(this.#connect);
+      if (allowed === undefined) connection.joinWithFirstBytes(this.#connect);
       else connection.joinAfter(allowed, this.#connect);
     } catch {
       connection.reset();
