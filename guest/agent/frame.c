@@ -75,6 +75,15 @@ static size_t parse(struct decoder *d, const uint8_t *bytes, size_t n, struct fr
     return taken + part;
 }
 
+/* Whether one of the bytes at which the search looks occurs in the preamble, in four steps of it at once: in most data none does.
+ * The preamble's final byte is in the table, too: it occurs in it twice. */
+static bool any_in_preamble(const uint8_t *bytes)
+{
+    const uint8_t *last = bytes + PREAMBLE_BYTES - 1;
+    return last_place[last[0]] || (last_place[last[PREAMBLE_BYTES]] | last_place[last[2 * PREAMBLE_BYTES]] |
+                                   last_place[last[3 * PREAMBLE_BYTES]]);
+}
+
 /*
  * Number of bytes before the first place from which the chunk equals the preamble, whole or up to the chunk's end.
  * Horspool's search: the byte below the preamble's last position tells how far it can be moved.
@@ -83,6 +92,10 @@ static size_t plain_bytes(const uint8_t *bytes, size_t n)
 {
     size_t at = 0;
     while (at + PREAMBLE_BYTES <= n) {
+        while (at + 4 * PREAMBLE_BYTES <= n && !any_in_preamble(bytes + at))
+            at += 4 * PREAMBLE_BYTES;
+        if (at + PREAMBLE_BYTES > n)
+            break;
         uint8_t last = bytes[at + PREAMBLE_BYTES - 1];
         if (last == preamble[PREAMBLE_BYTES - 1] && !memcmp(bytes + at, preamble, PREAMBLE_BYTES))
             return at;

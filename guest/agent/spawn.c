@@ -125,6 +125,9 @@ static int enter_namespaces(const struct spawn *request)
 /* Makes the child what was asked for, but for its standard descriptors. */
 static int prepare(const struct spawn *request)
 {
+    static const struct sched_param none;
+    if (syscall(SYS_sched_setscheduler, 0, SCHED_OTHER, &none)) /* the agent is a batch task; its weight is not inherited */
+        return -1;
     if (child.clone.must_join && clone_join_cgroup(request->cgroup_fd))
         return -1;
     if (enter_namespaces(request) || chdir(request->cwd[0] ? request->cwd : "/"))

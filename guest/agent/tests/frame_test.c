@@ -196,6 +196,23 @@ static void a_preamble_inside_a_payload_starts_over(void)
     }
 }
 
+/* Among bytes of which none is in the preamble, and among those that are: the search takes long steps through the first. */
+static void a_preamble_is_found_wherever_it_stands(void)
+{
+    static const char fills[] = {'x', 0, '\n', 'M'};
+    for (size_t i = 0; i < sizeof fills; i++) {
+        for (size_t before = 0; before < 400; before++) {
+            uint8_t bytes[1024], payload[512], *at = bytes;
+            memset(payload, fills[i], sizeof payload);
+            at += put_preamble(at);
+            memcpy(payload + before, PREAMBLE, PREAMBLE_BYTES);
+            at += put_frame(at, TYPE_DATA, 1, payload, sizeof payload);
+            struct log log = decode_whole(bytes, (size_t)(at - bytes));
+            CHECK(log.count == 2 && log.events[0].kind == DECODED_PREAMBLE && log.events[1].kind == DECODED_PREAMBLE);
+        }
+    }
+}
+
 static void malformed_headers_wait_for_a_preamble(void)
 {
     uint8_t bytes[256], *at = bytes;
@@ -252,6 +269,7 @@ int main(void)
     RUN(a_frame_that_ends_like_a_preamble_waits_for_the_pause);
     RUN(a_cut_frame_is_not_completed_by_a_preamble);
     RUN(a_preamble_inside_a_payload_starts_over);
+    RUN(a_preamble_is_found_wherever_it_stands);
     RUN(malformed_headers_wait_for_a_preamble);
     RUN(the_longest_payload_is_taken);
     RUN(random_bytes_do_no_harm);
