@@ -73,7 +73,7 @@ export class RunList {
   add(startPage: number, pages: number, source: number): void {
     const last = this.#length - RUN_WORDS;
     if (last >= 0) {
-      const [start = 0, count = 0, from = 0] = this.#words.subarray(last, this.#length);
+      const [start = 0, count = 0, from = 0] = [this.#words[last], this.#words[last + 1], this.#words[last + 2]];
       const follows = from === ZERO_SOURCE ? source === ZERO_SOURCE : source === from + count;
       if (follows && startPage === start + count) {
         this.#words[last + 1] = count + pages;

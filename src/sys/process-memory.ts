@@ -179,7 +179,10 @@ interface Cursor {
 
 async function copyPages(way: "read" | "write", pid: number, mapping: GuestMapping, set: PageSet): Promise<void> {
   using zeroes = new AnonymousMemory(ZERO_BYTES);
-  const batch = { ours: new BigUint64Array(2 * CALL_PIECES), theirs: new BigUint64Array(2 * CALL_PIECES) };
+  const batch = {
+    ours: new Uint32Array(PIECE_WORDS * CALL_PIECES),
+    theirs: new Uint32Array(PIECE_WORDS * CALL_PIECES),
+  };
   const cursor: Cursor = { word: 0, donePages: 0 };
   for (let call = 0; cursor.word < set.runs.length; call++) {
     if (call > 0) await new Promise(setImmediate);
@@ -194,9 +197,28 @@ async function copyPages(way: "read" | "write", pid: number, mapping: GuestMappi
   }
 }
 
+/** Pieces of memory here and there, as struct iovec has them: address and length, 64 bits each, low word first. */
+interface Batch {
+  ours: Uint32Array;
+  theirs: Uint32Array;
+}
+
+/** Words of one piece. Without a big integer for each: there are thousands, and a guest stands still meanwhile. */
+const PIECE_WORDS = 4;
+
+function setPiece(pieces: Uint32Array, index: number, address: number, lengthBytes: number): void {
+  pieces[PIECE_WORDS * index] = address >>> 0;
+  pieces[PIECE_WORDS * index + 1] = Math.floor(address / 2 ** 32);
+  pieces[PIECE_WORDS * index + 2] = lengthBytes;
+}
+
+function addressOf(pieces: Uint32Array): number {
+  return (pieces[0] ?? 0) + (pieces[1] ?? 0) * 2 ** 32;
+}
+
 /** Puts as much as one call copies from the cursor on into the batch. */
 function fillBatch(
-  { ours, theirs }: { ours: BigUint64Array; theirs: BigUint64Array },
+  { ours, theirs }: Batch,
   cursor: Cursor,
   { start }: GuestMapping,
   { runs, memory }: PageSet,
@@ -209,10 +231,8 @@ function fillBatch(
     const most = Math.min(CALL_BYTES - bytes, isZero ? ZERO_BYTES : CALL_BYTES) / PAGE_BYTES;
     const pages = Math.min(count - donePages, most);
     const from = isZero ? zeroes.address : memory.address + (source + donePages) * PAGE_BYTES;
-    ours[2 * pieces] = BigInt(from);
-    ours[2 * pieces + 1] = BigInt(pages * PAGE_BYTES);
-    theirs[2 * pieces] = BigInt(start + (first + donePages) * PAGE_BYTES);
-    theirs[2 * pieces + 1] = BigInt(pages * PAGE_BYTES);
+    setPiece(ours, pieces, from, pages * PAGE_BYTES);
+    setPiece(theirs, pieces, start + (first + donePages) * PAGE_BYTES, pages * PAGE_BYTES);
     pieces += 1;
     bytes += pages * PAGE_BYTES;
     donePages += pages;
@@ -233,16 +253,12 @@ function advance(cursor: Cursor, pages: number, runs: Uint32Array): void {
 }
 
 /** Copies one page of the first piece by the process' memory file, which asks no permission of the mapping. @returns pages copied. */
-function copyFirst(
-  way: "read" | "write",
-  pid: number,
-  { ours, theirs }: { ours: BigUint64Array; theirs: BigUint64Array },
-): number {
+function copyFirst(way: "read" | "write", pid: number, { ours, theirs }: Batch): number {
   const path = `/proc/${pid}/mem`;
   const fd = openProcess(path, way === "read" ? "r" : "r+");
   try {
     const copy = way === "read" ? c.pread : c.pwrite;
-    const copied = Number(copy(fd, Number(ours[0]), PAGE_BYTES, Number(theirs[0])));
+    const copied = Number(copy(fd, addressOf(ours), PAGE_BYTES, addressOf(theirs)));
     if (copied === PAGE_BYTES) return 1;
     throw refused(path, copied < 0 ? errnoName(lastErrno()) : `only ${copied} bytes of a page were copied`);
   } finally {
