@@ -37,8 +37,11 @@ export class NewArtifacts {
     try {
       const artifacts = await load();
       const parts = { ...host, config: { ...host.config, artifacts } };
-      // The probe may boot a guest; then all changes at once.
-      Object.assign(host, hostWith(parts, await chooseAccelerator(parts)));
+      // What made KVM unusable is the host's, and is looked at again at the next start. Where it is used, a guest is booted with what is new.
+      const { accelerator, acceleratorReason: reason } = host;
+      const same = { accelerator, usable: true, reason };
+      const found = accelerator === "tcg" ? same : await chooseAccelerator(parts);
+      Object.assign(host, hostWith(parts, found));
       events.emit("artifacts.changed", "host", undefined, {
         qemu: `${host.qemu.version} (${host.qemu.kind})`,
         kernel: artifacts.kernel.version,
