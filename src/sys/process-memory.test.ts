@@ -205,6 +205,39 @@ describe("a capture", () => {
   });
 });
 
+const AS_NOBODY = [
+  "setpriv",
+  "--reuid=65534",
+  "--regid=65534",
+  "--clear-groups",
+  "--inh-caps=-all",
+  "--bounding-set=-all",
+];
+/** Whether this process may become another user's, who can run these sources. */
+const mayDrop =
+  process.geteuid?.() === 0 &&
+  Bun.which("setpriv") !== null &&
+  [process.execPath, import.meta.path].every(
+    (path) => Bun.spawnSync([...AS_NOBODY, "test", "-r", path]).exitCode === 0,
+  );
+test.skipIf(!mayDrop)("who has no rights over a process is told so, whatever is tried", async () => {
+  const { start, lengthBytes } = guest.mapping;
+  const script = `
+    const { capturePages, guestMapping, writePages } = await import("${join(import.meta.dir, "process-memory.ts")}");
+    const { AnonymousMemory } = await import("${join(import.meta.dir, "anonymous-memory.ts")}");
+    const { PageSet } = await import("${join(import.meta.dir, "page-set.ts")}");
+    const mapping = { start: ${start}, lengthBytes: ${lengthBytes} };
+    const set = new PageSet(mapping.lengthBytes, Uint32Array.of(0, 1, 0), new AnonymousMemory(${PAGE}), true);
+    const tries = [() => guestMapping(${guest.pid}, "x"), () => capturePages(${guest.pid}, mapping),
+      () => writePages(${guest.pid}, mapping, set)];
+    for (const each of tries) console.log(await Promise.resolve().then(each).then(() => "done", (error) => error.code));`;
+  const { stdout, stderr } = Bun.spawnSync([...AS_NOBODY, process.execPath, "-e", script], {
+    cwd: "/",
+    env: { HOME: "/nonexistent" },
+  });
+  expect(`${stdout}${stderr}`.trim().split("\n")).toEqual(["not_capturable", "not_capturable", "not_capturable"]);
+});
+
 describe("the mapping of a memory file", () => {
   afterEach(() => guest.remap(base));
 
