@@ -8,7 +8,7 @@ import { containerExec } from "./container-plan.ts";
 import { startingHealth } from "./health.ts";
 import { HOOK_LIMIT_MS, type HookPlan, listHooks } from "./hooks.ts";
 import { hostnameFrom } from "./new-vm.ts";
-import type { ContainerRecord, VmRecord } from "./records.ts";
+import type { VmRecord } from "./records.ts";
 import type { RunningVm } from "./running-vm.ts";
 import { hookCommands } from "./warmed.ts";
 
@@ -27,15 +27,16 @@ export type CapturedVm = Pick<VmRecord, "vm" | "container" | "again" | "stopGrac
 };
 
 /**
- * The hooks of a running VM: its template's, or those of the image that it runs on.
+ * The hooks of a running VM: those that it has from the one that it is a copy of, its template's, or those of the image that it runs on.
  * @throws `image_invalid`, `limit_reached`; what the agent says.
  */
 export async function hooksOf(
   running: RunningVm,
-  container: ContainerRecord | null,
+  { container, hooks }: Pick<VmRecord, "container" | "hooks">,
   { manifest }: LoadedTemplate,
   deadline: Deadline,
 ): Promise<CapturedHooks | null> {
+  if (hooks != null) return hooks;
   const { application } = manifest;
   if (application !== undefined) {
     const commands = hookCommands(application);

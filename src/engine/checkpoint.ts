@@ -55,7 +55,7 @@ export async function checkpointVm(
   if (record === undefined) throw requireCapturable(record, "checkpoint");
   snapshots.requireFree(request.name);
   const template = baseTemplate(parts, record.vm, "checkpoint");
-  const hooks = await hooksOf(running, record.container, template, deadline);
+  const hooks = await hooksOf(running, record, template, deadline);
   const subject = { running, record, template, hooks, request, startedMs: nowMs() };
   const document =
     request.stop === true

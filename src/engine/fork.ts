@@ -52,7 +52,7 @@ export async function forkVm(
   const running = vms.withMain(ref);
   const record = requireCapturable(vms.record(running.id), "fork");
   const template = baseTemplate(parts, record.vm, "fork");
-  const hooks = await hooksOf(running, record.container, template, deadline);
+  const hooks = await hooksOf(running, record, template, deadline);
   const parent = { record, captured: { ...record, hooks }, template };
   const children = await admitChildren(parts, parent, request);
   let result: CaptureResult<Captured> | undefined;
@@ -212,6 +212,7 @@ function launchOf(
     main: undefined,
     again: captured.again ?? undefined,
     goesOnAt,
+    hooks: captured.hooks,
     container: captured.container,
     health: captured.health ?? undefined,
     holdings,

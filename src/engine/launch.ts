@@ -3,6 +3,7 @@ import type { AgentProcess } from "../agent/process.ts";
 import type { ExecSpec } from "../agent/requests.ts";
 import type { CreateVmRequest, Vm } from "../contract/api.ts";
 import type { Deadline } from "../sys/deadline.ts";
+import type { CapturedHooks } from "./captured-vm.ts";
 import type { Clone } from "./clone.ts";
 import { type HealthPlan, startingHealth } from "./health.ts";
 import type { Holdings } from "./holdings.ts";
@@ -26,6 +27,8 @@ export interface Launch {
   health: HealthPlan | undefined;
   /** Offsets in the streams of a main process that came with the clone: what is printed from there on is logged where the logs end now. */
   goesOnAt?: { output: number; error: number };
+  /** Hooks that it has from the VM that it is a copy of. */
+  hooks?: CapturedHooks | null;
   /** It was suspended: since when it runs and how healthy it is have not changed. */
   resumed?: boolean;
   /** Given back when the VM has ended, or could not be started. */
@@ -92,6 +95,7 @@ export async function launchIn(
     killAtMs,
     machineId,
     again: launch.again ?? null,
+    ...(launch.hooks == null ? {} : { hooks: launch.hooks }),
     memoryPath: clone.template.memoryPath,
     container: launch.container,
     held: launch.holdings.record,

@@ -12,6 +12,7 @@ import { MayflyError } from "../contract/errors.ts";
 import type { DiskFiles } from "../machine/profile.ts";
 import { Database } from "../sys/database.ts";
 import type { ProcessIdentity } from "../sys/process.ts";
+import type { CapturedHooks } from "./captured-vm.ts";
 import type { ProcessDefaults } from "./container-plan.ts";
 import type { HealthPlan } from "./health.ts";
 import type { ResolvedUser } from "./users.ts";
@@ -64,6 +65,8 @@ export interface VmRecord {
   /** null: it runs in the base guest. */
   container: ContainerRecord | null;
   held: HeldRecord;
+  /** What runs in copies of it before their workload goes on, where its template does not tell. */
+  hooks?: CapturedHooks | null;
   /** It was suspended, and its guest may have run since with volumes that its snapshot does not have. */
   isReturning?: boolean;
   restart: RestartRecord;

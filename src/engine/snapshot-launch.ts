@@ -100,6 +100,7 @@ export function launchFrom(
     main: undefined,
     again: captured.again ?? undefined,
     goesOnAt: revival.goesOnAt,
+    hooks: captured.hooks,
     resumed: kind === "resume",
     container: captured.container,
     health: revival.health ?? undefined,

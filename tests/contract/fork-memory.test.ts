@@ -57,7 +57,7 @@ describeVms("memory of forks", () => {
   beforeAll(async () => {
     vms = await TestEngine.open();
     // The test looks where no client does.
-    parts = (vms.engine as unknown as { parts: EngineParts }).parts;
+    parts = Reflect.get(vms.engine, "parts");
   }, 90_000);
   afterAll(() => vms?.[Symbol.asyncDispose]());
 

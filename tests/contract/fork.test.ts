@@ -162,6 +162,17 @@ describeVms("live fork", () => {
     await output.has("sum 42");
   });
 
+  test("a daemon that has adopted a VM forks it", async () => {
+    await vms.start({ command: COUNTER, name: "parent" });
+    vms = await vms.reopen();
+    const child = await only("parent");
+    vms = await vms.reopen();
+    expect(goOnOneByOne(await numbersOf(vms, child.id, 20))).toBe(true);
+    const grandchild = await only(child.id);
+    expect(await vms.shell(grandchild.id, "hostname")).toBe(grandchild.hostname);
+    vms.markDescriptors();
+  });
+
   test("a scratch disk is copied as it was", async () => {
     const image = await serviceImage(vms);
     const parent = await vms.start({ image, command: ["/bin/main"], diskBytes: 64 << 20, pull: "never" });
