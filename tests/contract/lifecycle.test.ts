@@ -128,7 +128,7 @@ describeVms("a VM", () => {
 
   test("whose guest ends by itself has failed, and says so", async () => {
     const vm = await vms.start();
-    await vms.exec(vm.id, ["sh", "-c", "echo b > /proc/sysrq-trigger"]).catch(() => undefined);
+    await vms.exec(vm.id, ["sh", "-c", "reboot -f"]).catch(() => undefined);
     const end = await ended(vm.id);
     expect({ state: end.state, code: end.error?.code }).toEqual({ state: "failed", code: "qemu_exited" });
   });
