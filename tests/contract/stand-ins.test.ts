@@ -16,9 +16,12 @@ const TREE_MAGIC = Buffer.from([0xd0, 0x0d, 0xfe, 0xed]);
 const TREE_BUFFER_PAGES = 2 ** 20 / PAGE_BYTES;
 const CHUNK_HEADER_BYTES = 16;
 
-/** This host's artifacts with stand-ins that were made now, in a directory of their own. */
+/** This host's artifacts with Debian's QEMU first and stand-ins that were made now, in a directory of their own. */
 async function artifactsWithStandIns(): Promise<Artifacts> {
   const artifacts = structuredClone(hostArtifacts());
+  const [first, ...others] = artifacts.qemu.filter(({ kind }) => kind !== "lean");
+  if (first === undefined) throw new Error("Debian's QEMU is not set up");
+  artifacts.qemu = [first, ...others];
   const workspace = { ...(await openWorkspace(newDirectory("stand-ins"))), made: { qemu: artifacts.qemu } };
   for (const qemu of artifacts.qemu) delete qemu.libraryPath;
   const step = standInsStep(workspace);
