@@ -84,7 +84,8 @@ describeVms("the template of an application", () => {
     await vms.remove(vm.id);
     await buildService(vms, { ...request, ready: { kind: "tcp", port: 8080 } });
     const wrong = { ...request, ready: { kind: "http", port: 8080, path: "/missing" }, readyTimeoutMs: 1_000 } as const;
-    const missing = await rejection(buildService(vms, { ...wrong, name: "lost" }));
+    // Long enough for a service on a busy machine to answer at all.
+    const missing = await rejection(buildService(vms, { ...wrong, name: "lost", readyTimeoutMs: 8_000 }));
     expect([missing.code, missing.message]).toEqual([
       "application_not_ready",
       expect.stringContaining("answered with 404"),
