@@ -4,11 +4,14 @@ import { PAGE_BYTES } from "../sys/memory-file.ts";
 import { uniqueMemoryOf } from "../sys/process.ts";
 import type { EngineParts } from "./engine.ts";
 
+/** Where templates and VMs are. */
+export interface TreeParts {
+  templates: Pick<EngineParts["templates"], "list">;
+  vms: Pick<EngineParts["vms"], "list" | "runningOf">;
+}
+
 /** All of them, parents before children, siblings by age. A parent that is gone is replaced by the nearest that is there. */
-export function drawTree(
-  { templates, vms }: Pick<EngineParts, "templates" | "vms">,
-  snapshots: readonly Snapshot[],
-): TreeNode[] {
+export function drawTree({ templates, vms }: TreeParts, snapshots: readonly Snapshot[]): TreeNode[] {
   const all = templates.list();
   const nodes = [
     ...all.map(templateNode),
@@ -54,7 +57,7 @@ function vmNode(
 }
 
 /** Bytes of guest memory that a VM has copied; null for one without a QEMU. */
-function memoryOf(vms: EngineParts["vms"], { id }: Vm): number | null {
+function memoryOf(vms: TreeParts["vms"], { id }: Vm): number | null {
   const clone = vms.runningOf(id)?.clone;
   if (clone === undefined) return null;
   return uniqueMemoryOf(clone.qemu.pid, clone.template.memoryPath)?.guestBytes ?? null;
