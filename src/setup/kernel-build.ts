@@ -10,7 +10,7 @@ import { runTool } from "../sys/tool.ts";
 import { describeKernel } from "./artifacts.ts";
 import { packageField, SYSTEM_SOURCE } from "./debian.ts";
 import { needCandidate } from "./kernel.ts";
-import { parseKernelConfig, requireOptions } from "./kernel-config.ts";
+import { parseKernelConfig, requireOptions, withNewNames } from "./kernel-config.ts";
 import { kernelsDirectory } from "./kernel-store.ts";
 import { runSteps, type SetupOptions } from "./setup.ts";
 import { type BuildPlace, buildPackagesStep, inBuildPlace } from "./source-build.ts";
@@ -147,7 +147,7 @@ async function unpackSource(work: Work, context: StepContext): Promise<void> {
 async function configure({ place, tree, version }: Work, context: StepContext): Promise<void> {
   const fragment = parseKernelConfig(fragmentText);
   const path = `${place.directory}/fragment.config`;
-  await writeText(path, fragmentText);
+  await writeText(path, withNewNames(fragmentText));
   await place.run(["make", "allnoconfig"], context, { cwd: tree, env: { KCONFIG_ALLCONFIG: path } });
   requireOptions(fragment, parseKernelConfig((await readOptional(`${tree}/.config`)) ?? ""), version);
 }

@@ -2,7 +2,7 @@
 import { expect, test } from "bun:test";
 import fragmentText from "../../guest/kernel/kernel.config" with { type: "text" };
 import { MayflyError } from "../contract/errors.ts";
-import { parseKernelConfig, requireOptions } from "./kernel-config.ts";
+import { parseKernelConfig, requireOptions, withNewNames } from "./kernel-config.ts";
 
 function problemsOf(act: () => unknown): readonly string[] {
   try {
@@ -78,4 +78,13 @@ test("an option that Kconfig has dropped or changed is named, all of them at onc
     "CONFIG_E is n, not y",
   ]);
   expect(problemsOf(() => requireOptions(fragment, fragment, "6.1"))).toEqual([]);
+});
+
+test("an option that newer kernels call otherwise is asked for, and found, by either name", () => {
+  const text = "CONFIG_RETPOLINE=y\nCONFIG_A=y\n";
+  expect(withNewNames(text)).toBe(`${text}CONFIG_MITIGATION_RETPOLINE=y\n`);
+  const fragment = parseKernelConfig(text);
+  requireOptions(fragment, parseKernelConfig("CONFIG_MITIGATION_RETPOLINE=y\nCONFIG_A=y\n"), "6.12");
+  const without = parseKernelConfig("# CONFIG_MITIGATION_RETPOLINE is not set\nCONFIG_A=y\n");
+  expect(problemsOf(() => requireOptions(fragment, without, "6.12"))).toEqual(["CONFIG_RETPOLINE is n, not y"]);
 });
