@@ -33,6 +33,10 @@ test.each([
     ["--health-cmd", "true", "--health-interval", "2s", "--health-retries", "5"],
     { health: { test: ["CMD-SHELL", "true"], intervalMs: 2000, retries: 5 } },
   ],
+  [
+    ["--health-start-period", "1m", "--health-start-interval", "500ms", "--health-timeout", "3s"],
+    { health: { startPeriodMs: 60_000, startIntervalMs: 500, timeoutMs: 3000 } },
+  ],
   [["--no-healthcheck", "--health-cmd", "true"], { health: { test: ["NONE"] } }],
 ] as const)("%j", async (argv, request) => {
   expect(await requestOf(...argv)).toEqual(request as object);

@@ -48,6 +48,7 @@ export const CONTAINER_OPTIONS = {
   "health-timeout": value("DURATION", "Longest that a check may take (30s)"),
   "health-retries": value("NUMBER", "Failures in a row that make it unhealthy (3)"),
   "health-start-period": value("DURATION", "Time in which failures do not count (0s)"),
+  "health-start-interval": value("DURATION", "Time between two checks in that period (5s)"),
   "no-healthcheck": flag("No checks, whatever the image says"),
   secret: { ...list("NAME=FILE", "Put a file into /run/secrets"), complete: "file" },
 } as const satisfies OptionSpecs;
@@ -86,16 +87,18 @@ function healthOf(options: Values): HealthCheck | undefined {
   if (options["no-healthcheck"]) return { test: ["NONE"] };
   const health: HealthCheck = {};
   if (options["health-cmd"] !== undefined) health.test = ["CMD-SHELL", options["health-cmd"]];
-  const duration = (name: "health-interval" | "health-timeout" | "health-start-period") => {
-    const text = options[name];
-    return text === undefined ? undefined : Math.max(1, parseDurationMs(`--${name}`, text));
+  const duration = (name: "interval" | "timeout" | "start-period" | "start-interval") => {
+    const text = options[`health-${name}`];
+    return text === undefined ? undefined : Math.max(1, parseDurationMs(`--health-${name}`, text));
   };
-  const interval = duration("health-interval");
-  const timeout = duration("health-timeout");
-  const startPeriod = duration("health-start-period");
+  const interval = duration("interval");
+  const timeout = duration("timeout");
+  const startPeriod = duration("start-period");
+  const startInterval = duration("start-interval");
   if (interval !== undefined) health.intervalMs = interval;
   if (timeout !== undefined) health.timeoutMs = timeout;
   if (startPeriod !== undefined) health.startPeriodMs = startPeriod;
+  if (startInterval !== undefined) health.startIntervalMs = startInterval;
   if (options["health-retries"] !== undefined) {
     health.retries = wholeNumber("--health-retries", options["health-retries"]);
   }
