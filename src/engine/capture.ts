@@ -92,6 +92,8 @@ export async function captureVm<T>(
     } catch (error) {
       await stand.end().catch(() => undefined);
       throw error;
+    } finally {
+      removeTree(devicesPath);
     }
   });
 }

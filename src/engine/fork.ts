@@ -122,15 +122,18 @@ async function admitChildren(
   { record: { vm, held } }: Parent,
   { count = 1, namePrefix, labels, autoRemove = false }: ForkRequest,
 ): Promise<Child[]> {
-  const names = copyNames(namePrefix, count).map((name) => vms.name(name));
+  const names = copyNames(namePrefix, count);
+  // All of them, before anything is made.
+  for (const name of names) if (name !== undefined) vms.name(name);
   const origin = { kind: "fork" as const, id: vm.id, name: vm.name };
   const children: Child[] = [];
   try {
-    for (const name of names) {
+    for (const wanted of names) {
+      const name = vms.name(wanted);
       const ports = new Ports(vm.ports.map(({ hostIp, guestPort }) => ({ hostIp, hostPort: 0, guestPort })));
       const holdings = new Holdings(emptyHeld(held));
       holdings.add(ports);
-      const child = copyOf(vm, { name: vms.name(name), labels, ports: ports.published, autoRemove, origin });
+      const child = copyOf(vm, { name, labels, ports: ports.published, autoRemove, origin });
       children.push({ vm: child, ports, holdings, ready: Promise.withResolvers() });
       vms.admit(child);
       holdings.addDisks(await volumes.disks.copy(child, held.disks));

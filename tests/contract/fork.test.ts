@@ -151,6 +151,7 @@ describeVms("live fork", () => {
     const parent = await vms.start({ name: "parent" });
     const both = await Promise.all([fork("parent", { count: 2 }), fork("parent", { count: 2, autoRemove: true })]);
     expect(both.flat().map(({ autoRemove }) => autoRemove)).toEqual([false, false, true, true]);
+    expect(new Set(both.flat().map(({ name }) => name)).size).toBe(4);
     for (const child of both.flat()) expect(await vms.shell(child.id, "hostname")).toBe(child.hostname);
     expect(await vms.shell(parent.id, "hostname")).toBe("parent");
     const terminal = { rows: 24, columns: 80 };
