@@ -42,11 +42,12 @@ export async function copyIn(
     throw new MayflyError("invalid_argument", `Cannot copy ${source.path}: there is no such file on the host`);
   if (entry.type === "directory") {
     const path = directoryTarget(source.path, target.path, type);
+    const isNew = (path === target.path ? type : await guestType(client, { ...target, path })) === undefined;
     await client.files.mkdir(target.vm, path, { parents: type !== undefined, mode: entry.mode });
     const content = packDirectory(source.path, options.archive);
     return unpackInGuest(client, target.vm, path, content, options.archive).catch(async (error: unknown) => {
-      const isMade = type === undefined && error instanceof MayflyError && error.code === "command_not_found";
-      if (isMade) await client.files.remove(target.vm, path).catch(() => undefined);
+      const hasNoTar = error instanceof MayflyError && error.code === "command_not_found";
+      if (isNew && hasNoTar) await client.files.remove(target.vm, path).catch(() => undefined);
       throw error;
     });
   }

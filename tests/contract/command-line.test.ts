@@ -1,9 +1,10 @@
 /** The whole of it: the command line as people type it, a daemon that it starts, and VMs. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describeVms, newDirectory, noteGroup, plantArtifacts, plantTemplate } from "../support/engine-host.ts";
 import { Installation } from "../support/mayfly-process.ts";
+import { erofsOf, rootTree } from "../support/rootfs.ts";
 
 const MAIN = join(import.meta.dir, "../../src/cli/main.ts");
 
@@ -145,6 +146,27 @@ describeVms("the command line over VMs", () => {
       exitCode: 125,
       stderr: expect.stringContaining("it is a file"),
     });
+  });
+
+  test("cp leaves no directory behind where the image has no tar", async () => {
+    const root = await erofsOf(await rootTree());
+    const host = newDirectory("cp-without-tar");
+    mkdirSync(join(host, "tree"));
+    expect(await mayfly("run", "-d", "--name", "bare", "--rootfs", root, "--", "sleep", "1000")).toMatchObject({
+      exitCode: 0,
+    });
+    const attempts = [
+      ["bare:/etc", join(host, "copy")],
+      [join(host, "tree"), "bare:/tmp"],
+      [join(host, "tree"), "bare:/tmp/new"],
+    ];
+    for (const args of attempts) {
+      const { stderr, exitCode } = await mayfly("cp", ...args);
+      expect([exitCode, stderr]).toEqual([127, expect.stringContaining("VM bare has no tar")]);
+    }
+    expect(readdirSync(host)).toEqual(["tree"]);
+    expect((await mayfly("exec", "bare", "ls", "/tmp")).stdout).toBe("");
+    await mayfly("rm", "-f", "bare");
   });
 
   test("the daemon killed: VMs go on, and the next command finds them", async () => {
