@@ -85,7 +85,7 @@ describeVms("a container", () => {
       "/sys/fs/cgroup cgroup2 ro",
     ]);
     // The minimal kernel is built without this one.
-    const sysrq = (await box.run("test -e /proc/sysrq-trigger")).exitCode === 0 ? ["/proc/sysrq-trigger"] : [];
+    const sysrq = (await box.run("test -e /proc/sysrq-trigger")).end === 0 ? ["/proc/sysrq-trigger"] : [];
     for (const path of ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", ...sysrq]) {
       expect(shown).toContain(`${path} proc ro`);
     }
