@@ -5,6 +5,7 @@ import { COUNTER, goOnOneByOne, numbersOf } from "../support/counting.ts";
 import { Output, soon, TestEngine } from "../support/engine.ts";
 import { describeVms } from "../support/engine-host.ts";
 import { NOTHING_LEFT } from "../support/engine-leftovers.ts";
+import { rejection } from "../support/fake-peer.ts";
 
 describeVms("suspended VMs", () => {
   let vms: TestEngine;
@@ -89,6 +90,35 @@ describeVms("suspended VMs", () => {
     expect(answers.every((status) => status < 500)).toBe(true);
     expect(vms.engine.getVm(vm.id).state).toBe("running");
     expect((await askService(vms, vm)).host).toBe(vm.hostname);
+  });
+
+  test("disks come along: what is written to a volume and to scratch is there, over a restart of the daemon too", async () => {
+    const image = await serviceImage(vms);
+    const volumes = [{ source: { volume: "data" }, target: "/data" }];
+    const vm = await vms.start({
+      image,
+      command: ["/bin/main"],
+      volumes,
+      diskBytes: 64 << 20,
+      pull: "never",
+      name: "disks",
+    });
+    await vms.shell("disks", "echo one > /data/file; echo one > /scratch-file");
+    const snapshot = await suspend("disks");
+    const taken = await rejection(vms.start({ image, command: ["/bin/main"], volumes, pull: "never" }));
+    expect(taken.code).toBe("resource_in_use");
+    expect((await rejection(vms.start({ snapshot: snapshot.id }))).code).toBe("not_capturable");
+    vms = await vms.reopen();
+    expect(
+      await vms.shell("disks", "cat /data/file /scratch-file; echo two >> /data/file; echo two >> /scratch-file"),
+    ).toBe("one\none");
+    await suspend("disks");
+    await vms.engine.snapshots.resume("disks", soon());
+    expect(await vms.shell("disks", "cat /data/file /scratch-file")).toBe("one\ntwo\none\ntwo");
+    expect(vms.engine.getVm("disks").id).toBe(vm.id);
+    await vms.remove("disks");
+    await vms.engine.removeVolume("data");
+    vms.markDescriptors();
   });
 
   test("whoever is attached is told; logs that are followed go on", async () => {
