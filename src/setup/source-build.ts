@@ -153,9 +153,12 @@ function ownProcesses(): string[] {
 }
 
 function withLog(error: unknown, command: readonly string[], logPath: string): unknown {
-  if (!(error instanceof MayflyError) || error.code !== "tool_failed") return error;
+  if (!(error instanceof MayflyError)) return error;
+  const words = command.slice(0, 2).join(" ");
+  if (error.code === "cancelled") return new MayflyError("cancelled", `${words} was interrupted`, { cause: error });
+  if (error.code !== "tool_failed") return error;
   const code = error.details.exitCode === undefined ? "" : ` with code ${error.details.exitCode}`;
-  const message = `${command.slice(0, 2).join(" ")} failed${code}; its whole output is in ${logPath}`;
+  const message = `${words} failed${code}; its whole output is in ${logPath}`;
   return new MayflyError("tool_failed", message, { details: { ...error.details, path: logPath }, cause: error });
 }
 
