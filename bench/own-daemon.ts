@@ -9,9 +9,10 @@ import { MayflyError } from "../src/contract/errors.ts";
 import type { PoolSizes } from "../src/engine/config.ts";
 import { Deadline } from "../src/sys/deadline.ts";
 import { daemonSocketPath } from "../src/sys/directories.ts";
-import { ownCommandLine } from "../src/sys/own-command.ts";
+import { ownCommandLine, smallEnvironment } from "../src/sys/own-command.ts";
 import { makeDirectory } from "../src/sys/paths.ts";
 import { tailOfFile } from "../src/sys/process.ts";
+import { bundledProgram } from "../src/sys/program-bundle.ts";
 import { PoolWatch } from "./pool-watch.ts";
 import { directoriesOf } from "./serve.ts";
 
@@ -47,15 +48,22 @@ export async function startOwnDaemon(options: OwnDaemonOptions): Promise<OwnDaem
   const { stateDir, runDir } = directoriesOf(directory);
   for (const path of [directory, stateDir, runDir]) await makeDirectory(path, 0o711);
   const logPath = `${directory}/mayflyd.log`;
+  // As the command line starts the daemon (src/cli/daemon-start.ts).
+  const script = await bundledProgram("bench/serve-program.ts", `${options.artifactsOf}/program`);
   const command = [
-    ...ownCommandLine({ small: true }),
+    ...ownCommandLine({ small: true, script }),
     ...["bench", "serve", `--directory=${directory}`, `--artifacts=${options.artifactsOf}`],
     ...[`--blocked=${pool.blocked}`, `--warm=${pool.warm}`],
     ...(options.accelerator === undefined ? [] : [`--accelerator=${options.accelerator}`]),
   ];
   const log = openSync(logPath, "a", 0o600);
   // The environment as it is now, with the kernel and QEMU that the benchmark was told: Bun passes on the one that it started with.
-  const child = Bun.spawn(command, { cwd: "/", env: process.env, stdio: ["pipe", log, log, "pipe"], detached: true });
+  const child = Bun.spawn(command, {
+    cwd: "/",
+    env: smallEnvironment(),
+    stdio: ["pipe", log, log, "pipe"],
+    detached: true,
+  });
   closeSync(log);
   await using cleanup = new AsyncDisposableStack();
   cleanup.defer(() => stop(child));

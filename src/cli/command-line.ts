@@ -1,6 +1,5 @@
 /** From the words of a command line to the command that runs. */
 import { parseArguments, readOptions, usageError } from "./arguments.ts";
-import { COMMANDS } from "./commands.ts";
 import { report } from "./report.ts";
 import { type AnyOptionValues, type CommandEntry, type OptionSpecs, UNIVERSAL_OPTIONS } from "./specification.ts";
 import { nearest } from "./suggest.ts";
@@ -21,12 +20,13 @@ interface Found {
  * Runs a command line.
  * @param argv the words after the program's name.
  * @param program how the program was called; as `mayflyd` it is the daemon.
+ * @param tree the commands that there are.
  * @returns the exit code. Errors have been said on standard error.
  */
 export async function runCommandLine(
   argv: readonly string[],
   program: string,
-  tree: readonly CommandEntry[] = COMMANDS,
+  tree: readonly CommandEntry[],
 ): Promise<number> {
   const line = new CommandLine(tree);
   try {

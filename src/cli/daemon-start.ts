@@ -5,8 +5,9 @@ import { type StartOutcome, spawnAnnounced } from "../sys/announced-process.ts";
 import { Deadline } from "../sys/deadline.ts";
 import { runDirectory, stateDirectory } from "../sys/directories.ts";
 import { waitForLock } from "../sys/lock.ts";
-import { ownCommandLine } from "../sys/own-command.ts";
+import { ownCommandLine, runsCommandLine, smallEnvironment } from "../sys/own-command.ts";
 import { makeDirectory } from "../sys/paths.ts";
+import { bundledProgram } from "../sys/program-bundle.ts";
 
 /** The daemon adopts VMs and looks at its templates before it listens; QEMU is probed the first time. */
 const START_LIMIT_MS = 120_000;
@@ -30,8 +31,9 @@ export async function startDaemon<T>(
   }
   const logPath = `${await logDirectory(runDir)}/mayflyd.log`;
   const child = await spawnAnnounced(
-    [...ownCommandLine({ small: true }), "--json", "daemon", "--ready-fd", "3"],
+    [...ownCommandLine({ small: true, script: await programOfDaemon() }), "--json", "daemon", "--ready-fd", "3"],
     logPath,
+    smallEnvironment(),
   );
   const outcome = await Deadline.after(START_LIMIT_MS).race(child.outcome, "the daemon's start");
   const failure = failureOf(outcome, logPath);
@@ -39,6 +41,12 @@ export async function startDaemon<T>(
   // Another one may have been there first, started by somebody else.
   if (failure.code === "daemon_running") return attempt();
   throw failure;
+}
+
+/** The daemon as one file; `undefined`: it runs from the sources, or from wherever this program does. */
+async function programOfDaemon(): Promise<string | undefined> {
+  if (!runsCommandLine()) return undefined;
+  return bundledProgram("src/cli/daemon-program.ts", `${stateDirectory()}/program`);
 }
 
 async function makeRunDirectory(runDir: string): Promise<void> {

@@ -2,18 +2,24 @@
 import { MayflyError } from "../contract/errors.ts";
 import type { Engine } from "../engine/interface.ts";
 import { activationSocket } from "../sys/activation.ts";
+import { systemClock } from "../sys/clock.ts";
 import { Deadline, nowMs } from "../sys/deadline.ts";
 import { isAnswered } from "../sys/listening-socket.ts";
 import { tryLockFile, waitForLock } from "../sys/lock.ts";
+import { collectGarbage, giveBackStartMemory } from "../sys/own-memory.ts";
 import { reportReady } from "../sys/ready.ts";
 import { type DaemonOptions, daemonVersion } from "./config.ts";
 import { log, logError, setLogLevel } from "./log.ts";
 import { problemOf } from "./problem.ts";
+import { QuietSpells } from "./quiet-spells.ts";
 import { type Serving, serve } from "./serve.ts";
 import { checkToken, readToken } from "./token.ts";
 
 /** How long a killed daemon may take to be gone for good, in milliseconds. */
 const DYING_LIMIT_MS = 2_000;
+
+/** What requests have left is collected when nothing has happened for so long: requests in a row are not disturbed. */
+const QUIET_MS = 1_000;
 
 /** Makes the engine: `openEngine` with what it needs from the options. */
 export type EngineOpener = (options: DaemonOptions) => Promise<Engine>;
@@ -58,6 +64,9 @@ async function start(options: DaemonOptions, openEngine: EngineOpener, stack: As
     ...(tcp === undefined ? {} : { tcp }),
   });
   stack.defer(() => serving.stop());
+  await giveBackStartMemory();
+  const spells = stack.use(new QuietSpells(systemClock, QUIET_MS, collectGarbage));
+  stack.defer(engine.subscribe(() => spells.touch()));
   const { version, pid } = daemonVersion();
   const startMs = Math.round(nowMs() - startedMs);
   log("info", "ready", { version, pid, listen: serving.addresses.join(","), stateDir: options.stateDir, startMs });

@@ -18,11 +18,12 @@ const TAIL_BYTES = 4096;
 export async function spawnAnnounced(
   command: readonly string[],
   logPath: string,
+  env: Readonly<Record<string, string | undefined>> = process.env,
 ): Promise<{ pid: number; outcome: Promise<StartOutcome> }> {
   const log = openSync(logPath, "a", 0o600);
   const before = statSync(logPath).size;
   try {
-    const child = Bun.spawn([...command], { cwd: "/", stdio: ["ignore", log, log, "pipe"], detached: true });
+    const child = Bun.spawn([...command], { cwd: "/", env, stdio: ["ignore", log, log, "pipe"], detached: true });
     child.unref();
     const said = firstLine(child.stdio[3]);
     const ended = child.exited.then(

@@ -10,12 +10,30 @@ export function ownCommand(): string {
   return existsSync(entry) ? entry : "mayfly";
 }
 
+/** Whether this program is one file that brings its runtime along. */
+function isSingleFile(): boolean {
+  return Bun.main.startsWith("/$bunfs/");
+}
+
+/** Whether this program is the command line, run from its sources. */
+export function runsCommandLine(): boolean {
+  return Bun.main === join(import.meta.dir, "../cli/main.ts");
+}
+
 /**
  * The beginning of a command line that starts this program again: Bun with its script, or the single-file executable.
- * `small`: with a smaller heap, for what runs for long.
+ * `small`: with a smaller heap, for what runs for long. `script`: another one than this program's.
  */
-export function ownCommandLine(options: { small: boolean }): string[] {
-  if (Bun.main.startsWith("/$bunfs/")) return [process.execPath];
+export function ownCommandLine(options: { small: boolean; script?: string | undefined }): string[] {
+  if (isSingleFile()) return [process.execPath];
   const small = options.small ? ["--smol"] : [];
-  return [process.execPath, ...small, "--no-env-file", "--config=/dev/null", Bun.main];
+  return [process.execPath, ...small, "--no-env-file", "--config=/dev/null", options.script ?? Bun.main];
+}
+
+/**
+ * The environment of what runs for long: without the optimizing compiler, whose own code and results take more memory than they save time
+ * in a program that waits most of the time (docs/adr/0028-memory-of-the-daemon.md).
+ */
+export function smallEnvironment(): Record<string, string | undefined> {
+  return { BUN_JSC_useDFGJIT: "0", ...process.env };
 }

@@ -1,0 +1,49 @@
+import { expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { giveBackStartMemory, unchangedFilePages } from "./own-memory.ts";
+
+const MAPPINGS = `00200000-00300000 r--p 00000000 fe:00 53  /bin/program
+Rss:                6752 kB
+Anonymous:             0 kB
+00300000-00400000 r-xp 00100000 fe:00 53  /bin/program
+Rss:               25816 kB
+Anonymous:             0 kB
+00400000-00410000 r--p 00200000 fe:00 53  /bin/program
+Anonymous:            12 kB
+00410000-00420000 rw-p 00200000 fe:00 53  /bin/program
+Anonymous:             0 kB
+00500000-00600000 r--p 00000000 00:00 0
+Anonymous:             0 kB
+00600000-00700000 r--s 00000000 fe:00 54  /shared
+Anonymous:             0 kB
+ffffffffff600000-ffffffffff601000 r-xp 00000000 00:00 0  [vsyscall]
+Anonymous:             0 kB
+`;
+
+test("only pages that are the file's own can be given back: no relocated, writable, shared or anonymous ones", () => {
+  expect(unchangedFilePages(MAPPINGS)).toEqual([
+    { start: 0x200000n, end: 0x300000n },
+    { start: 0x300000n, end: 0x400000n },
+  ]);
+});
+
+test("a process that has given back what its start used has less, and goes on", async () => {
+  const script = `
+    import { readFileSync } from "node:fs";
+    import { giveBackStartMemory } from ${JSON.stringify(`${import.meta.dir}/own-memory.ts`)};
+    const rss = () => Number(/^VmRSS:\\s+(\\d+)/m.exec(readFileSync("/proc/self/status", "latin1"))?.[1]);
+    const before = rss();
+    await giveBackStartMemory();
+    console.log(JSON.stringify({ before, after: rss(), works: [3, 1, 2].sort().join(), url: new URL("http://a/b").pathname }));
+  `;
+  const child = Bun.spawn([process.execPath, "-e", script], { stdout: "pipe", stderr: "inherit" });
+  const { before, after, ...rest } = JSON.parse(await new Response(child.stdout).text());
+  expect(rest).toEqual({ works: "1,2,3", url: "/b" });
+  expect(after).toBeLessThan(0.8 * before);
+  expect(await child.exited).toBe(0);
+});
+
+test("it can be done again and again", async () => {
+  for (let count = 0; count < 3; count += 1) await giveBackStartMemory();
+  expect(readFileSync("/proc/self/status", "latin1")).toContain("VmRSS");
+});
