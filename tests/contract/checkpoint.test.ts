@@ -124,6 +124,26 @@ describeVms("checkpoints", () => {
     expect(vms.engine.listTemplates().map((template) => template.id)).not.toContain(promotedTo);
   });
 
+  test("one whose clones have copied more than a template of its own takes is promoted by itself", async () => {
+    const { snapshots } = vms.engine;
+    const sum = await holder("holder", 30);
+    const { id, promotedTo } = await snapshots.checkpoint("holder", {}, soon());
+    expect(promotedTo).toBeNull();
+    await vms.remove("holder");
+    const promoted = Promise.withResolvers<void>();
+    const stop = vms.engine.subscribe(
+      (event) => event.id === id && event.type === "snapshot.promoted" && promoted.resolve(),
+    );
+    const first = await vms.start({ snapshot: id });
+    const others = [await vms.start({ snapshot: id }), await vms.start({ snapshot: id })];
+    await soon().race(promoted.promise, "the promotion");
+    stop();
+    const last = await vms.start({ snapshot: id });
+    expect(last.templateId).toBe(snapshots.get(id).promotedTo ?? "");
+    expect(first.templateId).not.toBe(last.templateId);
+    for (const vm of [first, ...others, last]) expect(await sumOf(vm.id)).toBe(sum);
+  });
+
   test("while its guest writes as fast as it can, nothing of it is torn", async () => {
     const { snapshots } = vms.engine;
     const writes = "i=0; while :; do i=$((i + 1)); echo $i > /dev/shm/a; cp /dev/shm/a /dev/shm/b; done";
