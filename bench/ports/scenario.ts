@@ -16,6 +16,7 @@ import { type Row, Samples } from "../samples.ts";
 import { Failures, takeTurns } from "../turns.ts";
 import type { PortsOptions } from "./options.ts";
 import { compileService } from "./service.ts";
+import { siblingGroupOf } from "./sibling-group.ts";
 import { bootSlirp } from "./slirp.ts";
 import { type Network, networkTakers, startForwarded } from "./subjects.ts";
 
@@ -77,8 +78,11 @@ async function prepareNetworks(
   const forwarded = await startForwarded(daemon, program, signal);
   progress("booting a guest with QEMU's user-mode network");
   await makeDirectory(`${directory}/slirp`);
+  const group = siblingGroupOf(forwarded.qemuPid);
+  if (group !== undefined) resources.use(group);
   const slirp = await bootSlirp({ directory: `${directory}/slirp`, artifacts, accelerator, program, signal });
   resources.use(slirp);
+  group?.add(slirp.pid);
   const peer = { name: "slirp", ports: slirp.ports, qemuPid: slirp.pid, daemonPid: undefined } as const;
   return { networks: [forwarded, peer], info };
 }

@@ -1,4 +1,6 @@
 /** The daemon's life: open the engine, serve it, say that it is ready, stop when told. */
+import "./plain-validation.ts";
+
 import { MayflyError } from "../contract/errors.ts";
 import type { Engine } from "../engine/interface.ts";
 import { activationSocket } from "../sys/activation.ts";

@@ -6,6 +6,11 @@ const c = dlopen("libc.so.6", {
   madvise: { args: [FFIType.u64, FFIType.u64, FFIType.i32], returns: FFIType.i32 },
 }).symbols;
 const MADV_DONTNEED = 4;
+const PAGE_BYTES = 4096;
+/** The smallest growth for which garbage is collected. */
+const WORTH_BYTES = 2_000_000;
+/** What was there after the last collection. */
+let collectedBytes = 0;
 
 /** Addresses from `start` up to `end`. */
 export interface AddressRange {
@@ -22,14 +27,26 @@ export async function giveBackStartMemory(): Promise<void> {
   Bun.shrink();
   // It does so when this turn of the event loop has ended.
   await new Promise((resolve) => setImmediate(resolve));
+  collectedBytes = anonymousBytes();
   for (const { start, end } of unchangedFilePages(readFileSync("/proc/self/smaps", "latin1"))) {
     c.madvise(start, end - start, MADV_DONTNEED);
   }
 }
 
-/** Collects all garbage, which takes some milliseconds, and gives it back. What has been compiled stays. */
+/**
+ * Collects all garbage, which takes some milliseconds, and gives it back, if the process has grown since the last time by as much as is
+ * worth it. What has been compiled stays.
+ */
 export function collectGarbage(): void {
+  if (anonymousBytes() - collectedBytes < WORTH_BYTES) return;
   Bun.gc(true);
+  collectedBytes = anonymousBytes();
+}
+
+/** Resident bytes that are no file's (proc_pid_statm(5)). */
+function anonymousBytes(): number {
+  const [, resident = 0, shared = 0] = readFileSync("/proc/self/statm", "latin1").split(" ").map(Number);
+  return (resident - shared) * PAGE_BYTES;
 }
 
 /**
