@@ -87,13 +87,19 @@ async function tailOffset(vms: Vms, id: string, channel: OutputChannel, lines: n
   return lines === 0 ? end : (starts.at(-lines) ?? starts[0] ?? end);
 }
 
-/** Tells when a VM's logs have grown, and that it has ended (false). */
-function watchLogs(running: RunningVm, signal: AbortSignal): { next: () => Promise<boolean> } {
-  let pending = Promise.withResolvers<boolean>();
+/** What is watched of a VM. */
+export interface WatchedLogs {
+  logs?: Record<"stdout" | "stderr", { watch(onGrowth: () => void): () => void }> | undefined;
+  ended: Promise<unknown>;
+}
+
+/** Tells when a VM's logs have grown, and that it has ended (false, from then on). */
+export function watchLogs(running: WatchedLogs, signal: AbortSignal): { next: () => Promise<boolean> } {
+  let pending = Promise.withResolvers<void>();
   let over = false;
   const tell = (more: boolean) => {
     over ||= !more;
-    pending.resolve(!over);
+    pending.resolve();
   };
   const stops = [running.logs?.stdout, running.logs?.stderr].map((log) => log?.watch(() => tell(true)));
   signal.addEventListener("abort", () => tell(false), { once: true });
@@ -103,9 +109,9 @@ function watchLogs(running: RunningVm, signal: AbortSignal): { next: () => Promi
   });
   return {
     next: async () => {
-      const more = await pending.promise;
-      if (!over) pending = Promise.withResolvers<boolean>();
-      return more;
+      await pending.promise;
+      if (!over) pending = Promise.withResolvers<void>();
+      return !over;
     },
   };
 }

@@ -85,10 +85,15 @@ describe.skipIf(!isSetUp)("set-up", () => {
   test("the environment's QEMU goes first", async () => {
     await borrow("agent");
     const made = await setup({ stateDir });
-    process.env["MAYFLY_QEMU"] = made.qemu[0].path;
-    expect((await loadArtifacts(stateDir)).qemu.map(({ origin }) => origin)).toEqual([
-      "environment",
-      ...made.qemu.map(({ origin }) => origin),
+    const known = made.qemu[0];
+    process.env["MAYFLY_QEMU"] = known.path;
+    expect((await loadArtifacts(stateDir)).qemu).toEqual(made.qemu);
+    const unknown = `${stateDir}/qemu-of-its-own`;
+    await makeLink(known.path, unknown);
+    process.env["MAYFLY_QEMU"] = unknown;
+    expect((await loadArtifacts(stateDir)).qemu.map(({ path, origin }) => [path, origin])).toEqual([
+      [unknown, "environment"],
+      ...made.qemu.map(({ path, origin }) => [path, origin]),
     ]);
     process.env["MAYFLY_QEMU"] = "/nowhere/qemu";
     const error = await loadArtifacts(stateDir).catch((reason: unknown) => reason);
