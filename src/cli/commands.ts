@@ -31,6 +31,11 @@ const VM_COMMANDS: readonly CommandEntry[] = [
     load: lazy(() => import("./commands/diff.ts")),
   },
   { name: "stats", summary: "Show what VMs use, live", load: lazy(() => import("./commands/stats.ts")) },
+  {
+    name: "refresh",
+    summary: "Give memory that VMs do not use back to the host",
+    load: lazy(() => import("./commands/refresh.ts")),
+  },
   { name: "cp", summary: "Copy files into or out of a VM", load: lazy(() => import("./commands/cp.ts")) },
 ];
 

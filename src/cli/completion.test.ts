@@ -36,7 +36,7 @@ describe.each([...SHELLS])("%s", (shell) => {
 });
 
 const CASES: readonly [line: string, offered: string][] = [
-  ["r", "run rm resume restore rmi"],
+  ["r", "run rm refresh resume restore rmi"],
   ["run --me", "--memory"],
   ["run --memory 1", ""],
   ["run --rootfs ", "alpha"],

@@ -38,6 +38,7 @@ export type {
   PruneSnapshotsRequest,
   PullImageRequest,
   ReadyProbe,
+  RefreshResult,
   Snapshot,
   SnapshotDiff,
   SystemInfo,

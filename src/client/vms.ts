@@ -7,6 +7,7 @@ import type {
   ForkRequest,
   ForkResult,
   KillRequest,
+  RefreshResult,
   Snapshot,
   StopRequest,
   Vm,
@@ -58,6 +59,8 @@ export interface Vms {
   /** Resolves when the VM has ended. */
   wait(vm: string, options?: CallOptions): Promise<Vm>;
   stats(vm: string, options?: CallOptions): Promise<VmStats>;
+  /** Gives guest memory that a running VM does not use back to the host. */
+  refresh(vm: string, options?: CallOptions): Promise<RefreshResult>;
   /** Its processes, in the order of their pids. */
   processes(vm: string, options?: CallOptions): Promise<VmProcess[]>;
   /** What it has added, changed and deleted of its image, in the order of the paths. */
@@ -101,6 +104,7 @@ export function vms(rest: Rest): Vms {
     processes: (vm, options) => rest.json("GET", at(vm, "/processes"), options),
     changes: (vm, options) => rest.json("GET", at(vm, "/changes"), options),
     stats: (vm, options) => rest.json("GET", at(vm, "/stats"), options),
+    refresh: (vm, options) => rest.json("POST", at(vm, "/refresh"), options),
     async *logs(vm, { follow, tail, ...options } = {}) {
       const response = await rest.send("GET", at(vm, "/logs"), { ...options, query: { follow, tail } });
       yield* readRawStream(response.chunks());

@@ -80,6 +80,8 @@ export const CreateVmRequest = z.strictObject({
   pool: z.boolean().optional(),
   /** A snapshot to go on from, with an identity of its own: its id or name. */
   snapshot: text.optional(),
+  /** Let the kernel share memory of this VM's QEMU that equals that of others with `merge` (KSM). A side channel between them: docs/SECURITY.md. */
+  merge: z.boolean().optional(),
 });
 export type CreateVmRequest = z.infer<typeof CreateVmRequest>;
 
@@ -109,6 +111,8 @@ export const Vm = z.object({
   rootfs: z.string().nullable(),
   ...CONTAINER_VM,
   autoRemove: z.boolean(),
+  /** Whether its memory may be merged with that of others; absent: not. */
+  merge: z.boolean().optional(),
   terminal: z.boolean(),
   createdAt: z.string(),
   startedAt: z.string().nullable(),
@@ -150,6 +154,14 @@ export const VmStats = z.object({
   uniqueMemoryBytes: z.int(),
   /** The guest's part of it: pages of guest memory copied from the template. */
   guestUniqueMemoryBytes: z.int(),
+  /** The rest of it: QEMU's own heap, translated code, stacks and page tables. */
+  qemuMemoryBytes: z.int(),
+  /** Pages of its template's file that it has mapped, of which there is one copy for all. */
+  sharedMemoryBytes: z.int(),
+  /** Of the unique ones those that the kernel has merged with equal pages (KSM): they may be shared with others. */
+  mergedMemoryBytes: z.int(),
+  /** What the guest itself says that it uses. */
+  guestUsedMemoryBytes: z.int(),
   guest: z.object({
     memoryTotalBytes: z.int(),
     memoryAvailableBytes: z.int(),
@@ -160,6 +172,23 @@ export const VmStats = z.object({
   }),
 });
 export type VmStats = z.infer<typeof VmStats>;
+
+/** What giving a VM's free memory back to the host has done. */
+export const RefreshResult = z.object({
+  id: z.string(),
+  name: z.string(),
+  /** Bytes of guest memory that the host has back; 0 if there was nothing to give. */
+  returnedBytes: z.int(),
+  /** `uniqueMemoryBytes` of its statistics afterwards. */
+  uniqueMemoryBytes: z.int(),
+  /** How long its vCPUs stood still, all stops together. */
+  stoppedMs: z.number(),
+  /** The longest of them. */
+  longestStopMs: z.number(),
+  /** From the request to the end. */
+  tookMs: z.number(),
+});
+export type RefreshResult = z.infer<typeof RefreshResult>;
 
 /** An entry of a directory in a guest. */
 export const FileStat = z.object({

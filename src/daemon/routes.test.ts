@@ -24,6 +24,7 @@ const CALLS: readonly { route: string; path?: string; json?: unknown; body?: str
   { route: "GET /v1/vms/{id}/logs", path: "/v1/vms/one/logs" },
   { route: "GET /v1/vms/{id}/console", path: "/v1/vms/one/console" },
   { route: "GET /v1/vms/{id}/stats", path: "/v1/vms/one/stats" },
+  { route: "POST /v1/vms/{id}/refresh", path: "/v1/vms/one/refresh" },
   { route: "GET /v1/vms/{id}/processes", path: "/v1/vms/one/processes" },
   { route: "GET /v1/vms/{id}/changes", path: "/v1/vms/one/changes" },
   { route: "PUT /v1/vms/{id}/files", path: "/v1/vms/one/files?path=/a/b&mode=0600&parents", body: "bytes" },

@@ -12,14 +12,13 @@ import type {
   PruneImagesRequest,
   PullImageRequest,
   Vm,
-  VmStats,
 } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import { VERSION } from "../contract/version.ts";
 import { CONSOLE_RING } from "../machine/arguments.ts";
 import type { Deadline } from "../sys/deadline.ts";
 import { hostCpuCount } from "../sys/host.ts";
-import { cpuTimeUsOf, ownRssBytes, uniqueMemoryOf } from "../sys/process.ts";
+import { ownRssBytes } from "../sys/process.ts";
 import { listChanges } from "./changes.ts";
 import { createVm, relaunch } from "./create.ts";
 import { diskUsage, pruneAll, pruneImages } from "./disk-usage.ts";
@@ -34,8 +33,10 @@ import { attachWithLogs, readLogs } from "./logs.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Pools } from "./pools.ts";
 import { listProcesses } from "./processes.ts";
+import { refreshVm } from "./refresh.ts";
 import type { SnapshotRecords } from "./snapshot-records.ts";
 import { LocalSnapshots } from "./snapshots.ts";
+import { statsOf } from "./statistics.ts";
 import type { Templates } from "./templates.ts";
 import type { Vms } from "./vms.ts";
 import type { Volumes } from "./volumes.ts";
@@ -109,29 +110,8 @@ export class LocalEngine implements Engine {
     this.parts.vms.remove(ref, options.force);
   waitVm = async (ref: string, signal: AbortSignal): Promise<Vm> => this.parts.vms.wait(ref, signal);
 
-  async statsVm(ref: string, deadline: Deadline): Promise<VmStats> {
-    const { vms } = this.parts;
-    const running = vms.running(ref);
-    const { pid } = running.clone.qemu;
-    // Before the guest is asked: answering costs it pages and translated code.
-    const memory = uniqueMemoryOf(pid, running.clone.template.memoryPath);
-    const guest = await running.agent.stats(deadline);
-    return {
-      id: running.id,
-      name: vms.get(running.id).name,
-      cpuUs: cpuTimeUsOf(pid),
-      uniqueMemoryBytes: memory?.totalBytes ?? 0,
-      guestUniqueMemoryBytes: memory?.guestBytes ?? 0,
-      guest: {
-        memoryTotalBytes: guest.memoryTotalBytes,
-        memoryAvailableBytes: guest.memoryAvailableBytes,
-        workloadMemoryBytes: guest.workloadMemoryBytes,
-        workloadCpuUs: guest.workloadCpuUs,
-        workloadPids: guest.workloadPids,
-        uptimeMs: guest.uptimeMs,
-      },
-    };
-  }
+  statsVm = (ref: string, deadline: Deadline) => statsOf(this.parts.vms, ref, deadline);
+  refreshVm = (ref: string, deadline: Deadline) => refreshVm(this.parts, ref, deadline);
 
   listProcesses = async (ref: string, deadline: Deadline) => {
     await this.snapshots.awaken(ref, deadline);

@@ -16,6 +16,7 @@ import type {
   PruneImagesRequest,
   PruneResult,
   PullImageRequest,
+  RefreshResult,
   SystemInfo,
   Template,
   VerifyResult,
@@ -123,6 +124,11 @@ export interface Engine {
   /** Resolves when the VM has ended. */
   waitVm(ref: string, signal: AbortSignal): Promise<Vm>;
   statsVm(ref: string, deadline: Deadline): Promise<VmStats>;
+  /**
+   * Gives guest memory that a running VM does not use back to the host; the VM notices nothing but some short stops.
+   * @throws `vm_not_running`, `not_capturable` where the host does not let the daemon at its QEMU's memory, `agent_request_failed` ...
+   */
+  refreshVm(ref: string, deadline: Deadline): Promise<RefreshResult>;
   /** Processes of the workload. */
   listProcesses(ref: string, deadline: Deadline): Promise<VmProcess[]>;
   /** What the container has changed of its image. */

@@ -4,15 +4,20 @@ import { countMappings, uniqueMemoryOf } from "./unique-memory.ts";
 
 const MAPPINGS = `00400000-00500000 r--s 00000000 fe:00 1  /state/memory
 Size:               1024 kB
+Rss:                 512 kB
 Anonymous:            12 kB
+KSM:                   4 kB
 AnonHugePages:         0 kB
 Swap:                  3 kB
 SwapPss:               9 kB
 00500000-00600000 rw-p 00100000 fe:00 1  /state/memory
+Rss:                   7 kB
 Anonymous:             5 kB
 Swap:                  0 kB
 00600000-00700000 rw-p 00000000 00:00 0
+Rss:                 100 kB
 Anonymous:           100 kB
+KSM:                  60 kB
 Swap:                 40 kB
 00700000-00800000 rw-p 00000000 fe:00 2  /state/memory2
 Anonymous:             7 kB
@@ -20,9 +25,24 @@ Swap:                  0 kB
 `;
 
 test("anonymous and swapped pages count, those of the guest's file by themselves", () => {
-  expect(countMappings(Buffer.from(MAPPINGS), "/state/memory")).toEqual({ totalKiB: 167, guestKiB: 20 });
-  expect(countMappings(Buffer.from(MAPPINGS), "/elsewhere")).toEqual({ totalKiB: 167, guestKiB: 0 });
-  expect(countMappings(Buffer.from(""), "/elsewhere")).toEqual({ totalKiB: 0, guestKiB: 0 });
+  expect(countMappings(Buffer.from(MAPPINGS), "/state/memory")).toEqual({
+    totalKiB: 167,
+    guestKiB: 20,
+    sharedKiB: 502,
+    mergedKiB: 64,
+  });
+  expect(countMappings(Buffer.from(MAPPINGS), "/elsewhere")).toEqual({
+    totalKiB: 167,
+    guestKiB: 0,
+    sharedKiB: 0,
+    mergedKiB: 64,
+  });
+  expect(countMappings(Buffer.from(""), "/elsewhere")).toEqual({
+    totalKiB: 0,
+    guestKiB: 0,
+    sharedKiB: 0,
+    mergedKiB: 0,
+  });
 });
 
 test("a process is counted as the kernel adds it up", () => {

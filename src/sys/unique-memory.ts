@@ -7,10 +7,22 @@ export interface UniqueMemory {
   totalBytes: number;
   /** Of these, pages of the mapping of `memoryPath` that it has copied. */
   guestBytes: number;
+  /** Pages of `memoryPath` that it has mapped and not copied. */
+  sharedBytes: number;
+  /** Of `totalBytes`, pages that the kernel has merged with equal ones (KSM), which others may share. */
+  mergedBytes: number;
+}
+
+/** What {@link countMappings} adds up. */
+export interface CountedMappings {
+  totalKiB: number;
+  guestKiB: number;
+  sharedKiB: number;
+  mergedKiB: number;
 }
 
 const [LINE_FEED, SPACE, DIGIT_0, DIGIT_9] = [10, 32, 48, 57];
-const COUNTED = ["\nAnonymous:", "\nSwap:"] as const;
+const [RESIDENT, ANONYMOUS, SWAP, MERGED] = ["\nRss:", "\nAnonymous:", "\nSwap:", "\nKSM:"] as const;
 /** At least so much is free for each read. */
 const ROOM_BYTES = 16 << 10;
 
@@ -27,28 +39,39 @@ export function uniqueMemoryOf(pid: number, memoryPath: string): UniqueMemory | 
     const mappings = readListing(`/proc/${pid}/smaps`);
     const counted = countMappings(mappings, memoryPath);
     const tablesKiB = Number(/^VmPTE:\s+(\d+)/m.exec(status)?.[1] ?? 0);
-    return { totalBytes: (counted.totalKiB + tablesKiB) * 1024, guestBytes: counted.guestKiB * 1024 };
+    return {
+      totalBytes: (counted.totalKiB + tablesKiB) * 1024,
+      guestBytes: counted.guestKiB * 1024,
+      sharedBytes: counted.sharedKiB * 1024,
+      mergedBytes: counted.mergedKiB * 1024,
+    };
   } catch {
     return undefined;
   }
 }
 
 /** Adds up a list of mappings (proc_pid_smaps(5)): all, and those of one file. */
-export function countMappings(mappings: Buffer, memoryPath: string): { totalKiB: number; guestKiB: number } {
-  let [totalKiB, guestKiB] = [0, 0];
-  for (const field of COUNTED) {
+export function countMappings(mappings: Buffer, memoryPath: string): CountedMappings {
+  const all = (field: string) => {
+    let sum = 0;
     for (let at = mappings.indexOf(field); at >= 0; at = mappings.indexOf(field, at + 1)) {
-      totalKiB += numberAt(mappings, at + field.length);
+      sum += numberAt(mappings, at + field.length);
     }
-  }
+    return sum;
+  };
+  const [totalKiB, mergedKiB] = [all(ANONYMOUS) + all(SWAP), all(MERGED)];
+  let [guestKiB, sharedKiB] = [0, 0];
   const header = ` ${memoryPath}\n`;
   for (let at = mappings.indexOf(header); at >= 0; at = mappings.indexOf(header, at + 1)) {
-    for (const field of COUNTED) {
+    const next = (field: string) => {
       const found = mappings.indexOf(field, at);
-      if (found >= 0) guestKiB += numberAt(mappings, found + field.length);
-    }
+      return found < 0 ? 0 : numberAt(mappings, found + field.length);
+    };
+    const copiedKiB = next(ANONYMOUS);
+    guestKiB += copiedKiB + next(SWAP);
+    sharedKiB += Math.max(0, next(RESIDENT) - copiedKiB);
   }
-  return { totalKiB, guestKiB };
+  return { totalKiB, guestKiB, sharedKiB, mergedKiB };
 }
 
 /** The decimal number that follows spaces. */

@@ -15,6 +15,7 @@ import type {
   PruneImagesRequest,
   PruneResult,
   PullImageRequest,
+  RefreshResult,
   SystemInfo,
   Template,
   VerifyResult,
@@ -197,6 +198,12 @@ export class FakeEngine implements Engine {
   async statsVm(ref: string): Promise<VmStats> {
     const { id, name } = this.getVm(ref);
     return { ...sampleStats, id, name };
+  }
+
+  async refreshVm(ref: string): Promise<RefreshResult> {
+    const { id, name } = this.getVm(ref);
+    const times = { stoppedMs: 5.5, longestStopMs: 2, tookMs: 100 };
+    return { id, name, returnedBytes: 64 << 20, uniqueMemoryBytes: 12 << 20, ...times };
   }
 
   async listProcesses(ref: string): Promise<VmProcess[]> {

@@ -52,6 +52,10 @@ export const sampleStats: VmStats = {
   cpuUs: 1,
   uniqueMemoryBytes: 2,
   guestUniqueMemoryBytes: 1,
+  qemuMemoryBytes: 1,
+  sharedMemoryBytes: 3,
+  mergedMemoryBytes: 0,
+  guestUsedMemoryBytes: 1,
   guest: {
     memoryTotalBytes: 6,
     memoryAvailableBytes: 5,

@@ -17,7 +17,8 @@ const CLEAR_SCREEN = "\x1b[H\x1b[2J\x1b[3J";
 
 export const command = defineCommand({
   description: `Show what VMs use: CPU, the memory of what runs inside, and the memory that each VM has to itself on the host (what it does
-not share with its template). Without operands all that run, until it is interrupted.`,
+not share with its template), of that the guest's part and QEMU's own; and the pages of the template that it has mapped. Of memory that is merged
+(run --merge) MERGED says how much. Without operands all that run, until it is interrupted.`,
   operands: [{ name: "VM", kind: "vm", many: true, optional: true }],
   options: { "no-stream": { kind: "flag", summary: "Only once" } },
   examples: [
@@ -77,14 +78,17 @@ function nextRound(): Promise<void> {
 
 function table(rows: readonly Row[]): string {
   return formatTable(
-    ["VM ID", "NAME", "CPU %", "GUEST MEMORY / LIMIT", "OWN MEMORY", "OF IT GUEST", "PIDS"],
+    ["VM ID", "NAME", "CPU %", "GUEST USED / LIMIT", "UNIQUE", "GUEST'S", "QEMU'S", "MERGED", "SHARED", "PIDS"],
     rows.map((row) => [
       shortId(row.id),
       row.name,
       `${row.cpuPercent.toFixed(2)}%`,
-      `${formatBytes(row.guest.workloadMemoryBytes)} / ${formatBytes(row.guest.memoryTotalBytes)}`,
+      `${formatBytes(row.guestUsedMemoryBytes)} / ${formatBytes(row.guest.memoryTotalBytes)}`,
       formatBytes(row.uniqueMemoryBytes),
       formatBytes(row.guestUniqueMemoryBytes),
+      formatBytes(row.qemuMemoryBytes),
+      formatBytes(row.mergedMemoryBytes),
+      formatBytes(row.sharedMemoryBytes),
       String(row.guest.workloadPids),
     ]),
   );

@@ -1,6 +1,15 @@
 /** `/v1/vms`: what is created, listed, ended and asked about. */
 import { z } from "zod";
-import { CreateVmRequest, KillRequest, StopRequest, Vm, VmChange, VmProcess, VmStats } from "../../contract/api.ts";
+import {
+  CreateVmRequest,
+  KillRequest,
+  RefreshResult,
+  StopRequest,
+  Vm,
+  VmChange,
+  VmProcess,
+  VmStats,
+} from "../../contract/api.ts";
 import { CREATE_LIMIT_MS, REQUEST_LIMIT_MS } from "../limits.ts";
 import { flag, number } from "../query.ts";
 import { RAW_STREAM, rawFrames } from "../raw-stream.ts";
@@ -136,6 +145,15 @@ const stats = jsonRoute({
   handle: ({ engine, params, deadline }) => engine.statsVm(params.id, deadline(REQUEST_LIMIT_MS)),
 });
 
+const refresh = jsonRoute({
+  method: "POST",
+  path: "/v1/vms/{id}/refresh",
+  tag,
+  summary: "Give guest memory that a running VM does not use back to the host.",
+  answer: { status: 200, description: "What the host has back.", schema: RefreshResult },
+  handle: ({ engine, params, deadline }) => engine.refreshVm(params.id, deadline(CREATE_LIMIT_MS)),
+});
+
 const processes = jsonRoute({
   method: "GET",
   path: "/v1/vms/{id}/processes",
@@ -165,6 +183,7 @@ export const vmRoutes: readonly Route[] = [
   logs,
   guestConsole,
   stats,
+  refresh,
   processes,
   changes,
 ];
