@@ -16,6 +16,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "discard.h"
 #include "options.h"
 
 #define SET_MEMORY_MERGE 67 /* PR_SET_MEMORY_MERGE, Linux 6.4 */
@@ -94,6 +95,8 @@ static void reset_signals(void)
 int main(int argc, char **argv)
 {
     struct plan plan = {.uid = -1, .gid = -1};
+    if (argc > 1 && !strcmp(argv[1], "--discard"))
+        discard_run(argv + 2);
     options_parse(&plan, argc, argv);
     join_cgroups(&plan);
     set_limits(&plan);

@@ -30,6 +30,9 @@ check 'keeps the pid' 0 '^same$' sh -c 'exec "$0" -- sh -c "test \$\$ = $$ && ec
 check 'program not found' 127 'cannot run /nowhere/program: No such file or directory' "$launcher" -- /nowhere/program
 check 'program not executable' 126 'cannot run /etc/passwd: Permission denied' "$launcher" -- /etc/passwd
 check 'no program' 126 'no program given' "$launcher" --merge-memory
+check 'discard without its words' 126 'takes PID START_TIME ADDRESS BYTES FILE' "$launcher" --discard 1 2
+check 'discard of a process that is another' 126 'cannot look at process' "$launcher" --discard $$ 1 4096 0 /dev/null
+check 'discard of another size' 126 'has not the size' "$launcher" --discard $$ 1 4096 4096 /dev/null
 check 'unknown option' 126 'unknown option.*--frobnicate' "$launcher" --frobnicate 1 -- true
 check 'no separator' 126 'unknown option' "$launcher" true
 check 'bad number' 126 '--uid takes a number from 0 to .*, not "x"' "$launcher" --uid x --gid 1 -- true

@@ -70,9 +70,13 @@ import agent67 from "../../guest/agent/turns.c" with { type: "text" };
 import agent68 from "../../guest/agent/turns.h" with { type: "text" };
 import agent69 from "../../guest/agent/wire.h" with { type: "text" };
 import launcher0 from "../../launcher/Makefile" with { type: "text" };
-import launcher1 from "../../launcher/launcher.c" with { type: "text" };
-import launcher2 from "../../launcher/options.c" with { type: "text" };
-import launcher3 from "../../launcher/options.h" with { type: "text" };
+import launcher1 from "../../launcher/discard.c" with { type: "text" };
+import launcher2 from "../../launcher/discard.h" with { type: "text" };
+import launcher3 from "../../launcher/launcher.c" with { type: "text" };
+import launcher4 from "../../launcher/options.c" with { type: "text" };
+import launcher5 from "../../launcher/options.h" with { type: "text" };
+import launcher6 from "../../launcher/thread.c" with { type: "text" };
+import launcher7 from "../../launcher/thread.h" with { type: "text" };
 
 export const AGENT: Readonly<Record<string, string>> = {
   "Makefile": agent0,
@@ -149,7 +153,11 @@ export const AGENT: Readonly<Record<string, string>> = {
 
 export const LAUNCHER: Readonly<Record<string, string>> = {
   "Makefile": launcher0,
-  "launcher.c": launcher1,
-  "options.c": launcher2,
-  "options.h": launcher3,
+  "discard.c": launcher1,
+  "discard.h": launcher2,
+  "launcher.c": launcher3,
+  "options.c": launcher4,
+  "options.h": launcher5,
+  "thread.c": launcher6,
+  "thread.h": launcher7,
 };

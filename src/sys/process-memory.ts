@@ -71,11 +71,15 @@ export function guestMapping(pid: number, memoryPath: string): GuestMapping {
 
 function readMaps(pid: number): string {
   const path = `/proc/${pid}/maps`;
+  let maps: string;
   try {
-    return readFileSync(path, "latin1");
+    maps = readFileSync(path, "latin1");
   } catch (error) {
     throw refused(path, error instanceof Error && "code" in error ? String(error.code) : String(error), error);
   }
+  // One that has ended and nobody has waited for yet has none.
+  if (maps === "") throw refused(path, "ESRCH");
+  return maps;
 }
 
 /** Whether a mapping is of a file. What maps says of the device is not what stat says on some file systems; its link says the same. */

@@ -15,14 +15,12 @@ import type {
   PruneImagesRequest,
   PruneResult,
   PullImageRequest,
-  RefreshResult,
   SystemInfo,
   Template,
   VerifyResult,
   Vm,
   VmChange,
   VmProcess,
-  VmStats,
   Volume,
 } from "../../src/contract/api.ts";
 import { type ErrorCode, MayflyError } from "../../src/contract/errors.ts";
@@ -39,10 +37,11 @@ import { newId } from "../../src/sys/ids.ts";
 import { buildFake, loadFake, pullFake, receiveFake } from "./fake-images.ts";
 import { FakeSnapshots } from "./fake-snapshots.ts";
 import {
+  fakeRefresh,
+  fakeStats,
   sampleImage,
   sampleInfo,
   sampleProcess,
-  sampleStats,
   sampleTemplate,
   sampleVm,
   sampleVolume,
@@ -195,16 +194,8 @@ export class FakeEngine implements Engine {
     return vm;
   }
 
-  async statsVm(ref: string): Promise<VmStats> {
-    const { id, name } = this.getVm(ref);
-    return { ...sampleStats, id, name };
-  }
-
-  async refreshVm(ref: string): Promise<RefreshResult> {
-    const { id, name } = this.getVm(ref);
-    const times = { stoppedMs: 5.5, longestStopMs: 2, tookMs: 100 };
-    return { id, name, returnedBytes: 64 << 20, uniqueMemoryBytes: 12 << 20, ...times };
-  }
+  statsVm = async (ref: string) => fakeStats(this.getVm(ref));
+  refreshVm = async (ref: string) => fakeRefresh(this.getVm(ref));
 
   async listProcesses(ref: string): Promise<VmProcess[]> {
     this.getVm(ref);

@@ -1,5 +1,15 @@
 /** One valid document of each kind. */
-import type { Image, Snapshot, SystemInfo, Template, Vm, VmProcess, VmStats, Volume } from "../../src/contract/api.ts";
+import type {
+  Image,
+  RefreshResult,
+  Snapshot,
+  SystemInfo,
+  Template,
+  Vm,
+  VmProcess,
+  VmStats,
+  Volume,
+} from "../../src/contract/api.ts";
 
 const at = "2026-01-02T03:04:05.000Z";
 
@@ -65,6 +75,17 @@ export const sampleStats: VmStats = {
     uptimeMs: 1.5,
   },
 };
+
+/** Statistics of a VM. */
+export function fakeStats({ id, name }: Vm): VmStats {
+  return { ...sampleStats, id, name };
+}
+
+/** What a refresh of a VM gave. */
+export function fakeRefresh({ id, name }: Vm): RefreshResult {
+  const times = { stoppedMs: 5.5, longestStopMs: 2, tookMs: 100 };
+  return { id, name, returnedBytes: 64 << 20, uniqueMemoryBytes: 12 << 20, ...times };
+}
 
 export const sampleProcess: VmProcess = {
   ...{ pid: 71, ppid: 1, pgid: 71, sid: 71, uid: 0, user: "root", state: "S", tty: null, nice: 0, threads: 1 },

@@ -1,0 +1,142 @@
+#include "thread.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define SEIZE 0x4206 /* PTRACE_SEIZE and so on, Linux 3.4 and 3.11 */
+#define INTERRUPT 0x4207
+#define GET_SIGNALS 0x420a
+#define SET_SIGNALS 0x420b
+#define EVENT_STOP 128
+#define OPTION_GOOD 1 /* PTRACE_O_TRACESYSGOOD */
+#define SYSCALL_STOP (SIGTRAP | 0x80)
+/* What a system call that was interrupted "returns": the kernel begins it again, unless the registers are changed meanwhile. */
+#define RESTART_SYS 512
+#define RESTART_NO_INTERRUPT 513
+#define RESTART_NO_HANDLER 514
+#define RESTART_BLOCK 516
+#define SYSCALL_BYTES 2
+#define MAX_VDSO_BYTES 65536
+
+/* Waits for the next stop. Returns its status, or -ESRCH when the thread has ended. */
+static int next_stop(pid_t pid)
+{
+    int status;
+    while (waitpid(pid, &status, __WALL) < 0)
+        if (errno != EINTR)
+            return -ESRCH;
+    return WIFSTOPPED(status) ? status : -ESRCH;
+}
+
+/* The address of a syscall instruction: every process has one in what the kernel maps into it. Returns 0 without one. */
+static uint64_t find_instruction(pid_t pid)
+{
+    static uint8_t code[MAX_VDSO_BYTES];
+    char path[64], line[512];
+    uint64_t start = 0, end = 0, found = 0;
+    snprintf(path, sizeof path, "/proc/%d/maps", (int)pid);
+    FILE *maps = fopen(path, "re");
+    while (maps && !end && fgets(line, sizeof line, maps))
+        if (strstr(line, "[vdso]") && sscanf(line, "%" SCNx64 "-%" SCNx64, &start, &end) != 2)
+            end = 0;
+    if (maps)
+        fclose(maps);
+    snprintf(path, sizeof path, "/proc/%d/mem", (int)pid);
+    int memory = open(path, O_RDONLY | O_CLOEXEC);
+    size_t length = end - start < sizeof code ? (size_t)(end - start) : sizeof code;
+    ssize_t got = memory < 0 || !end ? 0 : pread(memory, code, length, (off_t)start);
+    for (ssize_t at = 0; !found && at + 1 < got; at++)
+        if (code[at] == 0x0f && code[at + 1] == 0x05)
+            found = start + (uint64_t)at;
+    if (memory >= 0)
+        close(memory);
+    return found;
+}
+
+/* As the kernel would have done it, had the registers not been changed under it. */
+static void prepare_restart(struct user_regs_struct *registers)
+{
+    if ((long long)registers->orig_rax < 0)
+        return;
+    switch (-(long long)registers->rax) {
+    case RESTART_SYS:
+    case RESTART_NO_INTERRUPT:
+    case RESTART_NO_HANDLER:
+        registers->rax = registers->orig_rax;
+        registers->rip -= SYSCALL_BYTES;
+        break;
+    case RESTART_BLOCK: /* what it would go on with is the kernel's, and overwritten by now */
+        registers->rax = (unsigned long long)-EINTR;
+        break;
+    }
+    registers->orig_rax = (unsigned long long)-1;
+}
+
+int thread_stop(struct stopped_thread *thread, pid_t pid)
+{
+    uint64_t all = ~(uint64_t)0;
+    int status = 0;
+    thread->pid = pid;
+    if (ptrace(SEIZE, pid, NULL, (void *)OPTION_GOOD))
+        return -errno;
+    if (ptrace(INTERRUPT, pid, NULL, NULL))
+        return -errno;
+    for (;;) {
+        status = next_stop(pid);
+        if (status < 0)
+            return status;
+        if (status >> 16 == EVENT_STOP)
+            break;
+        ptrace(PTRACE_CONT, pid, NULL, (void *)(long)WSTOPSIG(status)); /* a signal of its own came first */
+    }
+    if (!thread->instruction)
+        thread->instruction = find_instruction(pid); /* stays where it is */
+    if (thread->instruction && !ptrace(PTRACE_GETREGS, pid, NULL, &thread->registers) &&
+        !ptrace(GET_SIGNALS, pid, (void *)sizeof thread->signals, &thread->signals) &&
+        !ptrace(SET_SIGNALS, pid, (void *)sizeof all, &all)) {
+        prepare_restart(&thread->registers);
+        return 0;
+    }
+    int error = thread->instruction ? -errno : -ENOEXEC;
+    ptrace(PTRACE_DETACH, pid, NULL, NULL);
+    return error;
+}
+
+long thread_call(struct stopped_thread *thread, long number, uint64_t first, uint64_t second, uint64_t third)
+{
+    struct user_regs_struct registers = thread->registers;
+    registers.orig_rax = (unsigned long long)-1;
+    registers.rax = (unsigned long long)number;
+    registers.rdi = first;
+    registers.rsi = second;
+    registers.rdx = third;
+    registers.rip = thread->instruction;
+    if (ptrace(PTRACE_SETREGS, thread->pid, NULL, &registers))
+        return -ESRCH;
+    for (int stops = 0; stops < 2; stops++) { /* before the call, and after it */
+        int status;
+        if (ptrace(PTRACE_SYSCALL, thread->pid, NULL, NULL))
+            return -ESRCH;
+        while ((status = next_stop(thread->pid)) >= 0 && WSTOPSIG(status) != SYSCALL_STOP)
+            if (ptrace(PTRACE_SYSCALL, thread->pid, NULL, NULL))
+                return -ESRCH;
+        if (status < 0)
+            return status;
+    }
+    return ptrace(PTRACE_GETREGS, thread->pid, NULL, &registers) ? -ESRCH : (long)registers.rax;
+}
+
+void thread_go_on(struct stopped_thread *thread)
+{
+    ptrace(PTRACE_SETREGS, thread->pid, NULL, &thread->registers);
+    ptrace(SET_SIGNALS, thread->pid, (void *)sizeof thread->signals, &thread->signals);
+    ptrace(PTRACE_DETACH, thread->pid, NULL, NULL);
+}
