@@ -57,8 +57,8 @@ static void enter_namespaces(const struct plan *plan)
 
 static void drop_privileges(const struct plan *plan)
 {
-    if (plan->merge_memory)
-        prctl(SET_MEMORY_MERGE, 1, 0, 0, 0); /* an older kernel has none: then nothing is merged */
+    if (plan->merge_memory && prctl(SET_MEMORY_MERGE, 1, 0, 0, 0))
+        fail(EXIT_CANNOT_RUN, "cannot have memory merged (Linux 6.4 with CONFIG_KSM can): %s", strerror(errno));
     if (plan->no_huge_pages && prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0))
         fail(EXIT_CANNOT_RUN, "cannot do without huge pages: %s", strerror(errno));
     if (plan->uid >= 0) {

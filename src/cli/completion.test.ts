@@ -37,7 +37,7 @@ describe.each([...SHELLS])("%s", (shell) => {
 
 const CASES: readonly [line: string, offered: string][] = [
   ["r", "run rm refresh resume restore rmi"],
-  ["run --me", "--memory"],
+  ["run --me", "--memory --merge"],
   ["run --memory 1", ""],
   ["run --rootfs ", "alpha"],
   ["exec ", "web worker"],

@@ -7,7 +7,8 @@ import { type Artifacts, loadArtifacts } from "../setup/artifacts.ts";
 import { isRecentQemu, MINIMUM_QEMU } from "../setup/qemu-binary.ts";
 import { daemonSocketPath, runDirectory, stateDirectory } from "../sys/directories.ts";
 import { availableMemoryBytes, cgroupControllers, hostCpuCount, hostMemoryBytes } from "../sys/host.ts";
-import { freeBytes, isRoot, readOptional } from "../sys/paths.ts";
+import { merging } from "../sys/memory-merging.ts";
+import { freeBytes, isRoot } from "../sys/paths.ts";
 import { findTool, packageOf } from "../sys/tool.ts";
 import { parseHost } from "./connection.ts";
 import { formatBytes } from "./sizes.ts";
@@ -63,7 +64,7 @@ export async function examine({ global, probe }: ExaminationOptions): Promise<Fi
     controlGroups(),
     memory(),
     await disk(),
-    await sameMemory(),
+    sameMemory(),
     ...tools(),
   ];
 }
@@ -185,15 +186,18 @@ async function disk(): Promise<Finding> {
   };
 }
 
-async function sameMemory(): Promise<Finding> {
+function sameMemory(): Finding {
   const name = "same-page merging";
-  const run = (await readOptional("/sys/kernel/mm/ksm/run"))?.trim();
-  if (run === undefined) return { name, state: "note", detail: "this kernel has none" };
-  return {
-    name,
-    state: "note",
-    detail: run === "1" ? "on" : "off: VMs share their template's memory, but not what QEMU allocates",
-  };
+  const state = merging();
+  if (state === "unsupported")
+    return {
+      name,
+      state: "note",
+      detail: "not for processes that ask for it, as run --merge does (Linux 6.4 with KSM)",
+    };
+  if (state === "on") return { name, state: "ok", detail: "on, for VMs of run --merge" };
+  const detail = "off: VMs of run --merge share no more than others. A side channel between them (docs/SECURITY.md)";
+  return { name, state: "note", detail, remedy: "echo 1 >/sys/kernel/mm/ksm/run" };
 }
 
 function tools(): Finding[] {

@@ -86,6 +86,8 @@ export const CODES = {
   kernel_not_found: "failed_precondition",
   artifact_missing: "failed_precondition",
   accelerator_unusable: "failed_precondition",
+  /** This kernel merges no memory of processes that ask for it. */
+  merge_unsupported: "failed_precondition",
   agent_not_ready: "deadline_exceeded",
   agent_disconnected: "unavailable",
   agent_protocol_violation: "internal",

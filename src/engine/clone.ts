@@ -18,6 +18,8 @@ import type { CloneStage, StageClock } from "./stages.ts";
 /** What distinguishes a clone from its template. */
 export interface CloneRequest extends GuestSetup {
   disks: DiskFiles;
+  /** Whether its memory may be merged with that of others, where its QEMU is spawned for it. */
+  merge?: boolean;
 }
 
 /** A clone whose agent answers. Who holds it ends it by `qemu.kill()`. */
@@ -41,8 +43,8 @@ export interface WarmClone extends Clone {
   resume(deadline: Deadline): Promise<void>;
 }
 
-/** Spawns a QEMU that blocks on its state socket. */
-export function spawnBlocked(host: Host, template: LoadedTemplate, disks: DiskFiles): QemuProcess {
+/** Spawns a QEMU that blocks on its state socket. @param merge whether its memory may be merged with that of others. */
+export function spawnBlocked(host: Host, template: LoadedTemplate, disks: DiskFiles, merge = false): QemuProcess {
   const { memoryMiB, vcpus } = template.manifest.fingerprint;
   return QemuProcess.spawn(host.slots, host.records, (slot) => {
     slot.cgroup.limit({ memoryBytes: memoryMiB * 2 ** 20 + QEMU_OVERHEAD_BYTES, pids: QEMU_PIDS });
@@ -52,6 +54,7 @@ export function spawnBlocked(host: Host, template: LoadedTemplate, disks: DiskFi
       memoryPath: template.memoryPath,
       memoryMode: cloneMemoryMode(host.qemu),
       disks,
+      merge,
     });
   });
 }
@@ -73,7 +76,7 @@ export async function cloneFromTemplate(
   cleanup.defer(() => qemu?.kill());
   named("plan", () => template.check());
   clock.end("plan");
-  qemu ??= named("spawn", () => spawnBlocked(host, template, request.disks));
+  qemu ??= named("spawn", () => spawnBlocked(host, template, request.disks, request.merge));
   clock.end("spawn");
   const spawned = qemu;
   const clone = await inStage("load", qemu, async () => {

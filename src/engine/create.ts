@@ -107,6 +107,7 @@ function launchOf(
       sizes: prepared.sizes,
       disks: holdings.record.disks,
       fills: own.fills,
+      merge: vm.merge === true,
     };
     const started = await startClone(context, template, clone, deadline, startedMs).catch(async (error) => {
       await templates.discardIfCorrupt(template, error);

@@ -18,6 +18,7 @@ import { VERSION } from "../contract/version.ts";
 import { CONSOLE_RING } from "../machine/arguments.ts";
 import type { Deadline } from "../sys/deadline.ts";
 import { hostCpuCount } from "../sys/host.ts";
+import { requireMerging } from "../sys/memory-merging.ts";
 import { ownRssBytes } from "../sys/process.ts";
 import { listChanges } from "./changes.ts";
 import { createVm, relaunch } from "./create.ts";
@@ -79,10 +80,12 @@ export class LocalEngine implements Engine {
         : this.snapshots.relaunch(vm, request, deadline);
   }
 
-  createVm = (request: CreateVmRequest, options: ProgressOptions & { sink?: OutputSink }) =>
-    request.snapshot === undefined
+  createVm = async (request: CreateVmRequest, options: ProgressOptions & { sink?: OutputSink }) => {
+    if (request.merge === true) requireMerging();
+    return request.snapshot === undefined
       ? createVm(this.parts, this.#gate, request, options)
       : this.snapshots.clone(request, options);
+  };
 
   listVms = () => this.parts.vms.list();
   getVm = (ref: string) => this.parts.vms.get(ref);

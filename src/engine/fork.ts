@@ -180,12 +180,15 @@ function launchOf(
     const clock = new StageClock(startedMs);
     clock.end("plan");
     const { root, ...others } = disks;
-    const qemu = await readyQemu({ host, ...context }, template, root === undefined ? {} : { root }, deadline).catch(
-      (error: unknown) => {
-        ready.reject(error);
-        throw error;
-      },
-    );
+    const qemu = await readyQemu(
+      { host, ...context, merge: vm.merge },
+      template,
+      root === undefined ? {} : { root },
+      deadline,
+    ).catch((error: unknown) => {
+      ready.reject(error);
+      throw error;
+    });
     ready.resolve(qemu);
     clock.end("spawn");
     let taken: Captured;

@@ -73,7 +73,10 @@ export function tenantGid(host: Host): number {
 export function planFor(
   host: Host,
   slot: Slot,
-  parts: Pick<Parameters<typeof planQemu>[0], "shape" | "memoryPath" | "memoryMode" | "disks" | "boot" | "consolePath">,
+  parts: Pick<
+    Parameters<typeof planQemu>[0],
+    "shape" | "memoryPath" | "memoryMode" | "disks" | "boot" | "consolePath" | "merge"
+  >,
 ): QemuPlan {
   return planQemu({
     artifacts: host.config.artifacts,

@@ -39,6 +39,7 @@ export function newVm(request: CreateVmRequest, { name, sizes, plan, image, port
     health: planHealth(plan === undefined ? request.health : plan.health) === undefined ? null : startingHealth(),
     stopSignal: plan?.stopSignal ?? request.stopSignal ?? SIGTERM,
     autoRemove: request.autoRemove === true,
+    ...(request.merge === true ? { merge: true } : {}),
     terminal: request.terminal !== undefined,
     createdAt: new Date().toISOString(),
     startedAt: null,

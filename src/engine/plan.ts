@@ -18,6 +18,8 @@ export interface PlanInput {
   disks: DiskFiles;
   boot?: BootFiles;
   consolePath?: string;
+  /** Whether the kernel may merge its memory with equal memory of others. */
+  merge?: boolean;
 }
 
 /** Descriptor numbers in the child, in the order in which the plan's descriptors are given. */
@@ -39,6 +41,7 @@ export function planQemu(input: PlanInput): QemuPlan {
     ...input.procsFiles.flatMap((file) => ["--cgroup-procs", file]),
     ...["--uid", String(input.uid), "--gid", String(input.gid)],
     ...["--rlimit", "CORE=0", "--rlimit", "NOFILE=1024", "--no-huge-pages"],
+    ...(input.merge === true ? ["--merge-memory"] : []),
   ];
   const qemu = qemuArguments({
     qemu: input.qemu,

@@ -32,6 +32,8 @@ export interface ReviveContext {
   host: Host;
   gate: Gate;
   pool: Pool | undefined;
+  /** Whether its memory may be merged with that of others: such a QEMU is not in the pool. */
+  merge?: boolean | undefined;
 }
 
 /** A state to go on from. */
@@ -49,7 +51,7 @@ export interface RevivedState {
  * @throws `template_corrupt`, `qemu_spawn_failed`, `qemu_exited` ...; nothing is left then.
  */
 export async function readyQemu(
-  { host, gate, pool }: ReviveContext,
+  { host, gate, pool, merge = false }: ReviveContext,
   template: LoadedTemplate,
   root: DiskFiles,
   deadline: Deadline,
@@ -57,7 +59,7 @@ export async function readyQemu(
   template.check();
   const atSpawn = templateDisks(host.config.stateDir, template);
   const missing = atSpawn.root === undefined ? root : {};
-  const prepared = pool?.takeBlocked();
+  const prepared = merge ? undefined : pool?.takeBlocked();
   if (prepared !== undefined) {
     try {
       return await made(prepared, template, missing, "pool", deadline);
@@ -66,7 +68,7 @@ export async function readyQemu(
     }
   }
   using _place = await gate.enter();
-  return made(spawnBlocked(host, template, atSpawn), template, missing, "cold", deadline);
+  return made(spawnBlocked(host, template, atSpawn, merge), template, missing, "cold", deadline);
 }
 
 /** Waits until a QEMU has made its machine, which it has when it greets: then its memory is mapped. */

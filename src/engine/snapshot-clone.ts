@@ -132,6 +132,7 @@ function documentOf(
     memoryBytes: memoryBytes ?? copy.memoryBytes,
     cpus: cpus ?? copy.cpus,
     stopSignal: stopSignal ?? copy.stopSignal,
+    ...(request.merge === undefined ? {} : { merge: request.merge }),
     health: health === null ? null : startingHealth(),
   };
   return { vm, holdings: holdingsOf(snapshot, ports) };

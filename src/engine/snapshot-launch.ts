@@ -69,7 +69,12 @@ export function launchFrom(
     if (root.root !== undefined) holdings.record.disks.root = root.root;
     await fillScratch(snapshot, holdings.record.disks, deadline);
     clock.end("plan");
-    const context = { host: parts.host, gate, pool: revival.request.pool === false ? undefined : pool };
+    const context = {
+      host: parts.host,
+      gate,
+      pool: revival.request.pool === false ? undefined : pool,
+      merge: vm.merge,
+    };
     const qemu = await readyQemu(context, template, root, deadline);
     clock.end("spawn");
     const { root: _root, ...own } = holdings.record.disks;

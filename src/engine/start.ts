@@ -58,6 +58,8 @@ export interface StartParts {
   files: readonly GuestFile[];
   fills: readonly VolumeFill[];
   hooks: HookPlan | undefined;
+  /** Its memory may be merged with that of others: it takes nothing prepared, of which none may. */
+  merge?: boolean;
 }
 
 /** What {@link startClone} works with. */
@@ -88,9 +90,10 @@ export async function startClone(
     files: parts.files,
     fills: parts.fills,
     hooks: parts.hooks,
+    merge: parts.merge === true,
   };
   const machineId = hexOf(request.identity.machineId);
-  const prepared = context.pool?.take(imageRoot(parts));
+  const prepared = parts.merge === true ? undefined : context.pool?.take(imageRoot(parts));
   if (prepared !== undefined) {
     const clock = new StageClock(startedMs);
     try {

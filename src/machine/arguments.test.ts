@@ -69,7 +69,7 @@ describe("QEMU's arguments", () => {
   test("for a clone under TCG", () => {
     expect(qemuArguments(clone)).toEqual([
       ...common.firmware,
-      ...["-M", "microvm,memory-backend=memory,suppress-vmdesc=on,pcie=off,usb=off,isa-serial=on,ioapic2=off,pit=off"],
+      ...["-M", "microvm,memory-backend=memory,suppress-vmdesc=on,pcie=off,usb=off,isa-serial=on,mem-merge=off,ioapic2=off,pit=off"],
       ...["-accel", "tcg,tb-size=64", "-cpu", "max", "-smp", "1", "-m", "128"],
       ...[...common.fixed, "-no-reboot"],
       ...["-object", memory(128 << 20, '"share":false,"readonly":true,"rom":"off"')],
@@ -92,7 +92,7 @@ describe("QEMU's arguments", () => {
     expect(qemuArguments(description)).toEqual([
       ...common.firmware,
       "-M",
-      "microvm,memory-backend=memory,suppress-vmdesc=on,pcie=off,usb=off,isa-serial=on,ioapic2=off,pit=off,pic=off,rtc=off",
+      "microvm,memory-backend=memory,suppress-vmdesc=on,pcie=off,usb=off,isa-serial=on,mem-merge=off,ioapic2=off,pit=off,pic=off,rtc=off",
       ...["-add-fd", "fd=6,set=1", "-accel", "kvm,device=/dev/fdset/1", "-cpu", "host", "-smp", "2", "-m", "512"],
       ...[...common.fixed, "-no-reboot"],
       ...["-object", memory(512 << 20, '"share":false,"readonly":true,"rom":"off"')],

@@ -51,6 +51,8 @@ export function escapeOption(value: string): string {
 
 function machineOption(description: QemuDescription): string {
   const options = ["microvm", "memory-backend=memory", "suppress-vmdesc=on", "pcie=off", "usb=off", "isa-serial=on"];
+  // QEMU offers guest memory to the kernel's same-page merging unless told; who wants that asks for all of the process (the launcher does).
+  options.push("mem-merge=off");
   // A second I/O APIC has 24 virtio-mmio buses, 40 KB each. The first one has the 8 that there are devices for.
   options.push("ioapic2=off");
   // Nothing in the guest uses the PIT (ACPI's reduced hardware has none), but the firmware leaves it running: with it an idle VM under

@@ -27,6 +27,10 @@ const OPTIONS = {
     summary: "Root file system: an imported image, or the path of an erofs or ext4 image",
   },
   ...CONTAINER_OPTIONS,
+  merge: {
+    kind: "flag",
+    summary: "Let the kernel merge its memory with equal memory of others; see docs/SECURITY.md",
+  },
   "no-pool": { kind: "flag", summary: "Take neither a prepared VM nor a prepared QEMU" },
 } as const satisfies OptionSpecs;
 
@@ -95,6 +99,7 @@ async function createRequest(
   if (options.memory !== undefined) request.memoryBytes = parseBytes("--memory", options.memory);
   if (options.cpus !== undefined) request.cpus = parsePositive("--cpus", options.cpus);
   if (options.rootfs !== undefined) request.rootfs = rootfsOf(options.rootfs);
+  if (options.merge) request.merge = true;
   if (options["no-pool"]) request.pool = false;
   return request;
 }
