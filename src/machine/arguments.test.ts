@@ -69,7 +69,10 @@ describe("QEMU's arguments", () => {
   test("for a clone under TCG", () => {
     expect(qemuArguments(clone)).toEqual([
       ...common.firmware,
-      ...["-M", "microvm,memory-backend=memory,suppress-vmdesc=on,pcie=off,usb=off,isa-serial=on,mem-merge=off,ioapic2=off,pit=off"],
+      ...[
+        "-M",
+        "microvm,memory-backend=memory,suppress-vmdesc=on,pcie=off,usb=off,isa-serial=on,mem-merge=off,ioapic2=off,pit=off",
+      ],
       ...["-accel", "tcg,tb-size=64", "-cpu", "max", "-smp", "1", "-m", "128"],
       ...[...common.fixed, "-no-reboot"],
       ...["-object", memory(128 << 20, '"share":false,"readonly":true,"rom":"off"')],
