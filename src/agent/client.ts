@@ -98,6 +98,24 @@ export class AgentClient {
     return this.#connection.tcp.open(target, events);
   }
 
+  /** When bytes last went either way, on the clock of `nowMs`. */
+  get activeAtMs(): number {
+    return this.#connection.activeAtMs;
+  }
+
+  /**
+   * Whether the guest owes nothing: no answer, no end of a process or transfer but of the object `main`, no word on a TCP connection on which this
+   * side had the last.
+   */
+  isQuiet(main: number | undefined): boolean {
+    return this.#connection.isQuiet(main);
+  }
+
+  /** Calls `wanted` once, just before the next frame to the agent; what it sends goes first. Undefined: not any more. */
+  beforeNext(wanted: (() => void) | undefined): void {
+    this.#connection.outbox.beforeNext(wanted);
+  }
+
   /** TCP connections inside the guest that are open, or not forgotten by the agent yet. */
   get tcpConnections(): number {
     return this.#connection.tcp.size;

@@ -4,7 +4,7 @@
  */
 import { MayflyError } from "../contract/errors.ts";
 import type { ByteChannel, ChannelEvents } from "../sys/channel.ts";
-import type { Deadline } from "../sys/deadline.ts";
+import { type Deadline, nowMs } from "../sys/deadline.ts";
 import { FrameDecoder } from "./decoder.ts";
 import type { AgentObject, ResumePoint } from "./object.ts";
 import { Outbox } from "./outbox.ts";
@@ -86,6 +86,7 @@ export class AgentConnection {
   #channel: ByteChannel | undefined;
   #cause: MayflyError | undefined;
   #dueTimer: ReturnType<typeof setTimeout> | undefined;
+  #receivedAtMs = nowMs();
 
   /** Begins to connect. Requests may be made at once: they go out with the hello. */
   constructor(connect: Connector, deadline: Deadline, onClosed?: (cause: MayflyError) => void) {
@@ -120,6 +121,18 @@ export class AgentConnection {
   /** Why the connection has ended; undefined while it has not. */
   get cause(): MayflyError | undefined {
     return this.#cause;
+  }
+
+  /** When bytes last went either way, on the clock of `nowMs`. */
+  get activeAtMs(): number {
+    return Math.max(this.#receivedAtMs, this.outbox.writtenAtMs);
+  }
+
+  /** Whether nothing is under way: no answer is waited for, nothing is on its way, and there is no object but `main`. */
+  isQuiet(main: number | undefined): boolean {
+    if (this.#pending.size > 0 || this.#unacknowledged.size > 0 || !this.outbox.empty) return false;
+    for (const id of this.#objects.keys()) if (id !== main) return false;
+    return !this.tcp.isAwaited;
   }
 
   /** A fresh id for an object or a request. They start at random, so they do not meet those of earlier connections. */
@@ -272,6 +285,7 @@ export class AgentConnection {
 
   #receive(chunk: Uint8Array): void {
     if (this.#cause !== undefined) return;
+    this.#receivedAtMs = nowMs();
     try {
       this.#decoder.push(chunk);
     } catch (error) {

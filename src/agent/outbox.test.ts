@@ -69,3 +69,51 @@ describe("the outbox", () => {
     expect(writes.length).toBe(2);
   });
 });
+
+describe("an outbox whose next frame is waited for", () => {
+  test("tells so once, and what is sent then goes first, even from the buffer that the frame was encoded in", async () => {
+    const { channel, writes } = recorder();
+    const outbox = new Outbox(EPOCH, () => undefined);
+    outbox.open(channel, GREETING);
+    await settle();
+    const encoded = Buffer.from("exec");
+    let told = 0;
+    outbox.beforeNext(() => {
+      told += 1;
+      encoded.write("time");
+      outbox.frame(FrameType.time, 8, encoded);
+    });
+    expect(outbox.empty).toBe(true);
+    encoded.write("exec");
+    outbox.frame(FrameType.exec, 4, encoded);
+    outbox.data(3, Buffer.from("more"), 7);
+    expect(outbox.empty).toBe(false);
+    await settle();
+    expect(told).toBe(1);
+    expect(Buffer.concat(writes.slice(1))).toEqual(
+      Buffer.concat([
+        encodeFrame(FrameType.time, EPOCH, 8, Buffer.from("time")),
+        encodeFrame(FrameType.exec, EPOCH, 4, Buffer.from("exec")),
+        encodeFrame(FrameType.data, EPOCH, 13, pack([8, 7], Buffer.from("more"))),
+      ]),
+    );
+    expect(outbox.empty).toBe(true);
+  });
+
+  test("does not when it is taken back, or the connection has ended", async () => {
+    const { channel } = recorder();
+    const outbox = new Outbox(EPOCH, () => undefined);
+    outbox.open(channel, GREETING);
+    const wanted = () => {
+      throw new Error("nobody waits");
+    };
+    outbox.beforeNext(wanted);
+    outbox.beforeNext(undefined);
+    outbox.offset(FrameType.ack, 6, 5);
+    outbox.beforeNext(wanted);
+    outbox.close();
+    outbox.offset(FrameType.ack, 6, 5);
+    await settle();
+    expect(outbox.empty).toBe(false);
+  });
+});

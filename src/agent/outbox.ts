@@ -1,5 +1,6 @@
 /** Frames on their way to the agent: what is queued in one turn of the event loop goes out in one write. */
 import type { ByteChannel } from "../sys/channel.ts";
+import { nowMs } from "../sys/deadline.ts";
 import { FrameType, HEADER_BYTES, streamOf, writeHeader, writeU53 } from "./wire.ts";
 
 /** Bytes after which a write does not wait for the end of the turn. */
@@ -15,6 +16,8 @@ export class Outbox {
   #scheduled = false;
   #channel: ByteChannel | undefined;
   #stalled = false;
+  #wanted: (() => void) | undefined;
+  #writtenAtMs = 0;
 
   /**
    * @param beforeFlush may add frames to the write that is about to be made.
@@ -31,10 +34,27 @@ export class Outbox {
     return this.#stalled;
   }
 
+  /** Whether all that was added has been handed to the kernel. */
+  get empty(): boolean {
+    return this.#used === 0 && !this.#stalled;
+  }
+
+  /** When something was last written, on the clock of `nowMs`; 0: never. */
+  get writtenAtMs(): number {
+    return this.#writtenAtMs;
+  }
+
+  /** Calls `wanted` once, just before the next frame is added: what it adds itself goes first. Undefined: not any more. */
+  beforeNext(wanted: (() => void) | undefined): void {
+    this.#wanted = wanted;
+  }
+
   /** Adds a frame. The payload is copied. */
   frame(type: number, stream: number, payload: Uint8Array): void {
-    const at = this.#header(type, stream, payload.length);
-    this.#bytes.set(payload, at);
+    // Encoders use one buffer: what is sent first overwrites it.
+    const own = this.#wanted === undefined ? payload : new Uint8Array(payload);
+    const at = this.#header(type, stream, own.length);
+    this.#bytes.set(own, at);
     this.#schedule();
   }
 
@@ -65,10 +85,16 @@ export class Outbox {
   close(): void {
     this.#channel = undefined;
     this.#used = 0;
+    this.#wanted = undefined;
   }
 
   /** Writes a header and makes room for its payload. @returns where that begins. */
   #header(type: number, stream: number, length: number): number {
+    if (this.#wanted !== undefined) {
+      const wanted = this.#wanted;
+      this.#wanted = undefined;
+      wanted();
+    }
     const needed = this.#used + HEADER_BYTES + length;
     if (needed > this.#bytes.length) {
       const larger = Buffer.allocUnsafe(Math.max(needed, 2 * this.#bytes.length));
@@ -104,6 +130,7 @@ export class Outbox {
   }
 
   #hand(bytes: Uint8Array): void {
+    this.#writtenAtMs = nowMs();
     if (this.#channel === undefined || this.#channel.write(bytes) || this.#stalled) return;
     this.#stalled = true;
     const resume = () => {

@@ -62,6 +62,11 @@ export class TcpTable {
     return this.#places.length - this.#free.length;
   }
 
+  /** Whether the guest has the next word on any of them. */
+  get isAwaited(): boolean {
+    return this.#places.some((connection) => connection?.isAwaited === true);
+  }
+
   /**
    * Sends CONNECT now; what is written follows at once.
    * @throws `limit_reached` when there is no place, `invalid_argument`, or why the connection to the agent is gone.

@@ -62,6 +62,8 @@ export class GuestTcp {
   #keptAcked = 0;
   #ended = false;
   #exited = false;
+  /** The last word was this side's. */
+  #awaited = false;
 
   constructor(table: TcpTable, id: number, target: TcpTarget, events: TcpEvents) {
     this.#table = table;
@@ -71,6 +73,11 @@ export class GuestTcp {
     this.connected = this.#connected.promise;
     this.connected.catch(() => undefined);
     this.closed = this.#closed.promise;
+  }
+
+  /** Whether the guest has the next word: it was told something, or the end, and has said nothing since. */
+  get isAwaited(): boolean {
+    return !this.#over && (this.#connecting || this.#awaited);
   }
 
   /** Bytes that were sent and that the guest's socket has not taken, as far as is known. */
@@ -92,6 +99,7 @@ export class GuestTcp {
       const length = payloadLength(buffer, taken, room);
       this.#table.data(this.id, buffer.subarray(taken, taken + length), this.#sent);
       const before = this.unacknowledged;
+      this.#awaited = true;
       this.#sent += length;
       this.#table.countSent(before, this.unacknowledged);
       taken += length;
@@ -107,6 +115,7 @@ export class GuestTcp {
   end(): void {
     if (this.#over || this.#endSent) return;
     this.#endSent = true;
+    this.#awaited = true;
     // Nothing is missing on either side: the agent need not say so, and nobody waits for this.
     if (this.#ended && this.#acked === this.#sent) {
       this.#endDue = true;
@@ -170,6 +179,7 @@ export class GuestTcp {
     if (this.#ended) throw violation(`connection ${this.id} goes on after its end at ${offset}`);
     const before = this.#received - this.#keptAcked;
     this.#received += bytes.length;
+    this.#awaited = false;
     this.#table.countReceived(before, before + bytes.length);
     if (bytes.length > 0) this.#tell(() => this.#events.data(bytes));
   }
@@ -197,6 +207,7 @@ export class GuestTcp {
       throw violation(`connection ${this.id} ends at ${offset}, but ${this.#received} bytes came`);
     }
     this.#ended = true;
+    this.#awaited = false;
     this.#tell(() => this.#events.end());
   }
 

@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { CONTAINER_REQUEST, CONTAINER_VM } from "./container.ts";
 import { CODES, type ErrorCode } from "./errors.ts";
+import { IdlePolicy, IdleRequest } from "./idle.ts";
 import { NAME_PATTERN } from "./ids.ts";
 import { Origin } from "./snapshot.ts";
 
@@ -82,6 +83,8 @@ export const CreateVmRequest = z.strictObject({
   snapshot: text.optional(),
   /** Let the kernel share memory of this VM's QEMU that equals that of others with `merge` (KSM). A side channel between them: docs/SECURITY.md. */
   merge: z.boolean().optional(),
+  /** What becomes of it while nothing is under way; default: it runs. With a snapshot: default that VM's. */
+  idle: IdleRequest.optional(),
 });
 export type CreateVmRequest = z.infer<typeof CreateVmRequest>;
 
@@ -113,6 +116,10 @@ export const Vm = z.object({
   autoRemove: z.boolean(),
   /** Whether its memory may be merged with that of others; absent: not. */
   merge: z.boolean().optional(),
+  /** What becomes of it while nothing is under way; absent: it runs. */
+  idle: IdlePolicy.optional(),
+  /** Since when it stands still because nothing was under way; absent: it does not. The first byte for it lets it go on. */
+  pausedAt: z.string().optional(),
   terminal: z.boolean(),
   createdAt: z.string(),
   startedAt: z.string().nullable(),
@@ -160,16 +167,19 @@ export const VmStats = z.object({
   sharedMemoryBytes: z.int(),
   /** Of the unique ones those that the kernel has merged with equal pages (KSM): they may be shared with others. */
   mergedMemoryBytes: z.int(),
-  /** What the guest itself says that it uses. */
-  guestUsedMemoryBytes: z.int(),
-  guest: z.object({
-    memoryTotalBytes: z.int(),
-    memoryAvailableBytes: z.int(),
-    workloadMemoryBytes: z.int(),
-    workloadCpuUs: z.int(),
-    workloadPids: z.int(),
-    uptimeMs: z.number(),
-  }),
+  /** What the guest itself says that it uses; null while it is paused. */
+  guestUsedMemoryBytes: z.int().nullable(),
+  /** null while it is paused: it is not woken up to tell. */
+  guest: z
+    .object({
+      memoryTotalBytes: z.int(),
+      memoryAvailableBytes: z.int(),
+      workloadMemoryBytes: z.int(),
+      workloadCpuUs: z.int(),
+      workloadPids: z.int(),
+      uptimeMs: z.number(),
+    })
+    .nullable(),
 });
 export type VmStats = z.infer<typeof VmStats>;
 
@@ -261,6 +271,14 @@ export const SystemInfo = z.object({
   agentBuildId: z.string(),
   cgroup: z.enum(["v1", "v2", "none"]),
   vms: z.int(),
+  /** What all VMs together could take if each took all that it may, QEMUs included, its limit, and what the host has available. */
+  memory: z.object({
+    /** How many times the host's memory, less a reserve, the limit is. */
+    overcommit: z.number(),
+    limitBytes: z.int(),
+    committedBytes: z.int(),
+    availableBytes: z.int(),
+  }),
   pools: z.array(
     z.object({
       templateId: z.string(),
@@ -334,6 +352,7 @@ export const StreamReply = z.discriminatedUnion("type", [
 export type StreamReply = z.infer<typeof StreamReply>;
 
 export * from "./container.ts";
+export * from "./idle.ts";
 export * from "./image.ts";
 export * from "./inside.ts";
 export * from "./snapshot.ts";

@@ -58,6 +58,7 @@ export async function captureVm<T>(
   whileStopped: WhileStopped<T>,
   deadline: Deadline,
 ): Promise<CaptureResult<T>> {
+  using _awake = running.stayAwake();
   const { qemu, template } = running.clone;
   const qmp = await qemu.qmp(deadline);
   const devicesPath = `${qemu.slot.directory}/${DEVICES}`;

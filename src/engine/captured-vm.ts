@@ -71,7 +71,10 @@ export interface CopyParts {
 }
 
 /** The document of a copy in the state `creating`. */
-export function copyOf(vm: Vm, { name, labels, hostname, ports, autoRemove, origin, restart }: CopyParts): Vm {
+export function copyOf(
+  { pausedAt: _, ...vm }: Vm,
+  { name, labels, hostname, ports, autoRemove, origin, restart }: CopyParts,
+): Vm {
   return {
     ...vm,
     id: newId("vm"),

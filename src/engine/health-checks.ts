@@ -27,6 +27,8 @@ export interface HealthRecords {
 /** The watches of VMs with a check; others cost nothing. */
 export class HealthChecks {
   readonly #watches = new Map<string, HealthWatch>();
+  /** Whether a VM is paused for being idle. */
+  isResting: (id: string) => boolean = () => false;
 
   constructor(
     private readonly records: HealthRecords,
@@ -45,6 +47,7 @@ export class HealthChecks {
     const checked = {
       sinceStartMs: vm.startedAt === null ? 0 : Math.max(0, Date.now() - Date.parse(vm.startedAt)),
       health: record.vm.health,
+      isResting: () => this.isResting(running.id),
       check: (signal: AbortSignal) => runCheck(running, spec, signal),
       tell: (health: Health, end: CheckEnd) => this.#tell(running.id, health, end),
     };

@@ -14,6 +14,8 @@ export interface CheckedVm {
   /** Milliseconds since its main process started. */
   sinceStartMs: number;
   health: Health;
+  /** Whether it stands still because nothing was under way: it is as healthy as it was, and is not woken up to be asked. */
+  isResting?(): boolean;
   /** Runs the command once. When the signal fires it ends what it runs, and resolves or rejects once that has ended. */
   check(signal: AbortSignal): Promise<CheckEnd>;
   /** Takes the health after each check. */
@@ -49,6 +51,7 @@ export class HealthWatch {
   }
 
   async #check(): Promise<void> {
+    if (this.vm.isResting?.() === true) return this.#wait();
     const beganMs = this.clock.now() - this.#startedMs;
     const late = new AbortController();
     const signal = AbortSignal.any([late.signal, this.#stopping.signal]);

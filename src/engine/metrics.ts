@@ -38,8 +38,12 @@ export class Metrics {
   readonly #stopped = new Map<CaptureOperation, Histogram>();
   readonly #captures = new Map<string, Histogram>();
   readonly #failures = new Map<string, number>();
+  readonly #refusals = new Map<string, number>();
+  #queued = 0;
   readonly #restarts = new Map<string, number>();
   readonly #checks = new Map<string, number>();
+  readonly #idle = new Map<string, number>();
+  readonly #continued = new Histogram();
 
   /** A clone became ready. */
   cloned(path: ClonePath, readyMs: number, stages: Partial<Record<CloneStage, number>>): void {
@@ -64,6 +68,16 @@ export class Metrics {
     count(this.#failures, code);
   }
 
+  /** A start has to wait for memory. */
+  queued(): void {
+    this.#queued += 1;
+  }
+
+  /** A start was not let in. */
+  refused(code: string): void {
+    count(this.#refusals, code);
+  }
+
   /** A VM is started again, since its main process has ended or its QEMU is gone. */
   restarted(cause: "exit" | "failure"): void {
     count(this.#restarts, cause);
@@ -74,7 +88,22 @@ export class Metrics {
     count(this.#checks, result);
   }
 
+  /** Something was done with a VM that is idle. */
+  idled(step: "pause" | "refresh" | "suspend"): void {
+    count(this.#idle, step);
+  }
+
+  /** A VM that was paused is wanted: it has answered after so long. */
+  continued(ms: number): void {
+    this.#continued.observe(ms / 1000);
+  }
+
   histograms(): HistogramSnapshot[] {
+    const continued = this.#continued.snapshot(
+      "mayfly_continue_seconds",
+      "First byte for a paused VM to its guest's first answer.",
+      {},
+    );
     const ready = [...this.#ready].map(([path, histogram]) =>
       histogram.snapshot("mayfly_clone_ready_seconds", "Request to ready, identity applied.", { path }),
     );
@@ -92,7 +121,7 @@ export class Metrics {
         stage,
       });
     });
-    return [...ready, ...stages, ...stopped, ...captures];
+    return [...ready, ...stages, ...stopped, ...captures, continued];
   }
 
   samples(): SampleSnapshot[] {
@@ -105,6 +134,15 @@ export class Metrics {
         "code",
         this.#failures,
       ),
+      ...counters("mayfly_idle_steps_total", "What was done with idle VMs.", "step", this.#idle),
+      ...counters("mayfly_admissions_refused_total", "Starts that were not let in.", "code", this.#refusals),
+      {
+        name: "mayfly_admissions_queued_total",
+        help: "Starts that had to wait for memory.",
+        type: "counter",
+        labels: {},
+        value: this.#queued,
+      },
       ...counters("mayfly_restarts_total", "VMs started again by their policy.", "cause", this.#restarts),
       ...counters("mayfly_health_checks_total", "Health checks that have ended.", "result", this.#checks),
     ];

@@ -3,6 +3,7 @@ import type { CreateVmRequest, Image, PublishedPort, Vm } from "../contract/api.
 import { newId } from "../sys/ids.ts";
 import type { ContainerPlan } from "./container-plan.ts";
 import { planHealth, startingHealth } from "./health.ts";
+import { planIdle } from "./idle-policy.ts";
 
 const SIGTERM = 15;
 
@@ -40,6 +41,7 @@ export function newVm(request: CreateVmRequest, { name, sizes, plan, image, port
     stopSignal: plan?.stopSignal ?? request.stopSignal ?? SIGTERM,
     autoRemove: request.autoRemove === true,
     ...(request.merge === true ? { merge: true } : {}),
+    ...planIdle(request.idle),
     terminal: request.terminal !== undefined,
     createdAt: new Date().toISOString(),
     startedAt: null,

@@ -89,6 +89,21 @@ export interface RestartRecord {
 /** A VM that has not been started again. */
 export const NOT_RESTARTED: RestartRecord = { pauseMs: 0, nextAtMs: null, over: false };
 
+/** A VM of which nothing is known yet but that it is to be. */
+export function admittedRecord(vm: Vm): VmRecord {
+  const nothing = {
+    qemu: null,
+    main: null,
+    killAtMs: null,
+    machineId: null,
+    again: null,
+    memoryPath: "",
+    container: null,
+  };
+  const later = { held: { disks: {}, volumes: [] }, restart: NOT_RESTARTED, stopGraceMs: null, health: null };
+  return { vm, ...nothing, ...later };
+}
+
 /** How a VM is started again; kept only of those with a restart policy, since it holds their environment and secrets. */
 export interface RestartInstructions {
   /** As it was made, for another QEMU when its own is gone. */

@@ -42,6 +42,7 @@ export async function refreshVm(
   using _turn = await turns.enter();
   const startedMs = nowMs();
   const running = vms.withMain(id);
+  using _awake = running.stayAwake();
   const { qemu, template } = running.clone;
   const before = uniqueMemoryOf(qemu.pid, template.memoryPath);
   const mapping = guestMapping(qemu.pid, template.memoryPath);

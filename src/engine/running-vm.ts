@@ -48,6 +48,7 @@ export class RunningVm {
   readonly #ended = Promise.withResolvers<VmEnd>();
   #ending = false;
   #standing: Promise<void> | undefined;
+  #awake = 0;
 
   constructor(
     readonly id: string,
@@ -99,6 +100,22 @@ export class RunningVm {
   /** Resolves when it goes on, if it stands still. Look again then: others wait, too. Until it is undefined nothing can be started in it. */
   get standing(): Promise<void> | undefined {
     return this.#standing;
+  }
+
+  /** It is not paused for being idle until the result is disposed. */
+  stayAwake(): Disposable {
+    this.#awake += 1;
+    return {
+      [Symbol.dispose]: () => {
+        this.#awake -= 1;
+      },
+    };
+  }
+
+  /** Whether nothing is under way in it: no client is attached, nothing was started by exec, nothing is done with it, the guest owes no word. */
+  get isQuiet(): boolean {
+    if (this.#ending || this.#standing !== undefined || this.#awake > 0) return false;
+    return this.#main?.isAttached !== true && this.agent.isQuiet(this.#main?.process?.object);
   }
 
   /** Begins to watch it: nothing that has happened since it was made is missed. */
@@ -222,9 +239,10 @@ export function asMayflyError(error: unknown): MayflyError {
 
 /** Applies the end of a VM to what is shown of it. */
 export function withEnd(vm: Vm, end: VmEnd): Vm {
-  const finished = { ...vm, pid: null, finishedAt: new Date().toISOString() };
+  const { pausedAt: _, ...ran } = vm;
+  const finished = { ...ran, pid: null, finishedAt: new Date().toISOString() };
   if (end.by === "request" || end.by === "suspension")
-    return { ...finished, state: "exited", exitCode: vm.exitCode ?? 137, exitSignal: 9 };
+    return { ...finished, state: "exited", exitCode: ran.exitCode ?? 137, exitSignal: 9 };
   if (end.by === "exit") {
     const { exitCode, signal } = end.status;
     const error = end.logFailure === undefined ? null : problemDocument(end.logFailure);

@@ -9,6 +9,7 @@ import type { Gate } from "./gate.ts";
 import { type HealthPlan, planHealth, startingHealth } from "./health.ts";
 import { Holdings } from "./holdings.ts";
 import { newIdentity } from "./identity.ts";
+import { planIdle } from "./idle-policy.ts";
 import type { OutputSink, ProcessSession } from "./interface.ts";
 import type { Launch } from "./launch.ts";
 import { type Ports, withPorts } from "./ports.ts";
@@ -28,12 +29,17 @@ export async function createFromSnapshot(
   request: CreateVmRequest,
   options: { sink?: OutputSink; deadline: Deadline; onCopied: (id: string) => void },
 ): Promise<{ vm: Vm; process: ProcessSession | undefined }> {
-  const { vms } = parts;
-  const { snapshot, health, name } = await prepareClone(parts, snapshots, request);
-  const { vm, holdings } = withPorts(vms.list(), request.ports ?? [], (ports) =>
-    documentOf(request, snapshot, { name, health, ports }),
-  );
-  vms.admit(vm);
+  const { admission, vms } = parts;
+  const { snapshot, health } = await prepareClone(snapshots, request);
+  const { memoryBytes = snapshot.vm.captured.vm.memoryBytes } = request;
+  const { vm, holdings } = await admission.admit({ memoryBytes }, options.deadline, () => {
+    const name = vms.name(request.name);
+    const made = withPorts(vms.list(), request.ports ?? [], (ports) =>
+      documentOf(request, snapshot, { name, health, ports }),
+    );
+    vms.admit(made.vm);
+    return made;
+  });
   const onCopied = () => options.onCopied(snapshot.document.id);
   let refill = () => {};
   try {
@@ -63,17 +69,16 @@ export async function relaunchFromSnapshot(
   request: CreateVmRequest,
   deadline: Deadline,
 ): Promise<Launch> {
-  const { snapshot, health } = await prepareClone(parts, snapshots, { ...request, name: undefined });
+  const { snapshot, health } = await prepareClone(snapshots, request);
   const holdings = withPorts(parts.vms.list(), vm.ports, (ports) => holdingsOf(snapshot, ports));
   return (await launchOf(parts, gate, { request, snapshot, vm, holdings, health, onCopied: () => {} }, deadline))
     .launch;
 }
 
 async function prepareClone(
-  { vms }: EngineParts,
   snapshots: SnapshotRecords,
-  request: Omit<CreateVmRequest, "name"> & { name?: string | undefined },
-): Promise<{ snapshot: ReadySnapshot; health: HealthPlan | null; name: string }> {
+  request: CreateVmRequest,
+): Promise<{ snapshot: ReadySnapshot; health: HealthPlan | null }> {
   refuseFixed(request);
   const snapshot = await snapshots.ready(request.snapshot ?? "");
   const { captured, held } = snapshot.vm;
@@ -90,7 +95,7 @@ async function prepareClone(
     throw new MayflyError("invalid_argument", `Cannot give a clone of a snapshot more than that has: ${has}`);
   }
   const health = request.health === undefined ? captured.health : (planHealth(healthCheck(request.health)) ?? null);
-  return { snapshot, health, name: vms.name(request.name) };
+  return { snapshot, health };
 }
 
 /** A check as it is asked for; `["NONE"]` takes the snapshot's away. */
@@ -99,7 +104,7 @@ function healthCheck(health: NonNullable<CreateVmRequest["health"]>): Parameters
   return test === undefined ? undefined : { ...health, test };
 }
 
-function refuseFixed(request: Omit<CreateVmRequest, "name">): void {
+function refuseFixed(request: CreateVmRequest): void {
   const asked = [...FIXED, "template" as const, "publishAll" as const].filter((name) => {
     const value = request[name];
     return value !== undefined && value !== false && !(Array.isArray(value) && value.length === 0);
@@ -127,8 +132,9 @@ function documentOf(
   const { labels, hostname, autoRemove = false, restart, memoryBytes, cpus, stopSignal } = request;
   const origin = { kind: "snapshot" as const, id: document.id, name: document.name };
   const copy = copyOf(before, { name, labels, hostname, ports: ports.published, autoRemove, origin, restart });
+  const { idle: _, ...runs } = copy;
   const vm: Vm = {
-    ...copy,
+    ...(request.idle === undefined ? copy : { ...runs, ...planIdle(request.idle) }),
     memoryBytes: memoryBytes ?? copy.memoryBytes,
     cpus: cpus ?? copy.cpus,
     stopSignal: stopSignal ?? copy.stopSignal,

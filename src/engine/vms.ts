@@ -3,21 +3,23 @@ import { join } from "node:path";
 import type { ExecRequest, Image, Vm } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import { systemClock } from "../sys/clock.ts";
-import { Deadline } from "../sys/deadline.ts";
+import type { Deadline } from "../sys/deadline.ts";
 import { bootId } from "../sys/process.ts";
 import { diskFull } from "../sys/publish.ts";
 import { ensureDirectory, removeTree } from "../sys/store-files.ts";
+import { EndWaiters } from "./end-waiters.ts";
 import { killVm, stopVm } from "./ending.ts";
 import type { Events } from "./events.ts";
 import { execSpec } from "./exec-spec.ts";
 import { HealthChecks } from "./health-checks.ts";
 import type { Holdings } from "./holdings.ts";
 import type { Host } from "./host.ts";
+import { Idle } from "./idle.ts";
 import type { OutputSink, ProcessSession } from "./interface.ts";
 import { type Launch, type LaunchFrom, launchIn } from "./launch.ts";
 import type { Metrics } from "./metrics.ts";
 import { freeName } from "./names.ts";
-import { NOT_RESTARTED, type VmRecord } from "./records.ts";
+import { admittedRecord, NOT_RESTARTED, type VmRecord } from "./records.ts";
 import { resolveRef } from "./refs.ts";
 import { type Relaunch, Restarts } from "./restarts.ts";
 import { asMayflyError, openLogs, type RunningVm, type VmEnd, withEnd } from "./running-vm.ts";
@@ -27,9 +29,11 @@ import type { Workload } from "./workload.ts";
 export class Vms {
   readonly #records = new Map<string, VmRecord>();
   readonly #running = new Map<string, RunningVm>();
-  readonly #waiters = new Map<string, Set<(vm: Vm) => void>>();
+  readonly #waiters = new EndWaiters();
   /** Health checks of those that have one. */
   readonly health: HealthChecks;
+  /** What becomes of those that have an idle policy. */
+  readonly idle: Idle;
   /** Starts of those that have ended, by their policy. */
   readonly restarts: Restarts;
   /** What suspended VMs hold of the host. */
@@ -47,6 +51,8 @@ export class Vms {
     private readonly metrics: Metrics,
   ) {
     this.health = new HealthChecks(this, systemClock, events, metrics);
+    this.idle = new Idle(this, systemClock, events, metrics);
+    this.health.isResting = (id) => this.idle.isPaused(id);
     this.restarts = new Restarts({ host, vms: this, health: this.health, clock: systemClock, events, metrics });
   }
 
@@ -122,17 +128,7 @@ export class Vms {
 
   /** Records a new VM as `creating`: its name is taken from now on. */
   admit(vm: Vm): void {
-    const nothing = {
-      qemu: null,
-      main: null,
-      killAtMs: null,
-      machineId: null,
-      again: null,
-      memoryPath: "",
-      container: null,
-    };
-    const later = { held: { disks: {}, volumes: [] }, restart: NOT_RESTARTED, stopGraceMs: null, health: null };
-    this.#records.set(vm.id, { vm, ...nothing, ...later });
+    this.#records.set(vm.id, admittedRecord(vm));
   }
 
   /** Forgets an admitted VM that will not be started. */
@@ -160,7 +156,7 @@ export class Vms {
       this.#forget(vm.id);
       const typed = asMayflyError(error);
       this.metrics.failed(typed.code);
-      this.#wake(withEnd(vm, { by: "failure", error: typed }));
+      this.#waiters.wake(withEnd(vm, { by: "failure", error: typed }));
       throw error;
     }
   }
@@ -227,7 +223,8 @@ export class Vms {
       throw new MayflyError("vm_not_running", `Cannot suspend VM ${running.id}: it is ending`, { vmId: running.id });
     }
     const { id, name } = record.vm;
-    const vm: Vm = { ...record.vm, state: "suspended", pid: null, suspendedIn: snapshotId };
+    const { pausedAt: _, ...ran } = record.vm;
+    const vm: Vm = { ...ran, state: "suspended", pid: null, suspendedIn: snapshotId };
     const suspended = { ...record, vm, qemu: null };
     this.host.records.putVm(suspended);
     this.#records.set(id, suspended);
@@ -242,6 +239,7 @@ export class Vms {
     running.ended.then((end) => this.#ended(running, end));
     running.watch((main, status) => this.restarts.afterExit(running, main, status));
     if (this.#records.get(running.id)?.vm.state === "running") this.health.begin(running);
+    this.idle.begin(running);
   }
 
   /** Disconnects from all running VMs: the next daemon adopts them. */
@@ -249,6 +247,7 @@ export class Vms {
     for (const holdings of this.parked.values()) holdings.letGo();
     this.parked.clear();
     this.health.letGo();
+    this.idle.letGo();
     await this.restarts.letGo();
     for (const running of this.#running.values()) running.letGo();
     this.#running.clear();
@@ -256,7 +255,8 @@ export class Vms {
 
   /** Takes over a record of an earlier daemon. */
   restore(record: VmRecord): void {
-    this.#records.set(record.vm.id, record);
+    const { pausedAt: _, ...vm } = record.vm;
+    this.#records.set(vm.id, { ...record, vm });
   }
 
   /** Records that a VM has ended while no daemon watched it, or could not be adopted; it is started again if its policy says so. */
@@ -268,6 +268,7 @@ export class Vms {
   #ended(running: RunningVm, end: VmEnd): void {
     this.#running.delete(running.id);
     this.health.end(running.id);
+    this.idle.end(running.id);
     const record = this.#records.get(running.id);
     if (record === undefined || end.by === "suspension") return;
     if (end.by === "failure" && this.restarts.afterFailure(record, end.error)) return;
@@ -285,14 +286,8 @@ export class Vms {
     this.update(record);
     const { exitCode, error } = vm;
     this.events.emit(`vm.${vm.state}`, vm.id, vm.name, { exitCode, ...(error === null ? {} : { code: error.code }) });
-    this.#wake(vm);
+    this.#waiters.wake(vm);
     if (vm.autoRemove) this.#remove(vm);
-  }
-
-  /** Tells who waits for a VM how it ended. */
-  #wake(vm: Vm): void {
-    for (const waiter of this.#waiters.get(vm.id) ?? []) waiter(vm);
-    this.#waiters.delete(vm.id);
   }
 
   async exec(ref: string, request: ExecRequest, sink: OutputSink, deadline: Deadline): Promise<ProcessSession> {
@@ -362,12 +357,7 @@ export class Vms {
   /** Resolves when the VM has ended; at once if it has. */
   wait(ref: string, signal: AbortSignal | undefined): Promise<Vm> {
     const { vm } = this.#resolve(ref);
-    if (vm.finishedAt !== null) return Promise.resolve(vm);
-    const { promise, resolve } = Promise.withResolvers<Vm>();
-    const waiters = this.#waiters.get(vm.id) ?? new Set();
-    this.#waiters.set(vm.id, waiters.add(resolve));
-    const ended = Deadline.after(Number.POSITIVE_INFINITY, signal).race(promise, `the end of VM ${vm.name}`);
-    return ended.finally(() => waiters.delete(resolve));
+    return vm.finishedAt === null ? this.#waiters.wait(vm, signal) : Promise.resolve(vm);
   }
 
   #openLogs(id: string) {
@@ -392,7 +382,15 @@ export class Vms {
     this.host.records.updateVm(record);
   }
 
+  /** Changes what is shown of a VM, and not what is recorded of it. */
+  show(id: string, change: (vm: Vm) => Vm): void {
+    const record = this.#records.get(id);
+    if (record !== undefined) this.#records.set(id, { ...record, vm: change(record.vm) });
+  }
+
   #resolve(ref: string): VmRecord {
+    const known = this.#records.get(ref);
+    if (known !== undefined) return known;
     const all = [...this.#records.values()].map((record) => ({ id: record.vm.id, name: record.vm.name, record }));
     return resolveRef(all, ref, "vm").record;
   }

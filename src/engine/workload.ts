@@ -86,6 +86,11 @@ export class Workload {
     return this.#process;
   }
 
+  /** Whether a client is there that takes its output. */
+  get isAttached(): boolean {
+    return this.#sinks.size > 0;
+  }
+
   /** Whether it was killed at its time limit. */
   get timedOut(): boolean {
     return this.#timedOut;

@@ -151,7 +151,7 @@ export function statusOf(vm: Vm): string {
   const since = (time: string | null) => (time === null ? "" : formatElapsed(time, Date.now()));
   switch (vm.state) {
     case "running":
-      return `Up ${since(vm.startedAt)} ${healthOf(vm)}`.trim();
+      return `Up ${since(vm.startedAt)} ${vm.pausedAt === undefined ? healthOf(vm) : "(Paused)"}`.trim();
     case "restarting":
       return `Restarting (${vm.exitCode ?? "?"})`;
     case "exited":

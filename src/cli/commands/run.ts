@@ -7,6 +7,7 @@ import { checkTerminal, runAttached } from "../attached.ts";
 import { openTransport } from "../connection.ts";
 import { CONTAINER_OPTIONS, containerRequest } from "../container-options.ts";
 import { DETACH_KEYS, parseDetachKeys } from "../detach-keys.ts";
+import { IDLE_OPTIONS, idleRequest } from "../idle-options.ts";
 import { parseLabels } from "../labels.ts";
 import { PROCESS_OPTIONS, processRequest } from "../process-options.ts";
 import { parseBytes, parsePositive } from "../sizes.ts";
@@ -31,6 +32,7 @@ const OPTIONS = {
     kind: "flag",
     summary: "Let the kernel merge its memory with equal memory of others; see docs/SECURITY.md",
   },
+  ...IDLE_OPTIONS,
   "no-pool": { kind: "flag", summary: "Take neither a prepared VM nor a prepared QEMU" },
 } as const satisfies OptionSpecs;
 
@@ -54,6 +56,10 @@ After three SIGINT or SIGTERM the VM is left alone and goes on.`,
       "a service with a port and a volume",
     ],
     ["mayfly run -d --template app -p 8080:8080", "the same, already running when it starts"],
+    [
+      "mayfly run -d --idle suspend -p 8080:8080 localhost:5000/app:1",
+      "a service that costs nothing while nobody uses it",
+    ],
     ["mayfly run -d --snapshot before-update -p 8081:8080", "another VM, from where one was at a checkpoint"],
   ],
   async run({ options, operands, dashes, global }) {
@@ -100,6 +106,8 @@ async function createRequest(
   if (options.cpus !== undefined) request.cpus = parsePositive("--cpus", options.cpus);
   if (options.rootfs !== undefined) request.rootfs = rootfsOf(options.rootfs);
   if (options.merge) request.merge = true;
+  const idle = idleRequest(options);
+  if (idle !== undefined) request.idle = idle;
   if (options["no-pool"]) request.pool = false;
   return request;
 }

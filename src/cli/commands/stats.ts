@@ -83,13 +83,15 @@ function table(rows: readonly Row[]): string {
       shortId(row.id),
       row.name,
       `${row.cpuPercent.toFixed(2)}%`,
-      `${formatBytes(row.guestUsedMemoryBytes)} / ${formatBytes(row.guest.memoryTotalBytes)}`,
+      row.guest === null
+        ? "paused"
+        : `${formatBytes(row.guestUsedMemoryBytes ?? 0)} / ${formatBytes(row.guest.memoryTotalBytes)}`,
       formatBytes(row.uniqueMemoryBytes),
       formatBytes(row.guestUniqueMemoryBytes),
       formatBytes(row.qemuMemoryBytes),
       formatBytes(row.mergedMemoryBytes),
       formatBytes(row.sharedMemoryBytes),
-      String(row.guest.workloadPids),
+      row.guest === null ? "-" : String(row.guest.workloadPids),
     ]),
   );
 }
