@@ -1,6 +1,6 @@
 /**
  * Writes the figures of runs into docs/PERFORMANCE.md: `bun bench/document.ts RESULT.json...`, where a RESULT.json is what
- * `mayfly bench clone --json` printed, or `app`, `ports`, `fork` in its place. Tables of other scenarios and services stay as they are; without
+ * `mayfly bench clone --json` printed, or `app`, `ports`, `fork`, `density` in its place. Tables of other scenarios and services stay as they are; without
  * a file all of them say that there is no such run.
  */
 import { join } from "node:path";
@@ -9,11 +9,22 @@ import { readOptional, writeText } from "../src/sys/paths.ts";
 import { APPS, type App } from "./app/recipes.ts";
 import type { AppReport } from "./app/scenario.ts";
 import type { BenchReport } from "./clone.ts";
+import { DENSITY_PEERS, VM_KINDS } from "./density/options.ts";
+import type { DensityReport } from "./density/scenario.ts";
 import type { ForkReport } from "./fork/scenario.ts";
 import { PARTIES } from "./ports/busy.ts";
 import type { PortsReport } from "./ports/scenario.ts";
 import { NETWORKS, TRAFFIC_METRICS } from "./ports/subjects.ts";
-import { appPromises, type Bound, boundWords, forkPromises, judge, portsPromises, type Verdict } from "./promises.ts";
+import {
+  appPromises,
+  type Bound,
+  boundWords,
+  densityPromises,
+  forkPromises,
+  judge,
+  portsPromises,
+  type Verdict,
+} from "./promises.ts";
 import { formatValue } from "./report.ts";
 import type { Row, Subject } from "./samples.ts";
 
@@ -88,6 +99,41 @@ export function forkTables(report: ForkReport | undefined): Record<"fork" | "for
   };
 }
 
+/** The tables of a run of `density`: what is promised and what it gave, each subject in a column, and the picture, which the run has drawn. */
+export function densityTables(report: DensityReport | undefined): Record<"density" | "density curves", string> {
+  const rows = report?.rows ?? [];
+  const promises = table(PROMISE_HEADING, judge(rows, densityPromises(report?.vms)).map(promiseCells));
+  if (report === undefined) return { density: `${promises}\n\n${NO_RUN}`, "density curves": NO_RUN };
+  const { vms, concurrency, idleSeconds } = report;
+  const facts = [
+    `${vms} instances of each, ${concurrency} at a time, idle for ${idleSeconds} seconds`,
+    ...hostLines(report),
+    peersLine(report),
+  ].map((line) => `- ${line}`);
+  const picture =
+    "![Memory of an idle instance, and the time that one more takes to start, by their number](density.svg)";
+  return {
+    density: [promises, bySubject(rows), facts.join("\n")].join("\n\n"),
+    "density curves": report.curves.length === 0 ? NO_RUN : picture,
+  };
+}
+
+/** One line for each metric, one column for each subject: the median and the 99th percentile, or the only sample, or the largest count. */
+function bySubject(rows: readonly Row[]): string {
+  const subjects = [...VM_KINDS, ...DENSITY_PEERS].filter((name) => rows.some(({ subject }) => subject === name));
+  const metrics = [...new Set(rows.map(({ metric }) => metric))];
+  const cell = (metric: string, subject: Subject) => {
+    const row = rows.find((candidate) => candidate.metric === metric && candidate.subject === subject);
+    if (row === undefined) return "-";
+    const median = formatValue(row.p50, row.unit);
+    return row.n === 1 || row.unit === "count"
+      ? formatValue(row.max, row.unit)
+      : `${median}, ${formatValue(row.p99, row.unit)}`;
+  };
+  const cells = metrics.map((metric) => [metric, ...subjects.map((subject) => cell(metric, subject))]);
+  return table(["", ...subjects.map((subject) => `\`${subject}\``)], cells);
+}
+
 function busy(rows: readonly Row[]): string {
   const cells = TRAFFIC_METRICS.flatMap((metric) =>
     NETWORKS.map((network) => [
@@ -147,7 +193,7 @@ function promiseCells({ promise, outcome, measured, limit, unit = "ms", n }: Ver
   const words = boundWords(bound);
   const value = (number: number) => formatValue(number, unitOf(figure.metric) ?? unit);
   const other = otherOf(bound, value);
-  const number = "timesOf" in bound || "moreThan" in bound ? "" : value("atMost" in bound ? bound.atMost : bound.below);
+  const number = "timesOf" in bound || "moreThan" in bound ? "" : value(plainBound(bound));
   const reached = other === "" || limit === undefined ? "" : ` = ${value(limit)}`;
   return [
     text,
@@ -157,6 +203,12 @@ function promiseCells({ promise, outcome, measured, limit, unit = "ms", n }: Ver
     n === 0 ? "" : String(n),
     outcome === "not measured" ? "" : outcome,
   ];
+}
+
+/** The number of a bound that names no other figure. */
+function plainBound(bound: Bound): number {
+  if ("atLeast" in bound) return bound.atLeast;
+  return "atMost" in bound ? bound.atMost : bound.below;
 }
 
 /** The other figure that a bound names, with how it counts. */
@@ -171,8 +223,10 @@ function otherOf(bound: Bound, value: (number: number) => string): string {
 function unitOf(metric: string): Row["unit"] | undefined {
   if (metric.startsWith("delta-bytes") || metric.startsWith("unique-memory") || metric.startsWith("rss-"))
     return "bytes";
+  if (metric === "memory") return "bytes";
   if (metric === "burst-ratio") return "ratio";
-  return metric === "burst-failed" ? "count" : undefined;
+  if (metric === "starts-per-second") return "per-second";
+  return ["burst-failed", "unanswered", "processes-left"].includes(metric) ? "count" : undefined;
 }
 
 function summaries(rows: readonly Row[]): string {
@@ -202,11 +256,14 @@ function table(heading: readonly string[], rows: readonly (readonly string[])[])
 if (import.meta.main) {
   const path = join(import.meta.dir, "../docs/PERFORMANCE.md");
   const texts = await Promise.all(process.argv.slice(2).map((result) => readOptional(result)));
-  const reports: (BenchReport | AppReport | PortsReport | ForkReport)[] = texts.map((text) => JSON.parse(text ?? ""));
+  const reports: (BenchReport | AppReport | PortsReport | ForkReport | DensityReport)[] = texts.map((text) =>
+    JSON.parse(text ?? ""),
+  );
   const clone = reports.find((report) => report.scenario === "clone");
   const apps = reports.filter((report) => report.scenario === "app");
   const ports = reports.find((report) => report.scenario === "ports");
   const fork = reports.find((report) => report.scenario === "fork");
+  const density = reports.find((report) => report.scenario === "density");
   const isNone = reports.length === 0;
   await writeText(
     path,
@@ -215,6 +272,7 @@ if (import.meta.main) {
       ...appTables(apps, isNone ? APPS : undefined),
       ...(ports !== undefined || isNone ? portsTables(ports) : {}),
       ...(fork !== undefined || isNone ? forkTables(fork) : {}),
+      ...(density !== undefined || isNone ? densityTables(density) : {}),
     }),
   );
 }

@@ -16,12 +16,15 @@ const HELP_HEAD = `Usage: mayfly bench clone [OPTIONS]
        mayfly bench app [OPTIONS]
        mayfly bench ports [OPTIONS]
        mayfly bench fork [OPTIONS]
+       mayfly bench density [OPTIONS]
 
 clone  Start VMs in every way there is, one sample of each in every round, other runtimes beside them; then many at once, and the
        memory of idle ones.
 app    Start a web service of an image, as a VM in several ways and as a container, and take the time to its first answer.
 ports  Send a service in a VM requests and bytes through a published port, and the same through QEMU's user-mode network.
 fork   Fork, checkpoint, suspend and resume running VMs, beside QEMU's own savevm, loadvm and migration into a file.
+density
+       Start many VMs and leave them idle: memory, CPU time, starts a second, whether all answer; containers beside them.
 
 They start daemons of their own, which leave nothing behind; the machine should have nothing else to do.
 `;
@@ -79,7 +82,14 @@ async function scenarioOf(name: string, words: string[], json: boolean): Promise
       (() => runScenario(options, async (listener) => (await import("./fork/scenario.ts")).run(options, listener)))
     );
   }
-  throw usageError("mayfly bench", `there is no scenario ${name}, only clone, app, ports and fork`);
+  if (name === "density") {
+    const options = (await import("./density/options.ts")).densityOptions(words, json);
+    return (
+      options &&
+      (() => runScenario(options, async (listener) => (await import("./density/scenario.ts")).run(options, listener)))
+    );
+  }
+  throw usageError("mayfly bench", `there is no scenario ${name}, only clone, app, ports, fork and density`);
 }
 
 async function runScenario(
@@ -107,12 +117,14 @@ async function runScenario(
 }
 
 async function showHelp(): Promise<number> {
-  const [{ CLONE_OPTIONS }, { APP_OPTIONS }, { PORTS_OPTIONS }, { FORK_OPTIONS }] = await Promise.all([
-    import("./options.ts"),
-    import("./app/options.ts"),
-    import("./ports/options.ts"),
-    import("./fork/options.ts"),
-  ]);
+  const [{ CLONE_OPTIONS }, { APP_OPTIONS }, { PORTS_OPTIONS }, { FORK_OPTIONS }, { DENSITY_OPTIONS }] =
+    await Promise.all([
+      import("./options.ts"),
+      import("./app/options.ts"),
+      import("./ports/options.ts"),
+      import("./fork/options.ts"),
+      import("./density/options.ts"),
+    ]);
   const listed = (options: Readonly<Record<string, { summary: string; value?: string }>>) =>
     Object.entries(options).map(([name, { summary, value }]) => {
       const words = `--${name}${value === undefined ? "" : ` ${value}`}`;
@@ -131,6 +143,9 @@ async function showHelp(): Promise<number> {
     json,
     "\nOptions of fork:\n",
     ...listed(FORK_OPTIONS),
+    json,
+    "\nOptions of density:\n",
+    ...listed(DENSITY_OPTIONS),
     json,
   ];
   await print(`${HELP_HEAD}${parts.join("")}`);

@@ -29,6 +29,8 @@ export interface OwnDaemonOptions {
   artifactsOf: string;
   pool: PoolSizes;
   accelerator?: SystemInfo["accelerator"];
+  /** Words before its command line, which run it as the same process. */
+  enter?: readonly string[];
   signal: AbortSignal;
 }
 
@@ -51,6 +53,7 @@ export async function startOwnDaemon(options: OwnDaemonOptions): Promise<OwnDaem
   // As the command line starts the daemon (src/cli/daemon-start.ts).
   const script = await bundledProgram("bench/serve-program.ts", `${options.artifactsOf}/program`);
   const command = [
+    ...(options.enter ?? []),
     ...ownCommandLine({ small: true, script }),
     ...["bench", "serve", `--directory=${directory}`, `--artifacts=${options.artifactsOf}`],
     ...[`--blocked=${pool.blocked}`, `--warm=${pool.warm}`],

@@ -41,8 +41,7 @@ export async function prepare(
   if (!isRoot()) throw new MayflyError("root_required", "Cannot run the benchmark: its daemons must run as root");
   const { signal, progress } = listener;
   const artifactsOf = stateDirectory();
-  if (options.qemu !== undefined) process.env["MAYFLY_QEMU"] = await qemuAside(artifactsOf, options.qemu);
-  if (options.kernel !== undefined) await takeKernel(options.kernel, artifactsOf, signal);
+  await takeArtifacts(options, artifactsOf, signal);
   const artifacts = await loadArtifacts(artifactsOf);
   const directory = await mkdtemp(`${PARENT_DIRECTORY}/mayfly-bench-`);
   resources.defer(() => removePath(directory));
@@ -75,9 +74,15 @@ export async function prepare(
   return { ...started, bench: { ...started.bench, blocked, boots, peers } };
 }
 
-/** Lets this process and the daemons that it starts use another kernel than the one in force. */
-async function takeKernel(name: string, stateDir: string, signal: AbortSignal): Promise<void> {
-  const { kernelPath, initramfsPath } = await kernelAside(name, { stateDir, signal });
+/** Lets this process and the daemons that it starts use another QEMU or kernel than those in force, where one is named. */
+export async function takeArtifacts(
+  { qemu, kernel }: Pick<BenchOptions, "qemu" | "kernel">,
+  stateDir: string,
+  signal: AbortSignal,
+): Promise<void> {
+  if (qemu !== undefined) process.env["MAYFLY_QEMU"] = await qemuAside(stateDir, qemu);
+  if (kernel === undefined) return;
+  const { kernelPath, initramfsPath } = await kernelAside(kernel, { stateDir, signal });
   process.env["MAYFLY_KERNEL"] = kernelPath;
   process.env["MAYFLY_INITRAMFS"] = initramfsPath;
 }

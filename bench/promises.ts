@@ -19,7 +19,8 @@ export type Bound =
   | { below: number }
   | { below: number; timesOf: Figure }
   | { atMost: number; moreThan: Figure }
-  | { atLeast: number; timesOf: Figure };
+  | { atLeast: number; timesOf: Figure }
+  | { atLeast: number };
 
 /** One promise. */
 export interface PerformancePromise {
@@ -205,6 +206,43 @@ export function forkPromises(): PerformancePromise[] {
   ];
 }
 
+/** Instances on which the promises rest that name their number. */
+export const DENSITY_VMS = 1000;
+
+/**
+ * The promises of the scenario `density`. They hold for the lean QEMU and the minimal kernel, under software emulation as well.
+ * @param vms instances of the run: with fewer than a promise names it stays open.
+ */
+export function densityPromises(vms: number = DENSITY_VMS): PerformancePromise[] {
+  const promise = (text: string, { subject, metric, statistic }: Figure, bound: Bound, leastSamples = 1) => ({
+    ...{ text, bound, leastSamples },
+    figure: figure(subject, metric, statistic),
+  });
+  const most = (subject: Subject, metric: string) => figure(subject, metric, "max");
+  const thousand = DENSITY_VMS.toLocaleString("en");
+  const ofThousand = vms < DENSITY_VMS ? Number.POSITIVE_INFINITY : 1;
+  return [
+    promise("An idle VM takes at most 8 MB, with what the daemon grows by for it", most("mayfly", "memory"), {
+      atMost: 8 * MB,
+    }),
+    promise("And at most 4 MB where equal memory is merged", most("mayfly-merge", "memory"), { atMost: 4 * MB }),
+    promise(`All of ${thousand} VMs answer`, most("mayfly", "unanswered"), { atMost: 0 }, DENSITY_VMS),
+    promise(
+      `At least 40 of ${thousand} VMs start in a second, a few at a time`,
+      most("mayfly", "starts-per-second"),
+      { atLeast: 40 },
+      ofThousand,
+    ),
+    promise(
+      `${thousand} paused VMs and their daemon take less than half a core`,
+      most("mayfly-paused", "idle-cpu-all"),
+      { below: 500 },
+      ofThousand,
+    ),
+    promise("No process is left of VMs that were removed", most("mayfly", "processes-left"), { atMost: 0 }),
+  ];
+}
+
 function stopped(statistic: Figure["statistic"]): Figure {
   return figure("fork", "parent-stopped", statistic);
 }
@@ -260,6 +298,7 @@ function limitOf(bound: Bound, rows: readonly Row[]): number | undefined {
     const value = measuredOf(bound.moreThan);
     return value === undefined ? undefined : bound.atMost + value;
   }
+  if ("atLeast" in bound) return bound.atLeast;
   return "atMost" in bound ? bound.atMost : bound.below;
 }
 

@@ -2,6 +2,7 @@
 import { formatFacts, formatTable } from "../src/cli/output.ts";
 import type { AppReport } from "./app/scenario.ts";
 import type { BenchReport } from "./clone.ts";
+import type { DensityReport } from "./density/scenario.ts";
 import type { ForkReport } from "./fork/scenario.ts";
 import { histogram } from "./histogram.ts";
 import type { PortsReport } from "./ports/scenario.ts";
@@ -79,6 +80,16 @@ export function toldOfFork({ host, commit, rows }: ForkReport): Told {
     ["resume", "first-output", "resume: request to first output"],
   ];
   return { facts: machineFacts({ ...host, peers: {} }, commit), rows, pictures };
+}
+
+/** What the scenario `density` tells. */
+export function toldOfDensity({ vms, concurrency, host, commit, rows }: DensityReport): Told {
+  const instances: [string, string] = ["Instances", `${vms} of each, ${concurrency} at a time`];
+  const pictures: Picture[] = (["mayfly", "containerd", "podman"] as const).map((subject) => [
+    ...([subject, "start"] as const),
+    `${subject}: start of one`,
+  ]);
+  return { facts: [instances, ...machineFacts(host, commit)], rows, pictures };
 }
 
 function machineFacts(host: AppReport["host"], commit: string | null): [string, string][] {

@@ -28,6 +28,11 @@ export const SUBJECTS = [
   "loadvm",
   "migrate-file",
   "restore-file",
+  "mayfly",
+  "mayfly-paused",
+  "mayfly-merge",
+  "mayfly-suspended",
+  "containerd",
   "daemon",
   "template",
 ] as const;

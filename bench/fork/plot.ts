@@ -1,6 +1,6 @@
 /** A picture of curves as SVG: panels below each other, both axes logarithmic, one legend. Plain text, nothing else is needed. */
 
-/** A point: what was varied, and milliseconds. */
+/** A point: what was varied, and what was measured. */
 export interface Point {
   x: number;
   y: number;
@@ -11,6 +11,8 @@ export interface Panel {
   title: string;
   /** What the horizontal axis counts. */
   unit: string;
+  /** What the vertical axis counts; milliseconds without it. */
+  scale?: "MB";
   lines: readonly { label: string; points: readonly Point[] }[];
 }
 
@@ -46,7 +48,7 @@ function axis(low: number, high: number, from: number, to: number): Axis {
   return { low, high, at: (value) => from + ((to - from) * Math.log(Math.max(value, low) / low)) / span };
 }
 
-function panelSvg({ title, unit, lines }: Panel, labels: readonly string[], top: number): string {
+function panelSvg({ title, unit, scale, lines }: Panel, labels: readonly string[], top: number): string {
   const points = lines.flatMap((line) => line.points);
   const xs = [...new Set(points.map(({ x }) => x))].toSorted((a, b) => a - b);
   const positive = xs.filter((x) => x > 0);
@@ -66,7 +68,7 @@ function panelSvg({ title, unit, lines }: Panel, labels: readonly string[], top:
     text(left, top + 22, title, 'font-weight="bold"'),
     ...decades(y).map(
       (value) =>
-        grid(left, right, y.at(value)) + text(left - 8, y.at(value) + 4, milliseconds(value), 'text-anchor="end"'),
+        grid(left, right, y.at(value)) + text(left - 8, y.at(value) + 4, scaled(value, scale), 'text-anchor="end"'),
     ),
     ...xs.map((value) => text(x.at(value), lower + 18, String(value), 'text-anchor="middle"')),
     text((left + right) / 2, lower + 38, unit, 'text-anchor="middle"'),
@@ -111,7 +113,8 @@ function text(x: number, y: number, content: string, attributes = ""): string {
   return `<text x="${digits(x)}" y="${digits(y)}"${attributes === "" ? "" : ` ${attributes}`}>${safe}</text>`;
 }
 
-function milliseconds(value: number): string {
+function scaled(value: number, scale: Panel["scale"]): string {
+  if (scale === "MB") return value >= 1000 ? `${value / 1000} GB` : `${value} MB`;
   return value >= 1000 ? `${value / 1000} s` : `${value} ms`;
 }
 
