@@ -1,5 +1,7 @@
 /** The idle policies of all VMs that have one. Others cost nothing. */
+import type { AgentClient } from "../agent/client.ts";
 import type { IdlePolicy, Vm } from "../contract/api.ts";
+import type { QmpClient } from "../qmp/client.ts";
 import type { Clock } from "../sys/clock.ts";
 import { Deadline, nowMs, realtimeNs } from "../sys/deadline.ts";
 import { cpuTimeUsOf, uniqueMemoryOf } from "../sys/process.ts";
@@ -8,7 +10,6 @@ import type { Events } from "./events.ts";
 import { type IdleVm, IdleWatch } from "./idle-watch.ts";
 import type { Metrics } from "./metrics.ts";
 import type { VmRecord } from "./records.ts";
-import type { RunningVm } from "./running-vm.ts";
 
 /** Guest memory that a VM must have to itself, and have got since it was last refreshed, before that is worth waking it up. */
 const WORTH_REFRESHING_BYTES = 16 << 20;
@@ -18,6 +19,22 @@ export interface IdleRecords {
   record(id: string): VmRecord | undefined;
   /** Changes what is shown of a VM, and not what is recorded of it. */
   show(id: string, change: (vm: Vm) => Vm): void;
+}
+
+/** What is needed of a VM that runs. */
+export interface IdleSubject {
+  readonly id: string;
+  /** Whether nothing is under way in it. */
+  readonly isQuiet: boolean;
+  readonly agent: Pick<AgentClient, "activeAtMs" | "beforeNext" | "time" | "tcpConnections">;
+  readonly clone: {
+    readonly qemu: {
+      readonly pid: number;
+      qmp(deadline: Deadline): Promise<Pick<QmpClient, "execute">>;
+      untilExit<T>(promise: Promise<T>, stage: string): Promise<T>;
+    };
+    readonly template: { readonly memoryPath: string };
+  };
 }
 
 /** Watches by VM. */
@@ -35,7 +52,7 @@ export class Idle {
   ) {}
 
   /** Begins to watch a VM that runs, if it has a policy. */
-  begin(running: RunningVm): void {
+  begin(running: IdleSubject): void {
     this.end(running.id);
     const policy = this.records.record(running.id)?.vm.idle;
     if (policy !== undefined) this.#watches.set(running.id, this.#watch(running, policy));
@@ -73,7 +90,7 @@ export class Idle {
     return false;
   }
 
-  #watch(running: RunningVm, policy: IdlePolicy): IdleWatch {
+  #watch(running: IdleSubject, policy: IdlePolicy): IdleWatch {
     const { id, agent } = running;
     const { qemu, template } = running.clone;
     const name = () => this.records.record(id)?.vm.name;
@@ -116,7 +133,7 @@ export class Idle {
    * Stops the vCPUs. Whatever is for the guest lets them go on before it leaves: QEMU takes its commands in order, so that `cont` comes after
    * `stop` however close they are, and the first thing that the guest hears is the time.
    */
-  async #pause(running: RunningVm, isQuiet: () => boolean, onWanted: () => void): Promise<boolean> {
+  async #pause(running: IdleSubject, isQuiet: () => boolean, onWanted: () => void): Promise<boolean> {
     const { agent } = running;
     const { qemu } = running.clone;
     const qmp = await qemu.qmp(Deadline.after(LIMITS_MS.request));

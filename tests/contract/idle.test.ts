@@ -3,6 +3,7 @@ import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import type { CreateVmRequest, Vm } from "../../src/contract/api.ts";
 import { Deadline, pause } from "../../src/sys/deadline.ts";
+import { hostMemoryBytes } from "../../src/sys/host.ts";
 import { cpuTimeUsOf } from "../../src/sys/process.ts";
 import { soon, TestEngine } from "../support/engine.ts";
 import { describeVms } from "../support/engine-host.ts";
@@ -157,6 +158,15 @@ describeVms("idle VMs", () => {
     expect(vms.engine.getVm("left")).toMatchObject({ state: "running", pid: vm.pid, idle: { policy: "pause" } });
     if (vms.engine.getVm("left").pausedAt === undefined) await until("vm.paused", vm.id);
     expect(await vms.shell("left", "echo on")).toBe("on");
+  });
+
+  test("are suspended at once when the host runs short of memory, and come back when it does not", async () => {
+    const idle = { policy: "suspend", pauseAfterMs: 200 } as const;
+    const vm = await paused({ name: "short", idle, command: ["sleep", "10000"] });
+    vms = await vms.reopen({ memoryReserveBytes: 2 * hostMemoryBytes() });
+    if (vms.engine.getVm("short").state !== "suspended") await until("vm.suspended", vm.id);
+    vms = await vms.reopen();
+    expect(await vms.shell("short", "echo on")).toBe("on");
   });
 
   test("keep their time limit and their health", async () => {
