@@ -4,7 +4,8 @@ import type { Engine } from "../engine/interface.ts";
 import type { AcceleratorProbe } from "../engine/probe.ts";
 
 /** Opens the engine over what set-up has left. @throws MayflyError `setup_required`, and what opening throws. */
-export async function openLocalEngine({ stateDir, runDir, pool, accelerator }: DaemonOptions): Promise<Engine> {
+export async function openLocalEngine(options: DaemonOptions): Promise<Engine> {
+  const { stateDir, runDir, pool, accelerator, overcommit } = options;
   const [{ openEngine }, { currentPath, loadArtifacts }, { watchFile }] = await Promise.all([
     import("../engine/open.ts"),
     import("../setup/artifacts.ts"),
@@ -18,6 +19,7 @@ export async function openLocalEngine({ stateDir, runDir, pool, accelerator }: D
     newArtifacts: { watch: (onChange) => watchFile(currentPath(stateDir), onChange), load },
     ...(pool === undefined ? {} : { pool }),
     ...(accelerator === undefined ? {} : { accelerator }),
+    ...(overcommit === undefined ? {} : { overcommit }),
   });
 }
 

@@ -59,6 +59,10 @@ export const CODES = {
   rootfs_invalid: "invalid_argument",
   memory_too_small: "invalid_argument",
   memory_exceeds_host: "resource_exhausted",
+  /** All VMs together could take more than is allowed. */
+  memory_overcommitted: "resource_exhausted",
+  /** The host has too little memory right now, and nothing more that could give any back. */
+  host_memory_low: "resource_exhausted",
   template_corrupt: "data_loss",
   template_incompatible: "failed_precondition",
   template_limit: "resource_exhausted",
@@ -132,6 +136,17 @@ export interface ErrorDetails {
   remedy?: string;
   /** Class and description of a QMP error. */
   qmp?: { class: string; description: string };
+  /** Memory that VMs could take together before (`memory_overcommitted`), and what they may. */
+  committedBytes?: number;
+  limitBytes?: number;
+  /** VMs that have a QEMU, or are about to. */
+  vms?: number;
+  /** Memory that the host has available (`host_memory_low`), what of it starts that are under way will take, and what must be left. */
+  availableBytes?: number;
+  promisedBytes?: number;
+  reserveBytes?: number;
+  /** What is asked for besides, counted as the limit that it exceeds. */
+  wantedBytes?: number;
   /** Failures of the clean-up that followed; they never replace the cause. */
   cleanup?: readonly string[];
   [key: string]: unknown;

@@ -21,6 +21,7 @@ test("flags win over the environment, in both forms", () => {
     tcp: undefined,
     pool: undefined,
     accelerator: undefined,
+    overcommit: undefined,
     logLevel: "debug",
     readyFd: 3,
     closeLimitMs: 10_000,
@@ -43,6 +44,14 @@ test("pool and accelerator", () => {
   for (const pool of ["8", "a:b", "1:1001", "-1:2"])
     expect(() => daemonOptions([], { MAYFLY_POOL: pool })).toThrow("BLOCKED:WARM");
   expect(() => daemonOptions(["--accelerator=xen"], {})).toThrow("kvm, tcg");
+});
+
+test("overcommit", () => {
+  const overcommit = (ratio: string) => daemonOptions([`--overcommit=${ratio}`], { MAYFLY_OVERCOMMIT: "7" }).overcommit;
+  expect([overcommit("10"), overcommit("0.8"), overcommit("1000")]).toEqual([10, 0.8, 1000]);
+  expect(daemonOptions([], { MAYFLY_OVERCOMMIT: "7" }).overcommit).toBe(7);
+  for (const wrong of ["0", "-1", "1001", "1e2", "ten", "Infinity", "1."])
+    expect(() => overcommit(wrong)).toThrow(`MAYFLY_OVERCOMMIT="${wrong}": it takes a number above 0, at most 1000`);
 });
 
 test("what is wrong is named", () => {

@@ -20,6 +20,8 @@ export interface DaemonOptions {
   pool: { blocked: number; warm: number } | undefined;
   /** The accelerator to use; undefined: the one that a probe finds usable. */
   accelerator: Accelerator | undefined;
+  /** How many times the host's memory all VMs could take together; undefined: the engine's own number. */
+  overcommit: number | undefined;
   logLevel: LogLevel;
   /** A descriptor on which one line tells that the daemon is ready, or why it is not. */
   readyFd: number | undefined;
@@ -40,6 +42,7 @@ const FLAGS: Readonly<Record<string, string>> = {
   "--token-file": "MAYFLY_TOKEN_FILE",
   "--pool": "MAYFLY_POOL",
   "--accelerator": "MAYFLY_ACCELERATOR",
+  "--overcommit": "MAYFLY_OVERCOMMIT",
   "--log-level": "MAYFLY_LOG_LEVEL",
   "--ready-fd": "MAYFLY_READY_FD",
 };
@@ -48,6 +51,8 @@ const LOG_LEVELS = ["error", "warn", "info", "debug"] as const;
 const ACCELERATORS = ["kvm", "tcg"] as const;
 /** Most prepared VMs of a kind: each holds memory. */
 const POOL_LIMIT = 1000;
+/** More than any host bears; who does not want the limit comes close enough with it. */
+const OVERCOMMIT_LIMIT = 1000;
 
 /**
  * Settings from flags, which win, and environment.
@@ -63,6 +68,7 @@ export function daemonOptions(flags: readonly string[], environment: Environment
     tcp: tcpOptions(values),
     pool: poolSizes(values["MAYFLY_POOL"]),
     accelerator: oneOf("MAYFLY_ACCELERATOR", values["MAYFLY_ACCELERATOR"], ACCELERATORS),
+    overcommit: ratio(values["MAYFLY_OVERCOMMIT"]),
     logLevel: oneOf("MAYFLY_LOG_LEVEL", values["MAYFLY_LOG_LEVEL"], LOG_LEVELS) ?? "info",
     readyFd: descriptor(values["MAYFLY_READY_FD"]),
     closeLimitMs: CLOSE_LIMIT_MS,
@@ -113,6 +119,13 @@ function poolSizes(text: string | undefined): DaemonOptions["pool"] {
   const [blocked, warm] = [Number(match?.[1]), Number(match?.[2])];
   if (blocked <= POOL_LIMIT && warm <= POOL_LIMIT) return { blocked, warm };
   throw wrong("MAYFLY_POOL", text, `BLOCKED:WARM, such as 2:4, each at most ${POOL_LIMIT}`);
+}
+
+function ratio(text: string | undefined): number | undefined {
+  if (text === undefined || text === "") return undefined;
+  const value = /^\d+(\.\d+)?$/.test(text) ? Number(text) : 0;
+  if (value > 0 && value <= OVERCOMMIT_LIMIT) return value;
+  throw wrong("MAYFLY_OVERCOMMIT", text, `a number above 0, at most ${OVERCOMMIT_LIMIT}, such as 10 or 0.8`);
 }
 
 function oneOf<T extends string>(name: string, text: string | undefined, choices: readonly T[]): T | undefined {

@@ -19,7 +19,9 @@ export interface EngineConfig {
   accelerator?: Accelerator;
   /** First uid of VMs; the gid of the default tenant is the same number. */
   uidBase: number;
-  /** Pools are emptied when the host has less memory available than this, in bytes. */
+  /** How many times the host's memory, less the reserve, all VMs could take together if each wrote all that it has. */
+  overcommit: number;
+  /** Pools are emptied when the host has less memory available than this, in bytes, and starts wait that would leave less. */
   memoryReserveBytes: number;
   /** Templates kept; the least recently used goes first. */
   templateLimit: number;
@@ -33,6 +35,7 @@ export interface EngineConfig {
 export const CONFIG_DEFAULTS = {
   pool: { blocked: 2, warm: 4 },
   uidBase: 900_000,
+  overcommit: 10,
   memoryReserveBytes: 512 * 2 ** 20,
   templateLimit: 8,
   logLimitBytes: 64 * 2 ** 20,

@@ -26,15 +26,18 @@ export async function createVm(
   options: ProgressOptions & { sink?: OutputSink },
 ): Promise<{ vm: Vm; process: ProcessSession | undefined }> {
   const startedMs = nowMs();
-  const { vms } = parts;
+  const { admission, vms } = parts;
   checkPolicy(request.restart, request.autoRemove === true);
   const prepared = await prepare(parts, request, options);
-  const name = vms.name(request.name);
-  const { vm, launch, refill } = withPorts(vms.list(), prepared.plan?.ports ?? request.ports ?? [], (ports) => {
-    const vm = newVm(request, { ...prepared, name, ports: ports.published });
-    return { vm, ...launchOf(parts, gate, { request, prepared, vm, ports, startedMs }, options.deadline) };
+  const { vm, launch, refill } = await admission.admit(prepared.sizes, options.deadline, () => {
+    const name = vms.name(request.name);
+    const made = withPorts(vms.list(), prepared.plan?.ports ?? request.ports ?? [], (ports) => {
+      const vm = newVm(request, { ...prepared, name, ports: ports.published });
+      return { vm, ...launchOf(parts, gate, { request, prepared, vm, ports, startedMs }, options.deadline) };
+    });
+    vms.admit(made.vm);
+    return made;
   });
-  vms.admit(vm);
   try {
     return await vms.start(vm, launch, options.sink, options.deadline);
   } finally {

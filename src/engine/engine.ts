@@ -20,6 +20,7 @@ import type { Deadline } from "../sys/deadline.ts";
 import { hostCpuCount } from "../sys/host.ts";
 import { requireMerging } from "../sys/memory-merging.ts";
 import { ownRssBytes } from "../sys/process.ts";
+import type { Admission } from "./admission.ts";
 import { listChanges } from "./changes.ts";
 import { createVm, relaunch } from "./create.ts";
 import { diskUsage, pruneAll, pruneImages } from "./disk-usage.ts";
@@ -56,6 +57,7 @@ export interface EngineParts {
   volumes: Volumes;
   snapshots: SnapshotRecords;
   pools: Pools;
+  admission: Admission;
   events: Events;
   metrics: Metrics;
   /** Frees the state directory. */
@@ -212,7 +214,7 @@ export class LocalEngine implements Engine {
   pruneVolumes = (options: { all: boolean }) => this.parts.volumes.prune(options.all);
 
   info() {
-    const { host, pools, vms } = this.parts;
+    const { admission, host, pools, vms } = this.parts;
     const { stateDir, runDir, artifacts } = host.config;
     return {
       version: VERSION,
@@ -226,6 +228,7 @@ export class LocalEngine implements Engine {
       agentBuildId: artifacts.agent.buildId,
       cgroup: host.slots.cgroups.version,
       vms: vms.list().filter((vm) => vm.pid !== null).length,
+      memory: admission.describe(),
       pools: pools.describe(),
       daemonRssBytes: ownRssBytes(),
     };
@@ -236,7 +239,7 @@ export class LocalEngine implements Engine {
   subscribe = (listener: (event: Event) => void) => this.parts.events.subscribe(listener);
 
   metrics() {
-    const { metrics, pools, vms } = this.parts;
+    const { admission, metrics, pools, vms } = this.parts;
     const gauge = (name: string, help: string, value: number, labels: Record<string, string> = {}) =>
       ({ name, help, type: "gauge", labels, value }) as const;
     const pooled = pools
@@ -251,7 +254,13 @@ export class LocalEngine implements Engine {
       return gauge("mayfly_vms_health", "VMs that run and have a health check.", count, { status });
     });
     const vmCount = gauge("mayfly_vms_running", "VMs that run.", running.length);
-    return { histograms: metrics.histograms(), samples: [vmCount, ...health, ...pooled, ...metrics.samples()] };
+    const { committedBytes, limitBytes } = admission.describe();
+    const memory = [
+      gauge("mayfly_memory_committed_bytes", "Memory that all VMs together could take.", committedBytes),
+      gauge("mayfly_memory_limit_bytes", "Memory that all VMs together may be able to take.", limitBytes),
+    ];
+    const samples = [vmCount, ...memory, ...health, ...pooled, ...metrics.samples()];
+    return { histograms: metrics.histograms(), samples };
   }
 
   async close(): Promise<void> {

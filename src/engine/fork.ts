@@ -54,7 +54,7 @@ export async function forkVm(
   const template = baseTemplate(parts, record.vm, "fork");
   const hooks = await hooksOf(running, record, template, deadline);
   const parent = { record, captured: { ...record, hooks }, template };
-  const children = await admitChildren(parts, parent, request);
+  const children = await admitChildren(parts, parent, request, deadline);
   let result: CaptureResult<Captured> | undefined;
   const capture = async () => {
     await Promise.all(children.map(({ ready }) => ready.promise));
@@ -118,26 +118,30 @@ export function baseTemplate({ templates }: Pick<EngineParts, "templates">, vm: 
 
 /** Gives all children their names, ports and places for disks. Nothing is left of any if one cannot have them. */
 async function admitChildren(
-  { vms, volumes }: EngineParts,
+  { admission, vms, volumes }: EngineParts,
   { record: { vm, held } }: Parent,
   { count = 1, namePrefix, labels, autoRemove = false }: ForkRequest,
+  deadline: Deadline,
 ): Promise<Child[]> {
   const names = copyNames(namePrefix, count);
-  // All of them, before anything is made.
-  for (const name of names) if (name !== undefined) vms.name(name);
   const origin = { kind: "fork" as const, id: vm.id, name: vm.name };
   const children: Child[] = [];
+  const admit = (wanted: string | undefined) => {
+    const name = vms.name(wanted);
+    const ports = new Ports(vm.ports.map(({ hostIp, guestPort }) => ({ hostIp, hostPort: 0, guestPort })));
+    const holdings = new Holdings(emptyHeld(held));
+    holdings.add(ports);
+    const child = copyOf(vm, { name, labels, ports: ports.published, autoRemove, origin });
+    children.push({ vm: child, ports, holdings, ready: Promise.withResolvers() });
+    vms.admit(child);
+  };
   try {
-    for (const wanted of names) {
-      const name = vms.name(wanted);
-      const ports = new Ports(vm.ports.map(({ hostIp, guestPort }) => ({ hostIp, hostPort: 0, guestPort })));
-      const holdings = new Holdings(emptyHeld(held));
-      holdings.add(ports);
-      const child = copyOf(vm, { name, labels, ports: ports.published, autoRemove, origin });
-      children.push({ vm: child, ports, holdings, ready: Promise.withResolvers() });
-      vms.admit(child);
-      holdings.addDisks(await volumes.disks.copy(child, held.disks));
-    }
+    await admission.admit({ memoryBytes: vm.memoryBytes, count }, deadline, () => {
+      // All of them, before anything is made.
+      for (const name of names) if (name !== undefined) vms.name(name);
+      for (const name of names) admit(name);
+    });
+    for (const { vm: child, holdings } of children) holdings.addDisks(await volumes.disks.copy(child, held.disks));
   } catch (error) {
     for (const { vm: child, holdings } of children) {
       await holdings.release("never_started");

@@ -4,10 +4,13 @@ import { join } from "node:path";
 import { MayflyError } from "../contract/errors.ts";
 import type { HostArtifacts } from "../contract/machine.ts";
 import { SnapshotStore } from "../snapshot/store.ts";
+import { systemClock } from "../sys/clock.ts";
+import { availableMemoryBytes, hostMemoryBytes } from "../sys/host.ts";
 import { type FileLock, tryLockFile } from "../sys/lock.ts";
 import { runsAsRoot } from "../sys/process.ts";
 import { ensureDirectory } from "../sys/store-files.ts";
 import { TemplateStore } from "../template/store.ts";
+import { Admission } from "./admission.ts";
 import { recover } from "./adopt.ts";
 import { CONFIG_DEFAULTS, type EngineConfig } from "./config.ts";
 import { LocalEngine } from "./engine.ts";
@@ -75,6 +78,10 @@ export async function openEngine({ newArtifacts, ...options }: OpenOptions): Pro
     (id) => vms.record(id) !== undefined,
   );
   const pools = new Pools(host, templates, events);
+  const admission = new Admission({
+    ...{ config, accelerator: host.accelerator, vms, pools, clock: systemClock, metrics },
+    memory: { totalBytes: hostMemoryBytes(), availableBytes: availableMemoryBytes },
+  });
   volumes.usedBy = (name) => vms.startedWith(name);
   volumes.ending = (id) => vms.ending(id);
   templates.inUse = (id) => vms.runsOn(id) || snapshots.onTemplate(id).length > 0;
@@ -96,6 +103,7 @@ export async function openEngine({ newArtifacts, ...options }: OpenOptions): Pro
     volumes,
     snapshots,
     pools,
+    admission,
     events,
     metrics,
     close: () => {

@@ -18,6 +18,9 @@ import { templateDisks } from "./warmed.ts";
 /** Members that may fail or die one after the other before the pool waits for the next request. */
 const MAX_FAILURES = 3;
 
+/** Memory beyond the reserve without which nothing is prepared: what a start was given must not go to the pool right after it. */
+const HEADROOM_BYTES = 128 * 2 ** 20;
+
 /** What a pool gives out. */
 export type Prepared = { kind: "warm"; clone: WarmClone } | { kind: "blocked"; qemu: QemuProcess };
 
@@ -120,7 +123,7 @@ export class Pool {
 
   async #fill(): Promise<void> {
     while (!this.#closed && this.#failures < MAX_FAILURES) {
-      if (availableMemoryBytes() < this.host.config.memoryReserveBytes) return;
+      if (availableMemoryBytes() < this.host.config.memoryReserveBytes + HEADROOM_BYTES) return;
       try {
         await this.#dropUnasked();
         if (this.#warm.length < this.target.warm) {

@@ -109,15 +109,18 @@ export class Pools {
     });
   }
 
-  /** Gives the memory of prepared VMs back when the host runs out of it; they are made again when there is more. */
-  async #relieve(): Promise<void> {
-    const low = availableMemoryBytes() < this.host.config.memoryReserveBytes;
-    for (const pool of this.#pools.values()) {
-      const { blocked, warm } = pool.sizes;
-      if (low && blocked + warm > 0) {
-        await pool.drain();
-        this.events.emit("pool.drained", pool.template.id, undefined, { reason: "memory pressure" });
-      }
+  /** Gives the memory of prepared VMs back; they are made again when there is more. @returns whether there were any. */
+  async drain(): Promise<boolean> {
+    const filled = [...this.#pools.values()].filter(({ sizes: { blocked, warm } }) => blocked + warm > 0);
+    for (const pool of filled) {
+      await pool.drain();
+      this.events.emit("pool.drained", pool.template.id, undefined, { reason: "memory pressure" });
     }
+    return filled.length > 0;
+  }
+
+  /** The host may run out of memory without anybody starting anything. */
+  async #relieve(): Promise<void> {
+    if (availableMemoryBytes() < this.host.config.memoryReserveBytes) await this.drain();
   }
 }

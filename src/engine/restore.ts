@@ -71,7 +71,7 @@ export class Returns {
         },
       );
     }
-    return this.#once(vm.id, () => this.#restore(snapshot, known, deadline));
+    return this.#once(vm.id, () => this.#restore(snapshot, deadline));
   }
 
   #once(id: string, work: () => Promise<Vm>): Promise<Vm> {
@@ -84,7 +84,7 @@ export class Returns {
   }
 
   async #resume(id: string): Promise<Vm> {
-    const { vms, events, host } = this.parts;
+    const { admission, vms, events, host } = this.parts;
     const deadline = Deadline.after(LIMITS_MS.clone);
     const record = vms.record(id);
     const holdings = vms.parked.get(id);
@@ -118,7 +118,9 @@ export class Returns {
     const killAtMs = record.killAtMs === null ? null : record.killAtMs + suspendedMs;
     let resumed: Vm;
     try {
-      resumed = await vms.comeBack({ ...vm, suspendedIn: null }, { ...record, killAtMs }, launch, deadline);
+      resumed = await admission.comeBack(vm, deadline, () =>
+        vms.comeBack({ ...vm, suspendedIn: null }, { ...record, killAtMs }, launch, deadline),
+      );
     } catch (error) {
       holdings.park(() => this.wake(id));
       if (hasRun) await vms.drop(id, asCause(error));
@@ -131,27 +133,28 @@ export class Returns {
     return resumed;
   }
 
-  async #restore(
-    snapshot: Awaited<ReturnType<SnapshotRecords["ready"]>>,
-    known: VmRecord | undefined,
-    deadline: Deadline,
-  ): Promise<Vm> {
-    const { vms, volumes, events } = this.parts;
+  async #restore(snapshot: Awaited<ReturnType<SnapshotRecords["ready"]>>, deadline: Deadline): Promise<Vm> {
+    const { admission, vms, volumes, events } = this.parts;
     const { captured, held, main } = snapshot.vm;
     const before = captured.vm;
-    if (known === undefined) vms.name(before.name);
     const vm: Vm = { ...before, state: "creating", pid: null, suspendedIn: null, finishedAt: null, error: null };
-    const holdings = withPorts(vms.list(), vm.ports, (ports) => {
-      const made = new Holdings(emptyHeld(held));
-      made.add(ports);
-      return made;
+    const wanted = { memoryBytes: vm.memoryBytes, what: `restore VM ${vm.name}` };
+    const { known, holdings } = await admission.admit(wanted, deadline, () => {
+      const known = vms.record(vm.id);
+      if (known === undefined) vms.name(before.name);
+      const holdings = withPorts(vms.list(), vm.ports, (ports) => {
+        const made = new Holdings(emptyHeld(held));
+        made.add(ports);
+        return made;
+      });
+      vms.admit(vm);
+      return { known, holdings };
     });
     const record: VmRecord = {
       ...{ vm, qemu: null, main: null, killAtMs: null, memoryPath: "", held: holdings.record, restart: NOT_RESTARTED },
       ...{ container: captured.container, again: captured.again, machineId: captured.machineId },
       ...{ stopGraceMs: captured.stopGraceMs, health: captured.health },
     };
-    vms.admit(vm);
     try {
       holdings.addDisks(await volumes.disks.copy(vm, held.disks));
       const revival = {

@@ -42,7 +42,7 @@ export interface QemuDescription {
 export const CONSOLE_RING = "console";
 
 /** TCG's translation cache in MiB: the default of 1 GiB only reserves addresses, but a clone never needs that much. */
-const TRANSLATION_CACHE_MIB = 64;
+export const TRANSLATION_CACHE_MIB = 64;
 
 /** Doubles commas, as QEMU's `key=value,...` options want it (QemuOpts). */
 export function escapeOption(value: string): string {

@@ -158,6 +158,7 @@ export const sampleInfo: SystemInfo = {
   agentBuildId: "0".repeat(32),
   cgroup: "v2",
   vms: 0,
+  memory: { overcommit: 10, limitBytes: 230 * 2 ** 30, committedBytes: 0, availableBytes: 20 * 2 ** 30 },
   pools: [],
   daemonRssBytes: 1,
 };

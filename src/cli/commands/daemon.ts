@@ -31,6 +31,11 @@ const OPTIONS = {
     complete: ["kvm", "tcg"],
     summary: "Instead of the one that a probe finds usable",
   },
+  overcommit: {
+    kind: "value",
+    value: "RATIO",
+    summary: "How many times the host's memory VMs could take together, if each took all it may (10)",
+  },
   "log-level": {
     kind: "value",
     value: "LEVEL",

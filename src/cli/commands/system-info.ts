@@ -19,6 +19,11 @@ export const command = defineCommand({
   },
 });
 
+function memory({ overcommit, limitBytes, committedBytes, availableBytes }: SystemInfo["memory"]): string {
+  const committed = `VMs could take ${formatBytes(committedBytes)} of ${formatBytes(limitBytes)}`;
+  return `${committed} (overcommit ${overcommit}), ${formatBytes(availableBytes)} available now`;
+}
+
 function facts(info: SystemInfo): [string, string][] {
   const pools = info.pools.map(({ shape, blocked, warm, target }): [string, string] => [
     `Pool ${shape.memoryMiB}MiB x${shape.vcpus}`,
@@ -28,6 +33,7 @@ function facts(info: SystemInfo): [string, string][] {
     ["Version", info.version],
     ["Daemon", `pid ${info.pid}, ${formatBytes(info.daemonRssBytes)} resident`],
     ["VMs", String(info.vms)],
+    ["Memory", memory(info.memory)],
     ["Accelerator", `${info.accelerator} (${info.acceleratorReason})`],
     ["QEMU", `${info.qemu.version}, ${info.qemu.kind}, ${info.qemu.path}`],
     ["Kernel", info.kernelVersion],
