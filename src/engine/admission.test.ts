@@ -180,16 +180,16 @@ describe("the host's memory now", () => {
   };
 
   test("is looked at once in 100 ms, less what starts under way will take of it", async () => {
-    const host = withSpare(3 * 24);
+    const host = withSpare(3 * 16);
     for (let n = 0; n < 3; n++) await host.start();
     expect([host.samples, host.drains]).toEqual([1, 0]);
     const error = await rejection(host.start());
     expect(error).toMatchObject({ code: "host_memory_low", kind: "resource_exhausted" });
     expect(error.message).toBe(
-      "Cannot start a VM with 128 MiB: the host has 584 MiB available, 72 MiB of them for VMs that are being started, " +
-        "it takes 24 MiB, and 512 MiB must be left; suspend or remove VMs, or end other programs",
+      "Cannot start a VM with 128 MiB: the host has 560 MiB available, 48 MiB of them for VMs that are being started, " +
+        "it takes 16 MiB, and 512 MiB must be left; suspend or remove VMs, or end other programs",
     );
-    expect(error.details).toMatchObject({ reserveBytes: 512 * MIB, promisedBytes: 72 * MIB, wantedBytes: 24 * MIB });
+    expect(error.details).toMatchObject({ reserveBytes: 512 * MIB, promisedBytes: 48 * MIB, wantedBytes: 16 * MIB });
     expect(host.vms).toHaveLength(3);
     expect(host.counted).toEqual({ queued: 1, host_memory_low: 1 });
     for (const { id } of [...host.vms]) host.change(id, { state: "running" });
@@ -199,7 +199,7 @@ describe("the host's memory now", () => {
 
   test("is given back by pools first, and what can do without follows until there is enough", async () => {
     const host = withSpare(0);
-    host.pooledBytes = 10 * MIB;
+    host.pooledBytes = 2 * MIB;
     const order: number[] = [];
     host.admission.relieve = async () => {
       order.push(host.drains);
@@ -222,13 +222,13 @@ describe("the host's memory now", () => {
     const done: string[] = [];
     const queue = [4, 1, 1].map((count, index) => host.start({ count }).then(() => done.push(`${index}: ${count}`)));
     await Bun.sleep(0);
-    host.availableBytes += 2 * 24 * MIB;
+    host.availableBytes += 2 * 16 * MIB;
     // There would be enough for it, if nobody waited.
     queue.push(host.start().then(() => done.push("late")));
     turns[0]?.resolve(true);
     await Bun.sleep(0);
     expect([done, turns.length]).toEqual([[], 2]);
-    host.availableBytes += 5 * 24 * MIB;
+    host.availableBytes += 5 * 16 * MIB;
     turns[1]?.resolve(true);
     await Promise.all(queue);
     expect(done).toEqual(["0: 4", "1: 1", "2: 1", "late"]);
@@ -247,7 +247,7 @@ describe("the host's memory now", () => {
     expect((await rejection(first)).code).toBe("host_memory_low");
     expect((await rejection(second)).code).toBe("host_memory_low");
     expect(host.vms).toEqual([]);
-    host.availableBytes += 24 * MIB;
+    host.availableBytes += 16 * MIB;
     relief.resolve(true);
     expect(await third).toHaveLength(1);
     expect(reliefs).toBe(1);
@@ -264,7 +264,7 @@ describe("the host's memory now", () => {
     abort[0]?.abort();
     for (const start of waiting) expect((await rejection(start)).code).toBe("cancelled");
     expect(host.vms).toEqual([]);
-    host.availableBytes += 24 * MIB;
+    host.availableBytes += 16 * MIB;
     relief.resolve(true);
     expect(await last).toHaveLength(1);
     expect(host.counted).toEqual({ queued: 3 });

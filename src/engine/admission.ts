@@ -17,7 +17,7 @@ const MIB = 2 ** 20;
 /** QEMU's own heap, stacks and page tables at most (13 to 16 MiB with the QEMUs of docs/PERFORMANCE.md). */
 const QEMU_HEAP_BYTES = 16 * MIB;
 /** What a start takes of the host before anything has happened in the VM: QEMU's own and the pages that the guest wakes up with. */
-const START_BYTES = 24 * MIB;
+const START_BYTES = 16 * MIB;
 /** How old numbers may be that cost time: /proc/meminfo is read, and VMs are added up, so seldom that starts in a row do not feel it. */
 const SAMPLE_MS = 100;
 /** What is waited for, in the words of errors. */

@@ -80,6 +80,10 @@ export class LocalEngine implements Engine {
       request.snapshot === undefined
         ? relaunch(parts, this.#gate, vm, request, deadline)
         : this.snapshots.relaunch(vm, request, deadline);
+    parts.vms.idle.refresh = (id, deadline) => this.refreshVm(id, deadline);
+    parts.vms.idle.suspend = (id, deadline) => this.snapshots.checkpoint(id, { stop: true }, deadline);
+    parts.admission.relieve = () => parts.vms.idle.relieve();
+    parts.pools.onPressure = () => parts.vms.idle.relieve();
   }
 
   createVm = async (request: CreateVmRequest, options: ProgressOptions & { sink?: OutputSink }) => {
@@ -254,12 +258,13 @@ export class LocalEngine implements Engine {
       return gauge("mayfly_vms_health", "VMs that run and have a health check.", count, { status });
     });
     const vmCount = gauge("mayfly_vms_running", "VMs that run.", running.length);
+    const paused = gauge("mayfly_vms_paused", "VMs that are paused because they are idle.", vms.idle.pausedCount);
     const { committedBytes, limitBytes } = admission.describe();
     const memory = [
       gauge("mayfly_memory_committed_bytes", "Memory that all VMs together could take.", committedBytes),
       gauge("mayfly_memory_limit_bytes", "Memory that all VMs together may be able to take.", limitBytes),
     ];
-    const samples = [vmCount, ...memory, ...health, ...pooled, ...metrics.samples()];
+    const samples = [vmCount, paused, ...memory, ...health, ...pooled, ...metrics.samples()];
     return { histograms: metrics.histograms(), samples };
   }
 

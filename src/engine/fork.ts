@@ -50,6 +50,8 @@ export async function forkVm(
   const startedMs = nowMs();
   const { vms, events, metrics } = parts;
   const running = vms.withMain(ref);
+  // Its children may have to wait for memory, which it is not to be suspended for.
+  using _awake = running.stayAwake();
   const record = requireCapturable(vms.record(running.id), "fork");
   const template = baseTemplate(parts, record.vm, "fork");
   const hooks = await hooksOf(running, record, template, deadline);

@@ -84,7 +84,7 @@ export class IdleWatch {
    * @returns whether there was one that may have freed something.
    */
   async hurry(): Promise<boolean> {
-    if (this.#stopped || this.#acting !== undefined || !this.isPaused) return false;
+    if (this.#stopped || this.#acting !== undefined || !this.isPaused || !this.vm.isQuiet()) return false;
     if (this.#maySuspend()) return this.#act("suspend");
     if (this.#refreshed || !this.vm.isWorthRefreshing()) return false;
     return this.#act("refresh");

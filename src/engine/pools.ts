@@ -22,6 +22,9 @@ export const DEFAULT_SHAPE: Shape = { memoryMiB: DEFAULT_MEMORY_BYTES / 2 ** 20,
 export class Pools {
   readonly #pools = new Map<string, Pool>();
   #timer: ReturnType<typeof setInterval> | undefined;
+  #relieving = false;
+  /** Has VMs give memory back when there is nothing prepared that could go. @returns whether it is worth looking again. */
+  onPressure: () => Promise<boolean> = async () => false;
 
   constructor(
     private readonly host: Host,
@@ -121,6 +124,14 @@ export class Pools {
 
   /** The host may run out of memory without anybody starting anything. */
   async #relieve(): Promise<void> {
-    if (availableMemoryBytes() < this.host.config.memoryReserveBytes) await this.drain();
+    if (this.#relieving) return;
+    this.#relieving = true;
+    try {
+      while (availableMemoryBytes() < this.host.config.memoryReserveBytes) {
+        if (!(await this.drain()) && !(await this.onPressure())) break;
+      }
+    } finally {
+      this.#relieving = false;
+    }
   }
 }
