@@ -17,8 +17,10 @@
 #include "transfer.h"
 
 #define FREEZE_LIMIT_MS 2000
+#define STOP_NEAR_NS 100000000 /* how long after a freeze the VM is expected to be stopped */
 
 static char path[PATH_MAX];
+static int64_t stop_near_until_ns; /* CLOCK_MONOTONIC */
 static uint32_t frozen_in; /* epoch of the host connection whose freeze has made the identity pending */
 static struct { /* what a child of deferred_start works on */
     uint32_t flags;
@@ -120,16 +122,37 @@ static int run_identity(struct reader *r)
     return error;
 }
 
+static int64_t monotonic_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+bool request_stop_is_near(void)
+{
+    return cgroup_state.identity_pending && stop_near_until_ns && !deferred_busy() && monotonic_ns() < stop_near_until_ns;
+}
+
+static int frozen_now(uint32_t stream, int error)
+{
+    (void)stream;
+    if (!error)
+        stop_near_until_ns = monotonic_ns() + STOP_NEAR_NS;
+    return error;
+}
+
 static int run_freeze(const struct frame *frame)
 {
-    static const struct deferred_wait frozen = {.ready = cgroup_is_frozen, .limit_ms = FREEZE_LIMIT_MS};
+    static const struct deferred_wait frozen = {
+        .ready = cgroup_is_frozen, .limit_ms = FREEZE_LIMIT_MS, .next = frozen_now};
     if (!cgroup_state.identity_pending)
         frozen_in = session_epoch();
     cgroup_state.identity_pending = true;
     identity_prepare();
     int error = cgroup_freeze();
     if (error || cgroup_is_frozen())
-        return error;
+        return frozen_now(frame->stream, error);
     return deferred_wait(frame->stream, &frozen);
 }
 

@@ -32,5 +32,6 @@ void turns_clear(void)
 {
     while (count)
         turns_take();
-    first = 0;
+    if (first) /* a page that is not written is not copied either */
+        first = 0;
 }

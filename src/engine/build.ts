@@ -86,7 +86,7 @@ async function makeParent(
   onStep("letting the guest settle");
   await settle();
   onStep("saving the template");
-  await saveAndQuit(parent.qemu, workspace, deadline);
+  await saveAndQuit(parent, workspace, deadline);
 }
 
 /** A parent whose memory file finds no space gets SIGBUS, which says nothing of the disk. */
@@ -184,9 +184,17 @@ export function settle(): Promise<void> {
   return pause(SETTLE_MS);
 }
 
-/** Stops the parent, saves its devices, and lets it quit so that its memory file is complete. */
-export async function saveAndQuit(qemu: QemuProcess, workspace: TemplateWorkspace, deadline: Deadline): Promise<void> {
+/**
+ * Stops the parent, saves its devices, and lets it quit so that its memory file is complete. Another freeze just before makes its agent expect
+ * the stop: clones go on with an agent that is reading already.
+ */
+export async function saveAndQuit(
+  { qemu, agent }: { qemu: QemuProcess; agent: AgentClient },
+  workspace: TemplateWorkspace,
+  deadline: Deadline,
+): Promise<void> {
   const qmp = await qemu.qmp(deadline);
+  await agent.freeze(deadline);
   await qmp.execute("stop", undefined, deadline);
   await qmp.execute("xen-save-devices-state", { filename: workspace.deviceStatePath, live: false }, deadline);
   // QEMU may close the session before its answer is read: its exit is what counts.

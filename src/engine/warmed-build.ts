@@ -179,9 +179,9 @@ async function makeApplication(
   const rehearsal = await whileRunning(freezeAndTrim(running, planned, hooks, deadline), "trimming the guest's memory");
   onStep("letting the guest settle");
   await settle();
-  const main = await whileRunning(lastOffsets(running, deadline), "freezing the application");
+  const { main, last } = await whileRunning(lastOffsets(running, deadline), "freezing the application");
   onStep("saving the template");
-  await saveAndQuit(qemu, workspace, deadline);
+  await saveAndQuit({ qemu, agent: last }, workspace, deadline).finally(() => last.close());
   return { main, hooks, rehearsal, ...figures };
 }
 
@@ -335,9 +335,13 @@ async function rehearse(
 
 /**
  * Where the output of the main process ends, asked for on a connection of its own, whose hello also ends connections that were left open.
+ * @returns that connection, too.
  * @throws `application_not_ready` if it has ended.
  */
-async function lastOffsets({ qemu, agent, main, output }: Running, deadline: Deadline): Promise<Saved["main"]> {
+async function lastOffsets(
+  { qemu, agent, main, output }: Running,
+  deadline: Deadline,
+): Promise<{ main: Saved["main"]; last: AgentClient }> {
   const pid = await main.pid;
   agent.close();
   const { agent: last } = openAgent(qemu, deadline.within(LIMITS_MS.request));
@@ -346,6 +350,5 @@ async function lastOffsets({ qemu, agent, main, output }: Running, deadline: Dea
   if (known === undefined || known.ended) throw notReady("its main process has ended", output.text);
   const others = objects.filter(({ object }) => object !== main.object);
   await Promise.all(others.map(({ object }) => last.releaseObject(object, deadline)));
-  last.close();
-  return { object: main.object, pid, output: known.outputEnd, error: known.errorEnd };
+  return { main: { object: main.object, pid, output: known.outputEnd, error: known.errorEnd }, last };
 }
