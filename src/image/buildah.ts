@@ -91,12 +91,16 @@ export async function buildImage(options: BuildOptions): Promise<IncomingImage> 
   await makeDirectory(buildDirectory(stateDir), 0o700);
   using _lock = await waitForLock(`${buildDirectory(stateDir)}/lock`, wait);
   const buildah = await Buildah.open(options);
+  await buildah.removeContainers();
   await buildah.forgetNames();
   for (const base of options.bases) await buildah.lend(base);
   try {
     const id = await buildah.build();
     options.onProgress?.("taking over what was built");
     return await buildah.export(id);
+  } catch (error) {
+    await buildah.removeContainers().catch(() => undefined);
+    throw error;
   } finally {
     await buildah.forgetNames().catch(() => undefined);
   }
@@ -153,6 +157,12 @@ class Buildah {
     if (borrowed.length > 0) await this.#buildah(["rmi", ...borrowed]);
   }
 
+  /** Removes the containers of builds that came to no end, with what they have written: no build uses them again. Done even if ours is cancelled. */
+  async removeContainers(): Promise<void> {
+    const { signal: _, ...options } = this.options;
+    await runBuildah([...this.#words, "rm", "--all"], options);
+  }
+
   /** @returns the image's id in the storage. */
   async build(): Promise<string> {
     const { context, dockerfile, buildArgs, target, noCache, workplace } = this.options;
@@ -205,9 +215,13 @@ class Buildah {
     return `${this.options.workplace}/run`;
   }
 
+  /** buildah on our storage. */
+  get #words(): string[] {
+    return ["buildah", `--root=${this.#root}`, `--runroot=${this.#runRoot}`, `--storage-driver=${this.driver}`];
+  }
+
   #buildah(words: readonly string[], options: Partial<ToolOptions> = {}) {
-    const policy = [`--root=${this.#root}`, `--runroot=${this.#runRoot}`, `--storage-driver=${this.driver}`];
-    return this.#run(["buildah", ...policy, ...words], options);
+    return this.#run([...this.#words, ...words], options);
   }
 
   #run(command: readonly string[], options: Partial<ToolOptions> = {}) {

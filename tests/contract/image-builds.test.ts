@@ -1,6 +1,6 @@
 /** Building Dockerfiles by buildah, on images of ours, without a network. */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import type { BuildImageRequest } from "../../src/contract/api.ts";
 import { namesIn, writeText } from "../../src/sys/paths.ts";
 import { exists } from "../../src/sys/publish.ts";
@@ -68,6 +68,15 @@ function leftRunning(): string[] {
     .split("\n")
     .filter((line) => line.includes(store.work));
   return [...processesMentioning(store.work).keys()].map(String).concat(mounts);
+}
+
+/** What builds have under way in buildah's storage. */
+function containersOfBuilds(): string[] {
+  const storage = `${store.stateDir}/images/build/storage`;
+  return ["overlay", "vfs"].flatMap((driver) => {
+    const file = `${storage}/${driver}-containers/containers.json`;
+    return existsSync(file) ? [readFileSync(file, "utf8").trim()].filter((json) => json !== "[]") : [];
+  });
 }
 
 describe.skipIf(why !== undefined)(`builds${why === undefined ? "" : ` (${why})`}`, () => {
@@ -178,7 +187,7 @@ describe.skipIf(why !== undefined)(`builds${why === undefined ? "" : ` (${why})`
     expect((await refusal(build("FROM box", { tags: ["Bad"] }))).code).toBe("invalid_argument");
     expect(await store.stored()).toEqual(before);
     expect((await namesIn(`${store.stateDir}/images/sha256`)).filter((name) => name.startsWith("."))).toEqual([]);
-    expect(leftRunning()).toEqual([]);
+    expect([leftRunning(), containersOfBuilds()]).toEqual([[], []]);
   }, 60_000);
 
   test("a build that is cancelled ends with all that it has started; the next one works", async () => {
@@ -189,7 +198,7 @@ describe.skipIf(why !== undefined)(`builds${why === undefined ? "" : ` (${why})`
     const options = { ...store.options(abort.signal), onOutput: (line: string) => void onOutput(line) };
     const error = await refusal(store.operations.build({ context: `${store.work}/context` }, options));
     expect(error.code).toBe("cancelled");
-    expect(leftRunning()).toEqual([]);
+    expect([leftRunning(), containersOfBuilds()]).toEqual([[], []]);
     const [image] = await build("FROM box\nRUN echo works > /works");
     expect(await contents(image, "works")).toBe("works\n");
   }, 60_000);
