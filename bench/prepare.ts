@@ -54,6 +54,8 @@ export async function prepare(
   const onProgress = (step: string) => progress(`template: ${step}`);
   const template = await warm.client.templates.build({}, { onProgress, signal });
   samples.add("template", "build", "ms", template.buildMs);
+  // What is started with nothing prepared has no more devices than it needs.
+  await warm.client.templates.build({ profile: "exec" }, { onProgress, signal });
   const info = await warm.client.system.info({ signal });
   const { accelerator } = info;
   const started = { bench: { options, signal, warm }, info };

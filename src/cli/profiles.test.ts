@@ -1,10 +1,13 @@
 import { expect, test } from "bun:test";
-import { deviceProfile } from "../engine/qemu-costs.ts";
+import { listProfiles } from "../engine/qemu-costs.ts";
 import { formatProfiles, type ProfileCost } from "./profiles.ts";
 
 const measured: ProfileCost = {
   profile: "p-1",
-  devices: { "virtio-rng-device": 1, "virtio-blk-device": 5 },
+  devices: [
+    { name: "serial", driver: "virtio-serial-device", modules: ["virtio_console"], feature: "all", costBytes: 1000 },
+    { name: "root", driver: "virtio-blk-device", modules: ["virtio_blk"], feature: "images", costBytes: 2000 },
+  ],
   qemu: { name: "stock", kind: "full", version: "10.0.2" },
   libraries: ["libc.so.6"],
   accelerator: "tcg",
@@ -23,9 +26,15 @@ test("a line for each QEMU, and what is in the profile once", () => {
   expect(lines).toHaveLength(4);
   expect(lines[1]?.split(/ {2,}/)).toEqual(["p-1", "stock", "tcg", "43.2 ms", "12MiB", "512KiB", "9KiB", "1", "all"]);
   expect(lines[2]).toEndWith("it does not run");
-  expect(lines[3]).toBe("p-1: virtio-rng-device, 5 virtio-blk-device");
+  expect(lines[3]).toBe("p-1: serial (virtio-serial-device), root (virtio-blk-device)");
 });
 
-test("the profile has the devices that QEMU is started with", () => {
-  expect(deviceProfile().devices).toMatchObject({ "virtio-serial-device": 1, "virtio-net-device": 1 });
+test("profiles have ever more devices, the agent's channel first", () => {
+  const names = listProfiles().map(({ profile, devices }) => [profile, ...devices.map(({ name }) => name)].join(" "));
+  expect(names).toEqual([
+    "exec serial",
+    "disk serial root scratch",
+    "net serial network root scratch",
+    "full serial network entropy root scratch volume0 volume1 volume2",
+  ]);
 });

@@ -8,11 +8,23 @@ import { isRoot } from "../sys/paths.ts";
 import { formatTable } from "./output.ts";
 import { formatBytes } from "./sizes.ts";
 
+/** A device of a profile. */
+export interface ProfileDevice {
+  name: string;
+  /** QEMU's name of it. */
+  driver: string;
+  /** Modules of a guest's kernel that has its driver not built in. */
+  modules: readonly string[];
+  /** What of the agent rests on it. */
+  feature: string;
+  /** What a QEMU that waits for its state has to itself for it. */
+  costBytes: number;
+}
+
 /** One profile with one QEMU. */
 export interface ProfileCost {
   profile: string;
-  /** How many of each device. */
-  devices: Record<string, number>;
+  devices: readonly ProfileDevice[];
   /** Name, kind and version as `mayfly qemu ls` has them. */
   qemu: Pick<QemuEntry, "name" | "kind" | "version">;
   /** Shared libraries that it loads. */
@@ -30,29 +42,32 @@ export interface ProfileCost {
 }
 
 /**
- * Starts VMs with each QEMU that is there, one after the other.
+ * Starts VMs of each profile with each QEMU that is there, one after the other.
  * @throws MayflyError `root_required`, `setup_required`.
  */
 export async function measureProfiles(stateDir: string, onStep: (step: string) => void): Promise<ProfileCost[]> {
   if (!isRoot()) throw new MayflyError("root_required", "Cannot measure profiles: starting VMs needs root");
   const artifacts = await loadArtifacts(stateDir);
-  const { deviceProfile, measureQemu } = await (await import("./engine.ts")).loadQemuCosts();
-  const { name: profile, devices } = deviceProfile();
+  const { listProfiles, measureQemu } = await (await import("./engine.ts")).loadQemuCosts();
+  const profiles = listProfiles();
   let accelerator: Accelerator | undefined;
   const costs: ProfileCost[] = [];
   for (const entry of await qemusOf(stateDir)) {
-    onStep(`measuring ${entry.name}`);
     const { name, kind, version, libraries } = entry;
-    const head = { profile, devices, qemu: { name, kind, version }, libraries, systemCalls: null };
+    const head = { qemu: { name, kind, version }, libraries, systemCalls: null };
     try {
       if (kind === "microvm" && accelerator === "tcg") throw new Error("it runs with KVM only, which cannot be used");
-      const measured = await measureQemu(artifacts, await known(entry, artifacts.qemu), accelerator);
-      accelerator ??= measured.accelerator;
-      costs.push({ ...head, ...measured, problem: null });
+      const onProfile = (profile: string) => onStep(`measuring ${name}, profile ${profile}`);
+      const measured = await measureQemu(artifacts, await known(entry, artifacts.qemu), accelerator, onProfile);
+      accelerator ??= measured[0]?.accelerator;
+      for (const cost of measured) {
+        const devices = profiles.find(({ profile }) => profile === cost.profile)?.devices ?? [];
+        costs.push({ ...head, devices, ...cost, problem: null });
+      }
     } catch (error) {
       const nothing = { readyMs: null, uniqueMemoryBytes: null, guestUniqueMemoryBytes: null, deviceStateBytes: null };
       const problem = error instanceof Error ? error.message : String(error);
-      costs.push({ ...head, accelerator: null, ...nothing, problem });
+      for (const listed of profiles) costs.push({ ...head, ...listed, accelerator: null, ...nothing, problem });
     }
   }
   return costs;
@@ -74,8 +89,8 @@ export function formatProfiles(costs: readonly ProfileCost[]): string {
   const heading = ["PROFILE", "QEMU", "ACCELERATOR", "READY", "OWN MEMORY", "OF IT GUEST", "STATE", "LIBRARIES"];
   const profiles = new Map(costs.map(({ profile, devices }) => [profile, devices]));
   const lists = [...profiles].map(([profile, devices]) => {
-    const all = Object.entries(devices).map(([device, count]) => (count === 1 ? device : `${count} ${device}`));
-    return `${profile}: ${all.join(", ")}\n`;
+    const names = devices.map(({ name, driver }) => `${name} (${driver})`);
+    return `${profile}: ${names.join(", ")}\n`;
   });
   return `${formatTable([...heading, "SYSTEM CALLS", "PROBLEM"], rows)}${lists.join("")}`;
 }

@@ -7,6 +7,7 @@ import { CONTAINER_REQUEST, CONTAINER_VM } from "./container.ts";
 import { CODES, type ErrorCode } from "./errors.ts";
 import { IdlePolicy, IdleRequest } from "./idle.ts";
 import { NAME_PATTERN } from "./ids.ts";
+import { DEVICE_PROFILES } from "./machine.ts";
 import { Origin } from "./snapshot.ts";
 
 const name = z.string().regex(new RegExp(NAME_PATTERN), "a name has letters, digits, '_', '.', '-', at most 63");
@@ -283,6 +284,7 @@ export const SystemInfo = z.object({
     z.object({
       templateId: z.string(),
       shape,
+      profile: z.enum(DEVICE_PROFILES),
       blocked: z.int(),
       warm: z.int(),
       target: z.object({ blocked: z.int(), warm: z.int() }),

@@ -3,10 +3,15 @@
 /** How QEMU runs guest code. */
 export type Accelerator = "kvm" | "tcg";
 
-/** Size of a VM as templates come in: memory in MiB and number of vCPUs. */
+/** Device profiles, the smallest first: the agent's channel alone; with a root disk and one for its changes; with a network card; all there are. */
+export const DEVICE_PROFILES = ["exec", "disk", "net", "full"] as const;
+export type DeviceProfile = (typeof DEVICE_PROFILES)[number];
+
+/** A VM as templates come in: memory in MiB, number of vCPUs, devices (all of them unless told). */
 export interface Shape {
   memoryMiB: number;
   vcpus: number;
+  profile?: DeviceProfile;
 }
 
 /**

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { TmpfsMount } from "./container.ts";
 import { NAME_PATTERN } from "./ids.ts";
+import { DEVICE_PROFILES } from "./machine.ts";
 
 const name = z.string().regex(new RegExp(NAME_PATTERN), "a name has letters, digits, '_', '.', '-', at most 63");
 const text = z
@@ -91,6 +92,8 @@ export type ApplicationRecipe = z.infer<typeof ApplicationRecipe>;
 export const BuildTemplateRequest = z.strictObject({
   ...ApplicationRecipe.partial().shape,
   name: name.optional(),
+  /** Devices of a template of a size: `exec`, `disk`, `net` or `full`; default all of them, so that it serves any VM. */
+  profile: z.enum(DEVICE_PROFILES).optional(),
   /** Prepared ones to keep of an application's template; default: as many as before, or none. */
   pool: PoolRequest.optional(),
   /** Build again even if a fitting one exists. */
@@ -133,6 +136,8 @@ export const Template = z.object({
   createdAt: z.string(),
   lastUsedAt: z.string().nullable(),
   shape,
+  /** The devices that it and all of its clones have. */
+  profile: z.enum(DEVICE_PROFILES),
   fingerprint: z.record(z.string(), z.union([z.string(), z.number()])),
   fingerprintHash: z.string(),
   /** Whether it fits this host's current QEMU, kernel and agent. */

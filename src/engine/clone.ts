@@ -4,7 +4,8 @@
  */
 import { AgentClient } from "../agent/client.ts";
 import { MayflyError } from "../contract/errors.ts";
-import type { DiskFiles } from "../machine/profile.ts";
+import type { DiskFiles } from "../machine/devices/disk.ts";
+import { shapeOf } from "../machine/profile.ts";
 import type { Deadline } from "../sys/deadline.ts";
 import type { LoadedTemplate } from "../template/store.ts";
 import { QEMU_OVERHEAD_BYTES, QEMU_PIDS } from "./config.ts";
@@ -45,12 +46,12 @@ export interface WarmClone extends Clone {
 
 /** Spawns a QEMU that blocks on its state socket. @param merge whether its memory may be merged with that of others. */
 export function spawnBlocked(host: Host, template: LoadedTemplate, disks: DiskFiles, merge = false): QemuProcess {
-  const { memoryMiB, vcpus } = template.manifest.fingerprint;
+  const shape = shapeOf(template.manifest.fingerprint);
   return QemuProcess.spawn(host.slots, host.records, (slot) => {
-    slot.cgroup.limit({ memoryBytes: memoryMiB * 2 ** 20 + QEMU_OVERHEAD_BYTES, pids: QEMU_PIDS });
+    slot.cgroup.limit({ memoryBytes: shape.memoryMiB * 2 ** 20 + QEMU_OVERHEAD_BYTES, pids: QEMU_PIDS });
     grantDisks(slot, disks);
     return planFor(host, slot, {
-      shape: { memoryMiB, vcpus },
+      shape,
       memoryPath: template.memoryPath,
       memoryMode: cloneMemoryMode(host.qemu),
       disks,

@@ -1,5 +1,5 @@
 /** What an engine is told when it is opened, and the few numbers of the engine that are choices. */
-import type { Accelerator, HostArtifacts } from "../contract/machine.ts";
+import type { Accelerator, DeviceProfile, HostArtifacts } from "../contract/machine.ts";
 import { DEFAULT_PAUSES_MS, type RestartPauses } from "./restart-policy.ts";
 
 /** How many prepared ones a template keeps: QEMUs blocked on their state socket, and warm paused clones. */
@@ -15,6 +15,8 @@ export interface EngineConfig {
   artifacts: HostArtifacts;
   /** Pool of the default shape's template; other templates have none until they are asked for. */
   pool: PoolSizes;
+  /** Device profiles of which the default size's templates are made in the background, beside the pool's. */
+  profiles: readonly DeviceProfile[];
   /** Force an accelerator; absent: the probe chooses. */
   accelerator?: Accelerator;
   /** First uid of VMs; the gid of the default tenant is the same number. */
@@ -34,10 +36,11 @@ export interface EngineConfig {
 /** Settings that callers usually leave alone. */
 export const CONFIG_DEFAULTS = {
   pool: { blocked: 2, warm: 4 },
+  profiles: ["exec", "disk"] as readonly DeviceProfile[],
   uidBase: 900_000,
   overcommit: 10,
   memoryReserveBytes: 512 * 2 ** 20,
-  templateLimit: 8,
+  templateLimit: 12,
   logLimitBytes: 64 * 2 ** 20,
   restartPausesMs: DEFAULT_PAUSES_MS,
 } as const;

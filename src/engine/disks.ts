@@ -9,7 +9,7 @@ import {
   diskNodes,
   placeholderNode,
   slotNode,
-} from "../machine/profile.ts";
+} from "../machine/devices/disk.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import type { Deadline } from "../sys/deadline.ts";
 import { grantFile } from "../sys/disk-files.ts";

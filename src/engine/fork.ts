@@ -1,7 +1,8 @@
 /** Live fork: VMs from a running one, which goes on. Their QEMUs are ready before it stands still. */
 import type { ForkRequest, ForkResult, Vm } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
-import type { DiskFiles } from "../machine/profile.ts";
+import type { DiskFiles } from "../machine/devices/disk.ts";
+import { shapeOf } from "../machine/profile.ts";
 import { type Deadline, nowMs } from "../sys/deadline.ts";
 import { copySparse } from "../sys/memory-file.ts";
 import { writePages } from "../sys/process-memory.ts";
@@ -211,8 +212,12 @@ function launchOf(
     const write = (pid: number, mapping: ReadyQemu["mapping"]) => writePages(pid, mapping, taken.pages);
     const clone = await revive(qemu, template, { ...taken, writePages: write }, setup, clock, deadline);
     ports.open(clone.agent);
-    const { memoryMiB, vcpus } = template.manifest.fingerprint;
-    const sizes = { shape: { memoryMiB, vcpus }, memoryBytes: vm.memoryBytes, cpus: vm.cpus, limited: false };
+    const sizes = {
+      shape: shapeOf(template.manifest.fingerprint),
+      memoryBytes: vm.memoryBytes,
+      cpus: vm.cpus,
+      limited: false,
+    };
     return { clone: limitHost(clone, sizes), path: qemu.path, clock, machineId: hexOf(identity.machineId) };
   };
   return {

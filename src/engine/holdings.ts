@@ -1,6 +1,6 @@
 /** What a running VM holds of the host beside its QEMU: disks, volumes, listening ports. */
 import type { AgentClient } from "../agent/client.ts";
-import type { DiskFiles } from "../machine/profile.ts";
+import type { DiskFiles } from "../machine/devices/disk.ts";
 import type { HeldRecord } from "./records.ts";
 
 /** Disks of a VM beside its root, with what gives them back. */

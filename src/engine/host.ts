@@ -1,7 +1,7 @@
 /** The machine that an engine starts VMs on: its QEMU, accelerator and limits, and what a template must match. */
 import type { Accelerator, Fingerprint, QemuBinary, Shape } from "../contract/machine.ts";
 import { kernelCommandLine, type MemoryMode } from "../machine/arguments.ts";
-import { PROFILE } from "../machine/profile.ts";
+import { profileName } from "../machine/profile.ts";
 import { hostCpuIdentity } from "../sys/host.ts";
 import type { EngineConfig } from "./config.ts";
 import { planQemu, type QemuPlan } from "./plan.ts";
@@ -55,7 +55,7 @@ export function fingerprintFor(host: Host, shape: Shape): Fingerprint {
     accelerator: host.accelerator,
     cpuModel: host.cpuModel,
     hostCpu: host.accelerator === "kvm" ? hostCpuIdentity() : "",
-    machineProfile: PROFILE,
+    machineProfile: profileName(shape.profile ?? "full"),
     memoryMiB: shape.memoryMiB,
     vcpus: shape.vcpus,
     kernelSha256: artifacts.kernel.sha256,

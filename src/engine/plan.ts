@@ -1,7 +1,7 @@
 /** What a QEMU process will be, as data: command, environment, descriptors. Pure; a test prints it. */
 import type { Accelerator, HostArtifacts, QemuBinary, Shape } from "../contract/machine.ts";
 import { type BootFiles, type MemoryMode, qemuArguments } from "../machine/arguments.ts";
-import type { DiskFiles } from "../machine/profile.ts";
+import type { DiskFiles } from "../machine/devices/disk.ts";
 
 /** What a plan is made from. */
 export interface PlanInput {

@@ -1,7 +1,8 @@
 /** The pools of all templates: the default shape's and those that somebody has asked for are filled from the start. */
 import type { SystemInfo } from "../contract/api.ts";
-import type { Shape } from "../contract/machine.ts";
+import type { DeviceProfile, Shape } from "../contract/machine.ts";
 import { fingerprintHash } from "../machine/fingerprint.ts";
+import { shapeOf } from "../machine/profile.ts";
 import { Deadline } from "../sys/deadline.ts";
 import { availableMemoryBytes } from "../sys/host.ts";
 import type { LoadedTemplate } from "../template/store.ts";
@@ -16,7 +17,11 @@ const PRESSURE_CHECK_MS = 2_000;
 const NO_POOL: PoolSizes = { blocked: 0, warm: 0 };
 
 /** The shape of VMs that ask for nothing. */
-export const DEFAULT_SHAPE: Shape = { memoryMiB: DEFAULT_MEMORY_BYTES / 2 ** 20, vcpus: 1 };
+export const DEFAULT_SHAPE: Required<Shape> = {
+  ...{ memoryMiB: DEFAULT_MEMORY_BYTES / 2 ** 20, vcpus: 1 },
+  // Whatever a VM asks for, a prepared one is there sooner than one without the devices that it does not need.
+  profile: "full",
+};
 
 /** Pools by template. */
 export class Pools {
@@ -50,21 +55,32 @@ export class Pools {
   }
 
   #fits({ manifest }: LoadedTemplate): boolean {
-    const { memoryMiB, vcpus } = manifest.fingerprint;
-    return manifest.fingerprintHash === fingerprintHash(fingerprintFor(this.host, { memoryMiB, vcpus }));
+    return manifest.fingerprintHash === fingerprintHash(fingerprintFor(this.host, shapeOf(manifest.fingerprint)));
   }
 
   #fill(): void {
     for (const template of this.templates.pooled()) this.of(template).refill();
     const { blocked, warm } = this.host.config.pool;
     if (blocked + warm === 0) return;
-    this.templates
-      .ensure(DEFAULT_SHAPE, () => undefined, Deadline.after(LIMITS_MS.boot * 2))
-      .then(
-        (template) => this.of(template).refill(),
-        (error: unknown) =>
-          this.events.emit("pool.refill_failed", "default", undefined, { reason: refillFailure(error) }),
-      );
+    this.#fillDefault().catch((error: unknown) =>
+      this.events.emit("pool.refill_failed", "default", undefined, { reason: refillFailure(error) }),
+    );
+  }
+
+  /** The default pool first; then, once and for all, smaller templates of that size: for VMs that find nothing prepared. */
+  async #fillDefault(): Promise<void> {
+    const ensure = (profile: DeviceProfile) =>
+      this.templates.ensure({ ...DEFAULT_SHAPE, profile }, () => undefined, Deadline.after(LIMITS_MS.boot * 2));
+    const pool = this.of(await ensure(DEFAULT_SHAPE.profile));
+    pool.refill();
+    await pool.settled();
+    for (const profile of this.host.config.profiles) await ensure(profile);
+  }
+
+  /** Whether a template's pool has something prepared. */
+  hasPrepared(templateId: string): boolean {
+    const { blocked = 0, warm = 0 } = this.#pools.get(templateId)?.sizes ?? {};
+    return blocked + warm > 0;
   }
 
   /** The pool of a template, made at the first call. */
@@ -72,8 +88,9 @@ export class Pools {
     const known = this.#pools.get(template.id);
     if (known !== undefined) return known;
     const { application, fingerprint, madeFor } = template.manifest;
-    const { memoryMiB, vcpus } = fingerprint;
-    const isDefault = madeFor === undefined && memoryMiB === DEFAULT_SHAPE.memoryMiB && vcpus === DEFAULT_SHAPE.vcpus;
+    const { memoryMiB, vcpus, profile } = shapeOf(fingerprint);
+    const isDefaultSize = memoryMiB === DEFAULT_SHAPE.memoryMiB && vcpus === DEFAULT_SHAPE.vcpus;
+    const isDefault = madeFor === undefined && isDefaultSize && profile === DEFAULT_SHAPE.profile;
     const configured = isDefault && application === undefined ? this.host.config.pool : NO_POOL;
     const pool = new Pool(this.host, template, this.templates.poolOf(template.id) ?? configured);
     pool.onChange = (change) => {
@@ -107,8 +124,14 @@ export class Pools {
 
   describe(): SystemInfo["pools"] {
     return [...this.#pools.values()].map((pool) => {
-      const { memoryMiB, vcpus } = pool.template.manifest.fingerprint;
-      return { templateId: pool.template.id, shape: { memoryMiB, vcpus }, ...pool.sizes, target: pool.targets };
+      const { memoryMiB, vcpus, profile } = shapeOf(pool.template.manifest.fingerprint);
+      return {
+        templateId: pool.template.id,
+        shape: { memoryMiB, vcpus },
+        profile,
+        ...pool.sizes,
+        target: pool.targets,
+      };
     });
   }
 

@@ -2,7 +2,9 @@
 import type { ContainerSpec, ExecSpec } from "../agent/requests.ts";
 import type { CreateVmRequest, Image } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
-import type { ReadOnlyDisk } from "../machine/profile.ts";
+import type { DeviceProfile } from "../contract/machine.ts";
+import type { ReadOnlyDisk } from "../machine/devices/disk.ts";
+import { profileFor, profilesWith, shapeOf } from "../machine/profile.ts";
 import type { ApplicationPart } from "../template/application.ts";
 import type { LoadedTemplate } from "../template/store.ts";
 import { type ContainerBase, type ContainerPlan, mainSpec, planContainer } from "./container-plan.ts";
@@ -74,7 +76,7 @@ export async function prepare(
   }
   if (named !== undefined && application !== undefined) return prepareApplication(parts, request, named, application);
   const sizes = named === undefined ? sizesOf(request) : sizesOn(named, request);
-  const template = async () => named ?? templateFor(parts, sizes, options);
+  const template = async () => named ?? templateFor(parts, sizes, request, options);
   const root = await rootOf(parts, request, options);
   if (root !== undefined) return { ...prepareContainer(request, root), sizes, template };
   refuseContainerOptions(request);
@@ -137,7 +139,8 @@ function prepareApplication(
 
 /** Sizes on a template that was asked for by name: its own unless the request says less. */
 function sizesOn(template: LoadedTemplate, request: CreateVmRequest): Sizes {
-  const { memoryMiB, vcpus } = template.manifest.fingerprint;
+  const shape = shapeOf(template.manifest.fingerprint);
+  const { memoryMiB, vcpus, profile } = shape;
   const wholeBytes = memoryMiB * 2 ** 20;
   const { memoryBytes = wholeBytes, cpus = vcpus } = request;
   if (memoryBytes > wholeBytes || cpus > vcpus) {
@@ -147,13 +150,39 @@ function sizesOn(template: LoadedTemplate, request: CreateVmRequest): Sizes {
     );
   }
   const limited = memoryBytes < wholeBytes || cpus < vcpus;
-  return { shape: { memoryMiB, vcpus }, memoryBytes, cpus, limited };
+  requireDevices(template, profile, request);
+  return { shape, memoryBytes, cpus, limited };
 }
 
-async function templateFor(parts: EngineParts, { shape }: Sizes, options: ProgressOptions): Promise<LoadedTemplate> {
-  const { templates } = parts;
-  const existing = templates.existing(shape);
-  return existing ?? templates.ensure(shape, options.onProgress ?? (() => undefined), options.deadline);
+/** The smallest profile with what a request asks for. */
+function profileOf({ image, rootfs, volumes = [] }: CreateVmRequest): DeviceProfile {
+  return profileFor({ root: image !== undefined || rootfs !== undefined, volumes: volumes.length > 0 });
+}
+
+/**
+ * The template of a size that has what a request asks for and as little else as there is: one whose pool has something prepared before one that has
+ * not; and before another is built, what is there serves.
+ */
+async function templateFor(
+  { templates, pools }: EngineParts,
+  { shape }: Sizes,
+  request: CreateVmRequest,
+  options: ProgressOptions,
+): Promise<LoadedTemplate> {
+  const wanted = { ...shape, profile: profileOf(request) };
+  const serving = templates.serving(wanted);
+  const takesPrepared = request.pool !== false && request.merge !== true;
+  const prepared = takesPrepared ? serving.find(({ id }) => pools.hasPrepared(id)) : undefined;
+  const template = prepared ?? serving[0];
+  return template ?? templates.ensure(wanted, options.onProgress ?? (() => undefined), options.deadline);
+}
+
+/** @throws `invalid_argument` when a template that was asked for by name has not what the request needs. */
+function requireDevices({ id }: LoadedTemplate, profile: DeviceProfile, request: CreateVmRequest): void {
+  const needed = profileOf(request);
+  if (profilesWith(needed).includes(profile)) return;
+  const has = `it has the device profile ${profile}, and this needs ${needed}`;
+  throw new MayflyError("invalid_argument", `Cannot start this VM on template ${id}: ${has}`);
 }
 
 async function rootOf(

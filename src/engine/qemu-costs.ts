@@ -1,7 +1,13 @@
-/** What a VM costs with a QEMU and a device profile: started a few times in an engine of its own, which leaves nothing behind. */
+/** What a VM costs by QEMU and device profile: started a few times in an engine of its own, which leaves nothing behind. */
 import { join } from "node:path";
-import type { Accelerator, HostArtifacts, QemuBinary } from "../contract/machine.ts";
-import { diskArguments, fixedDeviceArguments, PROFILE } from "../machine/profile.ts";
+import {
+  type Accelerator,
+  DEVICE_PROFILES,
+  type DeviceProfile,
+  type HostArtifacts,
+  type QemuBinary,
+} from "../contract/machine.ts";
+import { devicesOf } from "../machine/profile.ts";
 import { Deadline } from "../sys/deadline.ts";
 import { temporaryDirectory } from "../sys/paths.ts";
 import { removeTree, setMode } from "../sys/store-files.ts";
@@ -14,6 +20,7 @@ const CLONES = 5;
 
 /** What was measured. */
 export interface QemuCosts {
+  profile: DeviceProfile;
   accelerator: Accelerator;
   /** Request to ready of the fastest of some clones with nothing prepared, in milliseconds. */
   readyMs: number;
@@ -24,19 +31,25 @@ export interface QemuCosts {
   deviceStateBytes: number;
 }
 
-/** Name of the device profile that VMs have, and the devices in it with their numbers. */
-export function deviceProfile(): { name: string; devices: Record<string, number> } {
-  const words = [...fixedDeviceArguments(0), ...diskArguments({})];
-  const devices: Record<string, number> = {};
-  for (const [index, word] of words.entries()) {
-    const driver = words[index - 1] === "-device" ? /"driver":"([^"]+)"/.exec(word)?.[1] : undefined;
-    if (driver !== undefined) devices[driver] = (devices[driver] ?? 0) + 1;
-  }
-  return { name: PROFILE, devices };
+/** A device of a profile, as it is listed. */
+export interface ListedDevice {
+  name: string;
+  driver: string;
+  modules: readonly string[];
+  feature: string;
+  costBytes: number;
+}
+
+/** All profiles with their devices. */
+export function listProfiles(): { profile: DeviceProfile; devices: ListedDevice[] }[] {
+  return DEVICE_PROFILES.map((profile) => ({
+    profile,
+    devices: devicesOf(profile).map(({ name, driver, guest, costBytes }) => ({ name, driver, ...guest, costBytes })),
+  }));
 }
 
 /**
- * Builds a template with a QEMU, and measures clones of it. Takes a boot of the guest.
+ * Builds a template of each profile with a QEMU, and measures clones of it. Takes as many boots of the guest.
  *
  * @param accelerator undefined: the probe chooses.
  * @throws what opening an engine and starting VMs throws.
@@ -45,7 +58,8 @@ export async function measureQemu(
   artifacts: HostArtifacts,
   qemu: QemuBinary,
   accelerator: Accelerator | undefined,
-): Promise<QemuCosts> {
+  onProfile: (profile: DeviceProfile) => void,
+): Promise<QemuCosts[]> {
   const directory = await temporaryDirectory("mayfly-costs");
   // QEMU runs as a uid of its own and opens its files by their paths.
   await setMode(directory, 0o711);
@@ -58,7 +72,12 @@ export async function measureQemu(
       ...(accelerator === undefined ? {} : { accelerator }),
     });
     try {
-      return await measureClones(engine);
+      const costs: QemuCosts[] = [];
+      for (const profile of DEVICE_PROFILES) {
+        onProfile(profile);
+        costs.push(await measureClones(engine, profile));
+      }
+      return costs;
     } finally {
       await engine.close();
     }
@@ -67,12 +86,12 @@ export async function measureQemu(
   }
 }
 
-async function measureClones(engine: Engine): Promise<QemuCosts> {
+async function measureClones(engine: Engine, profile: DeviceProfile): Promise<QemuCosts> {
   const deadline = Deadline.after(LIMITS_MS.boot * 2);
-  const { deviceStateBytes } = await engine.buildTemplate({}, { deadline });
+  const { id: template, deviceStateBytes } = await engine.buildTemplate({ profile }, { deadline });
   const samples: { readyMs: number; unique: number; guest: number }[] = [];
   for (let round = 0; round < CLONES; round += 1) {
-    const { vm } = await engine.createVm({ pool: false }, { deadline });
+    const { vm } = await engine.createVm({ pool: false, template }, { deadline });
     const stats = await engine.statsVm(vm.id, deadline);
     const { uniqueMemoryBytes: unique, guestUniqueMemoryBytes: guest } = stats;
     samples.push({ readyMs: vm.clone.readyMs ?? Number.NaN, unique, guest });
@@ -80,6 +99,7 @@ async function measureClones(engine: Engine): Promise<QemuCosts> {
   }
   const middle = samples.toSorted((a, b) => a.unique - b.unique)[Math.floor(CLONES / 2)];
   return {
+    profile,
     accelerator: engine.info().accelerator,
     readyMs: Math.min(...samples.map(({ readyMs }) => readyMs)),
     uniqueMemoryBytes: middle?.unique ?? 0,

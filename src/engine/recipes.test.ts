@@ -13,6 +13,12 @@ describe("the recipe that a request asks for", () => {
     expect(recipeOf(request, sampleApplication)).toEqual({ image: "web:2", env: { A: "b" } });
   });
 
+  test("has no device profile: an application has the devices that it needs", () => {
+    expect(recipeOf({ profile: "exec" }, undefined)).toBeUndefined();
+    expect(() => recipeOf({ image: "web", profile: "exec" }, undefined)).toThrow("with profile exec");
+    expect(() => recipeOf({ name: "web", profile: "disk" }, sampleApplication)).toThrow("with profile disk");
+  });
+
   test("is that of the template of its name otherwise, with what it says besides", () => {
     expect(recipeOf({ name: "web", force: true }, sampleApplication)).toEqual(sampleApplication.recipe);
     const more = recipeOf({ name: "web", memoryBytes: 1 << 30, warmUp: [] }, sampleApplication);
@@ -73,7 +79,9 @@ describe("a template that does not fit", () => {
   test("has such a command if it has a name, or is one of a size", () => {
     expect(rebuildCommand(warmed, null)).toBeUndefined();
     expect(thrown(warmed, null, other)?.message).toContain(`template ${warmed.id}`);
-    expect(rebuildCommand(sampleManifest, null)).toBe("mayfly template build --force --memory 128m --cpus 1");
+    expect(rebuildCommand(sampleManifest, null)).toBe(
+      "mayfly template build --force --memory 128m --cpus 1 --profile full",
+    );
     expect(rebuildCommand(sampleManifest, "base")).toContain("--name base");
   });
 });

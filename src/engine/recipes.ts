@@ -3,6 +3,7 @@ import type { ApplicationRecipe, BuildTemplateRequest } from "../contract/api.ts
 import { MayflyError } from "../contract/errors.ts";
 import type { Fingerprint } from "../contract/machine.ts";
 import { fingerprintDifferences } from "../machine/fingerprint.ts";
+import { shapeOf } from "../machine/profile.ts";
 import type { ApplicationPart } from "../template/application.ts";
 import type { TemplateManifest } from "../template/manifest.ts";
 import type { ResolvedImage } from "./images.ts";
@@ -12,9 +13,16 @@ import type { ResolvedImage } from "./images.ts";
  * besides. @returns undefined for a request that is about no application.
  */
 export function recipeOf(
-  { name: _name, force: _force, pool: _pool, image, ...options }: BuildTemplateRequest,
+  { name: _name, force: _force, pool: _pool, profile, image, ...options }: BuildTemplateRequest,
   existing: ApplicationPart | undefined,
 ): ApplicationRecipe | undefined {
+  if (profile !== undefined && (image ?? existing) !== undefined) {
+    const why = "that is for templates of a size; an application has the devices that it needs";
+    throw new MayflyError(
+      "invalid_argument",
+      `Cannot build a template of an application with profile ${profile}: ${why}`,
+    );
+  }
   if (image !== undefined) return { image, ...options };
   if (existing !== undefined) return { ...existing.recipe, ...options };
   const { memoryBytes: _memory, cpus: _cpus, ...others } = options;
@@ -46,9 +54,9 @@ function canonical(value: unknown): string {
 /** The command that builds a template again; an unnamed one has none. */
 export function rebuildCommand(manifest: TemplateManifest, name: string | null): string | undefined {
   if (manifest.application === undefined) {
-    const { memoryMiB, vcpus } = manifest.fingerprint;
+    const { memoryMiB, vcpus, profile } = shapeOf(manifest.fingerprint);
     const named = name === null ? "" : ` --name ${name}`;
-    return `mayfly template build --force${named} --memory ${memoryMiB}m --cpus ${vcpus}`;
+    return `mayfly template build --force${named} --memory ${memoryMiB}m --cpus ${vcpus} --profile ${profile}`;
   }
   return name === null ? undefined : `mayfly template build --force ${name}`;
 }

@@ -9,7 +9,7 @@ import {
   type Vm,
 } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
-import type { DiskFiles } from "../machine/profile.ts";
+import type { DiskFiles } from "../machine/devices/disk.ts";
 import { Database } from "../sys/database.ts";
 import type { ProcessIdentity } from "../sys/process.ts";
 import type { CapturedHooks } from "./captured-vm.ts";

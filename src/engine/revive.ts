@@ -3,7 +3,7 @@
  * before it has loaded its devices; then it is made itself, as every clone.
  */
 import { MayflyError } from "../contract/errors.ts";
-import type { DiskFiles } from "../machine/profile.ts";
+import type { DiskFiles } from "../machine/devices/disk.ts";
 import type { Deadline } from "../sys/deadline.ts";
 import { type GuestMapping, guestMapping } from "../sys/process-memory.ts";
 import type { LoadedTemplate } from "../template/store.ts";

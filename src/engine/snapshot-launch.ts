@@ -2,7 +2,8 @@
 import type { CreateVmRequest, Vm } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import { imageDirectory } from "../image/store.ts";
-import type { DiskFiles } from "../machine/profile.ts";
+import type { DiskFiles } from "../machine/devices/disk.ts";
+import { shapeOf } from "../machine/profile.ts";
 import { applyPages, openPagesFile } from "../snapshot/pages.ts";
 import { type Deadline, nowMs } from "../sys/deadline.ts";
 import { copySparse } from "../sys/memory-file.ts";
@@ -95,8 +96,12 @@ export function launchFrom(
     };
     const clone = await revive(qemu, template, state, setup, clock, deadline);
     holdings.open(clone.agent);
-    const { memoryMiB, vcpus } = template.manifest.fingerprint;
-    const sizes = { shape: { memoryMiB, vcpus }, memoryBytes: vm.memoryBytes, cpus: vm.cpus, limited: false };
+    const sizes = {
+      shape: shapeOf(template.manifest.fingerprint),
+      memoryBytes: vm.memoryBytes,
+      cpus: vm.cpus,
+      limited: false,
+    };
     return { clone: limitHost(clone, sizes), path: qemu.path, clock, machineId: hexOf(identity.machineId) };
   };
   const launch: Launch = {

@@ -9,6 +9,7 @@ import {
 import { MayflyError } from "../contract/errors.ts";
 import type { SnapshotId } from "../contract/ids.ts";
 import { fingerprintDifferences } from "../machine/fingerprint.ts";
+import { shapeOf } from "../machine/profile.ts";
 import { exportSnapshot, type ImportHost, importSnapshot, incompatible } from "../snapshot/archive.ts";
 import type { SnapshotManifest } from "../snapshot/manifest.ts";
 import { TemplateStore } from "../template/store.ts";
@@ -107,8 +108,7 @@ function importHost({ host, templates, images }: EngineParts): ImportHost {
   return {
     accept: async (manifest) => {
       const { fingerprint } = manifest.base;
-      const { memoryMiB, vcpus } = fingerprint;
-      const differences = fingerprintDifferences(fingerprint, fingerprintFor(host, { memoryMiB, vcpus }));
+      const differences = fingerprintDifferences(fingerprint, fingerprintFor(host, shapeOf(fingerprint)));
       if (differences.length > 0) throw incompatible(manifest, differences);
       requireOurs(manifest, (digest) => images.list().some((image) => image.digest === digest));
       snapshotId = manifest.id;

@@ -4,7 +4,7 @@ import type { ContainerSpec } from "../agent/requests.ts";
 import type { ClonePath, CreateVmRequest } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import type { Shape } from "../contract/machine.ts";
-import type { DiskFiles } from "../machine/profile.ts";
+import type { DiskFiles } from "../machine/devices/disk.ts";
 import { shapeFor } from "../machine/shape.ts";
 import type { Deadline } from "../sys/deadline.ts";
 import { hostMemoryBytes } from "../sys/host.ts";

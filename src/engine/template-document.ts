@@ -2,6 +2,7 @@
 import type { Template, TemplateApplication } from "../contract/api.ts";
 import type { Fingerprint } from "../contract/machine.ts";
 import { fingerprintDifferences } from "../machine/fingerprint.ts";
+import { shapeOf } from "../machine/profile.ts";
 import type { ApplicationPart } from "../template/application.ts";
 import type { TemplateManifest } from "../template/manifest.ts";
 import type { TemplateEntry } from "./records.ts";
@@ -10,7 +11,7 @@ import { hookCommands } from "./warmed.ts";
 /** @param here fingerprint of a template that fits this host in its shape. */
 export function describeTemplate(manifest: TemplateManifest, entry: TemplateEntry, here: Fingerprint): Template {
   const { fingerprint, application } = manifest;
-  const { memoryMiB, vcpus } = fingerprint;
+  const { memoryMiB, vcpus, profile } = shapeOf(fingerprint);
   const { sizeBytes, allocatedBytes, sha256 } = manifest.memory;
   const differences = fingerprintDifferences(fingerprint, here);
   return {
@@ -19,6 +20,7 @@ export function describeTemplate(manifest: TemplateManifest, entry: TemplateEntr
     createdAt: manifest.createdAt,
     lastUsedAt: entry.lastUsedAt,
     shape: { memoryMiB, vcpus },
+    profile,
     fingerprint: { ...fingerprint },
     fingerprintHash: manifest.fingerprintHash,
     compatible: differences.length === 0,

@@ -6,6 +6,7 @@ import type { ApplicationRecipe, BuildTemplateRequest, PoolRequest, Template, Ve
 import { MayflyError } from "../contract/errors.ts";
 import type { Shape } from "../contract/machine.ts";
 import { fingerprintHash } from "../machine/fingerprint.ts";
+import { profilesWith, shapeOf } from "../machine/profile.ts";
 import type { Deadline } from "../sys/deadline.ts";
 import type { LoadedTemplate, TemplateStore } from "../template/store.ts";
 import { buildBaseTemplate } from "./build.ts";
@@ -84,16 +85,18 @@ export class Templates {
     return this.#build(hash, shape, null, onStep, deadline);
   }
 
-  /** The fitting template of a shape, if there is one. */
-  existing(shape: Shape): LoadedTemplate | undefined {
-    return this.#find(fingerprintHash(fingerprintFor(this.host, shape)))?.loaded;
+  /** Fitting templates of a size with all devices of a profile, those with the fewest first. */
+  serving({ profile = "full", ...size }: Shape): LoadedTemplate[] {
+    const hashes = profilesWith(profile).map((other) =>
+      fingerprintHash(fingerprintFor(this.host, { ...size, profile: other })),
+    );
+    return hashes.flatMap((hash) => this.#find(hash)?.loaded ?? []);
   }
 
   /** The template that a name or id means, for a clone. @throws `template_not_found`, `template_incompatible`. */
   cloneable(ref: string): LoadedTemplate {
     const { loaded, entry } = this.#resolve(ref);
-    const { memoryMiB, vcpus } = loaded.manifest.fingerprint;
-    requireFitting(loaded.manifest, entry.name, fingerprintFor(this.host, { memoryMiB, vcpus }));
+    requireFitting(loaded.manifest, entry.name, fingerprintFor(this.host, shapeOf(loaded.manifest.fingerprint)));
     return loaded;
   }
 
@@ -113,7 +116,7 @@ export class Templates {
     const recipe = recipeOf(request, named?.loaded.manifest.application);
     if (recipe !== undefined) return this.#buildApplication(request, recipe, onStep, deadline);
     if (named?.loaded.manifest.application !== undefined) throw nameTaken(request.name, named);
-    const { shape } = sizesOf(request);
+    const shape = { ...sizesOf(request).shape, profile: request.profile ?? "full" };
     const hash = fingerprintHash(fingerprintFor(this.host, shape));
     const known = request.force === true ? undefined : this.#find(hash);
     const loaded = known?.loaded ?? (await this.#build(hash, shape, request.name ?? null, onStep, deadline));
@@ -129,7 +132,7 @@ export class Templates {
     onStep: (step: string) => void,
     deadline: Deadline,
   ): Promise<LoadedTemplate> {
-    const what = `${shape.memoryMiB} MiB, ${shape.vcpus} vCPU`;
+    const what = `${shape.memoryMiB} MiB, ${shape.vcpus} vCPU, ${shape.profile ?? "full"}`;
     return this.#builds.run(
       `base ${hash}`,
       what,
@@ -174,7 +177,8 @@ export class Templates {
       async (tell, until) => {
         this.#underWay.set(name, { recipe, digest: image.image.digest });
         try {
-          const base = await this.ensure(sizes.shape, tell, until);
+          const shape = { ...sizes.shape, profile: "disk" as const };
+          const base = this.serving(shape)[0] ?? (await this.ensure(shape, tell, until));
           const build = { name, recipe, image, sizes };
           const loaded = await buildApplicationTemplate(this.host, this.store, base, build, tell, until);
           await this.#replace(loaded, name, pool);
@@ -202,11 +206,11 @@ export class Templates {
 
   #add(loaded: LoadedTemplate, name: string | null, pool: PoolRequest | null): void {
     const { manifest } = loaded;
-    const { memoryMiB, vcpus } = manifest.fingerprint;
+    const { memoryMiB, vcpus, profile } = shapeOf(manifest.fingerprint);
     const entry = { id: loaded.id, name, lastUsedAt: new Date().toISOString(), pool };
     this.#known.set(loaded.id, { loaded, entry });
     this.host.records.putTemplate(entry);
-    const attributes = { shape: { memoryMiB, vcpus }, buildMs: manifest.buildMs };
+    const attributes = { shape: { memoryMiB, vcpus }, profile, buildMs: manifest.buildMs };
     this.events.emit("template.built", loaded.id, name ?? undefined, attributes);
   }
 
@@ -359,8 +363,7 @@ export class Templates {
   }
 
   #fits({ loaded: { manifest } }: Known): boolean {
-    const { memoryMiB, vcpus } = manifest.fingerprint;
-    return manifest.fingerprintHash === fingerprintHash(fingerprintFor(this.host, { memoryMiB, vcpus }));
+    return manifest.fingerprintHash === fingerprintHash(fingerprintFor(this.host, shapeOf(manifest.fingerprint)));
   }
 
   #named(name: string): Known | undefined {
@@ -386,8 +389,7 @@ export class Templates {
   }
 
   #describe({ loaded, entry }: Known): Template {
-    const { memoryMiB, vcpus } = loaded.manifest.fingerprint;
-    return describeTemplate(loaded.manifest, entry, fingerprintFor(this.host, { memoryMiB, vcpus }));
+    return describeTemplate(loaded.manifest, entry, fingerprintFor(this.host, shapeOf(loaded.manifest.fingerprint)));
   }
 }
 

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import type { ContainerSpec } from "../agent/requests.ts";
 import type { CreateVmRequest, VolumeMount } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
-import type { DiskFiles, DiskSlot, WritableDisk } from "../machine/profile.ts";
+import type { DiskFiles, DiskSlot, WritableDisk } from "../machine/devices/disk.ts";
 import { diskSizeBytes, newSparseFile } from "../sys/disk-files.ts";
 import { makeDirectory, namesIn, removePath } from "../sys/paths.ts";
 import type { DirectoryStore } from "../volume/directories.ts";

@@ -1,4 +1,5 @@
 /** Warm clones: resumed, exercised, frozen and paused before anybody asks for them, so that a request finds the guest's code translated. */
+import { profilesWith, shapeOf } from "../machine/profile.ts";
 import type { Deadline } from "../sys/deadline.ts";
 import type { ApplicationPart } from "../template/application.ts";
 import type { LoadedTemplate } from "../template/store.ts";
@@ -47,7 +48,7 @@ export async function makeWarmClone(
   if (application === undefined) {
     await warming(runToEnd(agent, WARM_COMMAND, deadline));
     const rehearse = rehearsal.keep ? rehearseImage : rehearseContainer;
-    await warming(rehearse(clone, rehearsal.root, deadline));
+    if (hasRoot(template)) await warming(rehearse(clone, rehearsal.root, deadline));
   } else await warming(exerciseApplication(clone, application, deadline));
   await warming(agent.freeze(deadline));
   // What was printed before has come when this has.
@@ -60,6 +61,11 @@ export async function makeWarmClone(
   };
   const root = rehearsal.keep && application === undefined ? rehearsal.root.path : undefined;
   return { ...clone, template, resume, root };
+}
+
+/** Whether its machine has a disk that containers could be on. */
+function hasRoot({ manifest }: LoadedTemplate): boolean {
+  return profilesWith("disk").includes(shapeOf(manifest.fingerprint).profile);
 }
 
 /** Does the recipe's warm-ups, or else what tells that the application is ready. */

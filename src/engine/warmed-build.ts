@@ -7,6 +7,7 @@ import type { AgentProcess } from "../agent/process.ts";
 import type { IdentitySpec } from "../agent/requests.ts";
 import type { ApplicationRecipe, CreateVmRequest, ReadyProbe } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
+import { shapeOf } from "../machine/profile.ts";
 import { Deadline, nowMs, pause } from "../sys/deadline.ts";
 import { grantFile } from "../sys/disk-files.ts";
 import { newId } from "../sys/ids.ts";
@@ -193,12 +194,12 @@ async function startBuilder(
   workspace: TemplateWorkspace,
   deadline: Deadline,
 ): Promise<Builder & AsyncDisposable> {
-  const { memoryMiB, vcpus } = base.manifest.fingerprint;
+  const shape = shapeOf(base.manifest.fingerprint);
   const qemu = QemuProcess.spawn(host.slots, host.records, (slot) => {
-    slot.cgroup.limit({ memoryBytes: memoryMiB * 2 ** 20 + QEMU_OVERHEAD_BYTES, pids: QEMU_PIDS });
+    slot.cgroup.limit({ memoryBytes: shape.memoryMiB * 2 ** 20 + QEMU_OVERHEAD_BYTES, pids: QEMU_PIDS });
     for (const path of Object.values(workspace)) grantFile(path, slot.uid);
     return planFor(host, slot, {
-      shape: { memoryMiB, vcpus },
+      shape,
       memoryPath: workspace.memoryPath,
       memoryMode: "shared",
       disks: { root: { path: image.rootfs.path, format: "raw", readOnly: true } },

@@ -3,7 +3,8 @@ import type { ExecSpec } from "../agent/requests.ts";
 import type { CreateVmRequest } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import { imageDirectory } from "../image/store.ts";
-import type { DiskFiles } from "../machine/profile.ts";
+import type { DiskFiles } from "../machine/devices/disk.ts";
+import { shapeOf } from "../machine/profile.ts";
 import type { ApplicationPart } from "../template/application.ts";
 import type { LoadedTemplate } from "../template/store.ts";
 import { type ContainerPlan, containerExec, planContainer } from "./container-plan.ts";
@@ -113,7 +114,8 @@ function refuseFixed(request: CreateVmRequest, template: LoadedTemplate): void {
 
 /** The template's sizes, or less where the request says so. */
 function sizesWithin(request: CreateVmRequest, { id, manifest }: LoadedTemplate, application: ApplicationPart): Sizes {
-  const { memoryMiB, vcpus } = manifest.fingerprint;
+  const shape = shapeOf(manifest.fingerprint);
+  const { memoryMiB, vcpus } = shape;
   const { memoryBytes = application.memoryBytes, cpus = application.cpus } = request;
   const wholeBytes = memoryMiB * 2 ** 20;
   if (memoryBytes > wholeBytes || cpus > vcpus) {
@@ -124,7 +126,7 @@ function sizesWithin(request: CreateVmRequest, { id, manifest }: LoadedTemplate,
     );
   }
   return {
-    shape: { memoryMiB, vcpus },
+    shape,
     memoryBytes,
     cpus,
     limited: memoryBytes < wholeBytes || cpus < vcpus,

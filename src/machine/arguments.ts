@@ -1,6 +1,7 @@
 /** From a description of a QEMU process to its argument vector. Pure; a golden test prints it. */
 import type { Accelerator, QemuBinary, Shape } from "../contract/machine.ts";
-import { type DiskFiles, diskArguments, fixedDeviceArguments } from "./profile.ts";
+import type { DiskFiles } from "./devices/disk.ts";
+import { deviceArguments } from "./profile.ts";
 
 /** How QEMU maps the memory file. */
 export type MemoryMode =
@@ -105,8 +106,7 @@ export function qemuArguments(description: QemuDescription): string[] {
     ...["-object", memoryObject(description)],
     ...["-chardev", `socket,id=qmp,fd=${description.qmpFd},server=on,wait=off`, "-mon", "chardev=qmp,mode=control"],
     ...consoleArguments(description),
-    ...fixedDeviceArguments(description.agentFd),
-    ...diskArguments(description.disks),
+    ...deviceArguments(shape.profile ?? "full", description),
     ...(boot === undefined
       ? []
       : ["-kernel", boot.kernelPath, "-initrd", boot.initramfsPath, "-append", boot.commandLine]),

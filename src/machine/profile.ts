@@ -1,179 +1,68 @@
 /**
- * The one device profile: microvm with eight virtio-mmio slots, in a fixed order, so that any clone fits its template.
- * Disks that a clone does not use sit on placeholders (null-co, 1 TiB, never read).
+ * Device profiles: which devices the QEMUs of a template and of all of its clones have, in a fixed order. A VM gets the smallest one that has what it
+ * asks for, so that it does not pay for devices that nobody uses.
  */
+import { DEVICE_PROFILES, type DeviceProfile, type Fingerprint, type Shape } from "../contract/machine.ts";
+import { AGENT_CHANNEL } from "./devices/agent-port.ts";
+import type { Device, DeviceContext, DeviceName } from "./devices/device.ts";
+import { DISKS, type DiskFiles } from "./devices/disk.ts";
+import { ENTROPY } from "./devices/entropy.ts";
+import { NETWORK } from "./devices/network.ts";
 
-/** Name of the profile in fingerprints; changes whenever a device, its order or a machine option does. */
-export const PROFILE = "microvm-8slot-4";
+/** Changes whenever a device, its order or a machine option does. */
+const VERSION = 5;
 
-/** Name of the agent's virtio-serial port, as /sys/class/virtio-ports shows it. */
-export const AGENT_PORT = "mayfly.agent";
+/** All devices, in the order of their options. */
+const DEVICES: readonly Device<DiskFiles>[] = [AGENT_CHANNEL, NETWORK, ENTROPY, ...DISKS];
 
-/** Size that a guest sees of an unused disk. */
-const PLACEHOLDER_BYTES = 2 ** 40;
+/** What each profile has. */
+const PROFILES: Readonly<Record<DeviceProfile, readonly DeviceName[]>> = {
+  exec: ["serial"],
+  disk: ["serial", "root", "scratch"],
+  net: ["serial", "root", "scratch", "network"],
+  full: DEVICES.map(({ name }) => name),
+};
 
-/** Disk slots in the guest's order: /dev/vda is the root, vdb the scratch disk, vdc to vde volumes. */
-export const DISK_SLOTS = ["root", "scratch", "volume0", "volume1", "volume2"] as const;
-export type DiskSlot = (typeof DISK_SLOTS)[number];
-
-/** A file that QEMU opens read-only: the root's, since read-only is negotiated when the guest boots and a slot keeps it for ever. */
-export interface ReadOnlyDisk {
-  /** Absolute path of a raw image. */
-  path: string;
-  format: "raw";
-  readOnly: true;
+/** What a VM asks for. */
+export interface DeviceNeeds {
+  /** A root file system, and with it a disk for its changes perhaps. */
+  root: boolean;
+  /** Volumes, or directories of the host. */
+  volumes: boolean;
 }
 
-/** A file that QEMU opens for writing, as all slots but the root's need it. */
-export interface WritableDisk {
-  /** Absolute path; the file is the QEMU process' own user's. */
-  path: string;
-  readOnly: false;
-  format: "raw" | "qcow2";
-  /**
-   * qcow2 only: a raw image below it, opened read-only, that has what the overlay has not. This is also how a slot that the guest
-   * may write to gets a file that must not change.
-   */
-  basePath?: string;
-  /** The base belongs to this VM alone, and is given to its user for reading. */
-  ownsBase?: boolean;
+/** The smallest profile with what a VM asks for. */
+export function profileFor({ root, volumes }: DeviceNeeds): DeviceProfile {
+  if (volumes) return "full";
+  return root ? "disk" : "exec";
 }
 
-export type DiskSpec = ReadOnlyDisk | WritableDisk;
-
-/** Host files for slots that are in use. */
-export type DiskFiles = { root?: ReadOnlyDisk } & Partial<Record<Exclude<DiskSlot, "root">, WritableDisk>>;
-
-/** A block node as `-blockdev` and QMP's `blockdev-add` take it. */
-export type BlockNode = { driver: string; "node-name": string } & Record<string, unknown>;
-
-/** The node that an unused slot sits on. */
-export function placeholderNode(slot: DiskSlot): BlockNode {
-  return {
-    driver: "null-co",
-    "node-name": `${slot}-none`,
-    size: PLACEHOLDER_BYTES,
-    "read-only": isReadOnlySlot(slot),
-  };
+/** Profiles that have all that one has, the smallest first: itself, and those that can stand in for it. */
+export function profilesWith(profile: DeviceProfile): DeviceProfile[] {
+  const has = (other: DeviceProfile) => PROFILES[profile].every((device) => PROFILES[other].includes(device));
+  return DEVICE_PROFILES.filter(has);
 }
 
-/**
- * The nodes of a disk below its slot's own, bottom first; the last one is what the slot is put on. Images that several QEMUs read are not
- * locked; what is written is (QEMU's file locks), so that no second QEMU can open it by mistake.
- */
-export function diskNodes(slot: DiskSlot, disk: DiskSpec): [BlockNode, ...BlockNode[]] {
-  if (disk.readOnly) return [readOnlyFile(`${slot}-file`, disk.path)];
-  // What is on a scratch disk goes with its VM: that it survives the host's crash is worth no wait for the host's disk.
-  const cache = slot === "scratch" ? { cache: { "no-flush": true } } : {};
-  const file = {
-    driver: "file",
-    "node-name": `${slot}-file`,
-    filename: disk.path,
-    "read-only": false,
-    ...UNMAP,
-    ...cache,
-  };
-  if (disk.format === "raw") return [file];
-  const overlay = { driver: "qcow2", "node-name": `${slot}-overlay`, file: file["node-name"], ...UNMAP };
-  if (disk.basePath === undefined) return [file, { ...overlay, backing: null }];
-  const base = readOnlyFile(`${slot}-base`, disk.basePath);
-  return [file, base, { ...overlay, backing: base["node-name"] }];
+/** The devices of a profile. */
+export function devicesOf(profile: DeviceProfile): readonly Device<DiskFiles>[] {
+  return DEVICES.filter(({ name }) => PROFILES[profile].includes(name));
 }
 
-/**
- * The slot's own node, which its device holds as long as QEMU runs: raw, over the node `below`. QMP's `blockdev-reopen` with it puts the slot on
- * another file.
- */
-export function slotNode(slot: DiskSlot, below: BlockNode): BlockNode {
-  const readOnly = isReadOnlySlot(slot);
-  const node = { driver: "raw", "node-name": slot, file: below["node-name"], "read-only": readOnly };
-  return readOnly ? node : { ...node, ...UNMAP };
+/** Options of all devices of a profile. */
+export function deviceArguments(profile: DeviceProfile, context: DeviceContext<DiskFiles>): string[] {
+  const slots: readonly string[] = PROFILES[profile];
+  const homeless = Object.keys(context.disks).find((slot) => !slots.includes(slot));
+  if (homeless !== undefined) throw new Error(`profile ${profile} has no place for the disk ${homeless}`);
+  return devicesOf(profile).flatMap((device) => device.arguments(context));
 }
 
-/** What the guest discards is freed on the host, if every node on the way lets it through. */
-const UNMAP = { discard: "unmap" } as const;
-
-/** Whether the guest may never write to a slot. */
-export function isReadOnlySlot(slot: DiskSlot): boolean {
-  return slot === "root";
+/** A profile as fingerprints name it. */
+export function profileName(profile: DeviceProfile): string {
+  return `microvm-${profile}-${VERSION}`;
 }
 
-function readOnlyFile(name: string, path: string): BlockNode {
-  return { driver: "file", "node-name": name, filename: path, "read-only": true, locking: "off" };
-}
-
-/** All block nodes of one slot, bottom first. */
-function blockNodes(slot: DiskSlot, disk: DiskSpec | undefined): BlockNode[] {
-  const nodes = disk === undefined ? [placeholderNode(slot)] : diskNodes(slot, disk);
-  const below = nodes.at(-1) ?? placeholderNode(slot);
-  return [...nodes, slotNode(slot, below)];
-}
-
-/**
- * Bus of each device. Linux finds them through ACPI from the highest to the lowest, so that the root disk is /dev/vda.
- * Their interrupts are pins 16 to 23 of the first I/O APIC. (With `ioapic2=on`, bus 0 has pin 0 of the second one, which never arrives in
- * the guest: seen with QEMU 10.0 and Linux 6.1.)
- */
-const BUS = { serial: 7, root: 6, scratch: 5, volume0: 4, volume1: 3, volume2: 2, network: 1, entropy: 0 } as const;
-
-function busOf(device: keyof typeof BUS): string {
-  return `virtio-mmio-bus.${BUS[device]}`;
-}
-
-/** `-blockdev` and `-device` arguments for all disk slots, in slot order. */
-export function diskArguments(files: DiskFiles): string[] {
-  return DISK_SLOTS.flatMap((slot) => [
-    ...blockNodes(slot, files[slot]).flatMap((node) => ["-blockdev", JSON.stringify(node)]),
-    "-device",
-    JSON.stringify({
-      driver: "virtio-blk-device",
-      id: `disk-${slot}`,
-      drive: slot,
-      bus: busOf(slot),
-      "num-queues": 1,
-      "queue-size": 64,
-      serial: slot,
-      // A host without space: QEMU would stop the whole VM otherwise; so the guest's file system gets an error, and the VM can be talked to.
-      werror: "report",
-      rerror: "report",
-    }),
-  ]);
-}
-
-/** The devices that are not disks: agent port, network, entropy. */
-export function fixedDeviceArguments(agentFd: number): string[] {
-  const device = (properties: object) => ["-device", JSON.stringify(properties)];
-  return [
-    ...device({
-      driver: "virtio-serial-device",
-      id: "serial",
-      max_ports: 2,
-      bus: busOf("serial"),
-    }),
-    "-chardev",
-    `socket,id=agent,fd=${agentFd},server=on,wait=off`,
-    ...device({
-      driver: "virtserialport",
-      chardev: "agent",
-      name: AGENT_PORT,
-      bus: "serial.0",
-      nr: 1,
-    }),
-    "-netdev",
-    JSON.stringify({ type: "hubport", id: "net", hubid: 0 }),
-    ...device({
-      driver: "virtio-net-device",
-      id: "nic",
-      netdev: "net",
-      bus: busOf("network"),
-    }),
-    "-object",
-    JSON.stringify({ "qom-type": "rng-builtin", id: "entropy" }),
-    ...device({
-      driver: "virtio-rng-device",
-      id: "rng",
-      rng: "entropy",
-      bus: busOf("entropy"),
-    }),
-  ];
+/** Size and profile of the machine that a fingerprint is of; a profile of before is taken for a full one, which does not fit. */
+export function shapeOf({ memoryMiB, vcpus, machineProfile }: Fingerprint): Required<Shape> {
+  const [, name] = /^microvm-([a-z]+)-\d+$/.exec(machineProfile) ?? [];
+  return { memoryMiB, vcpus, profile: DEVICE_PROFILES.find((known) => known === name) ?? "full" };
 }

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import type { ContainerSpec } from "../../src/agent/requests.ts";
 import { attachDisks, detachDisks } from "../../src/engine/disks.ts";
 import { identityRequest, newIdentity } from "../../src/engine/identity.ts";
-import type { DiskFiles } from "../../src/machine/profile.ts";
+import type { DiskFiles } from "../../src/machine/devices/disk.ts";
 import { runTool } from "../../src/sys/tool.ts";
 import { ContainerGuest } from "../support/containers.ts";
 import { DiskHost } from "../support/disk-clones.ts";

@@ -3,7 +3,7 @@ import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
 import { chownSync, existsSync, mkdirSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { attachDisks, detachDisks } from "../../src/engine/disks.ts";
-import type { DiskFiles } from "../../src/machine/profile.ts";
+import type { DiskFiles } from "../../src/machine/devices/disk.ts";
 import { sha256File } from "../../src/sys/publish.ts";
 import { runTool } from "../../src/sys/tool.ts";
 import { makeOverlay } from "../../src/volume/overlay.ts";

@@ -1,7 +1,7 @@
 /** For tests of containers in the guest: a clone whose agent is asked directly, without an engine. */
 import type { AgentProcess } from "../../src/agent/process.ts";
 import type { ExecSpec } from "../../src/agent/requests.ts";
-import type { DiskFiles } from "../../src/machine/profile.ts";
+import type { DiskFiles } from "../../src/machine/devices/disk.ts";
 import type { DiskClone, DiskHost } from "./disk-clones.ts";
 import { Output, soon } from "./engine.ts";
 

@@ -11,7 +11,7 @@ import { hostTscKHz, hostWith } from "../../src/engine/probe.ts";
 import { Records } from "../../src/engine/records.ts";
 import { Slots } from "../../src/engine/slots.ts";
 import { StageClock } from "../../src/engine/stages.ts";
-import type { DiskFiles } from "../../src/machine/profile.ts";
+import type { DiskFiles } from "../../src/machine/devices/disk.ts";
 import { type LoadedTemplate, TemplateStore } from "../../src/template/store.ts";
 import { soon } from "./engine.ts";
 import { hostArtifacts, newDirectory, noteGroup, plantTemplate } from "./engine-host.ts";

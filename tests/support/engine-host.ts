@@ -94,7 +94,7 @@ const seeds = new Map<string, Promise<string>>();
 
 /** A state directory with the template of a shape in it, made once in this run. Nobody changes it. */
 export function seed(shape: Shape = SMALL): Promise<string> {
-  const key = `${shape.memoryMiB}-${shape.vcpus}`;
+  const key = `${shape.memoryMiB}-${shape.vcpus}-${shape.profile ?? "full"}`;
   let made = seeds.get(key);
   if (made === undefined) {
     made = buildSeed(shape);
@@ -109,7 +109,8 @@ async function buildSeed(shape: Shape): Promise<string> {
   const pool = { blocked: 0, warm: 0 };
   noteGroup(stateDir);
   const engine = await openEngine({ ...directories, artifacts: hostArtifacts(), accelerator: "tcg", pool });
-  const request = { memoryBytes: shape.memoryMiB * 2 ** 20, cpus: shape.vcpus };
+  const { memoryMiB, vcpus: cpus, profile = "full" } = shape;
+  const request = { memoryBytes: memoryMiB * 2 ** 20, cpus, profile };
   await engine.buildTemplate(request, { deadline: Deadline.after(60_000) });
   await engine.close();
   return stateDir;

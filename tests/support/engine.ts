@@ -85,7 +85,7 @@ export class TestEngine implements AsyncDisposable {
     mkdirSync(stateDir, { recursive: true, mode: 0o711 });
     for (const shape of templates) await plantTemplate(stateDir, shape);
     const group = noteGroup(stateDir);
-    const defaults = { artifacts: hostArtifacts(), pool: NO_POOL, accelerator: "tcg" } as const;
+    const defaults = { artifacts: hostArtifacts(), pool: NO_POOL, profiles: [], accelerator: "tcg" } as const;
     const engine = await openEngine({ ...defaults, ...given, stateDir, runDir });
     const opened = new TestEngine(engine, stateDir, runDir, group);
     if (waitForPools) await opened.poolsFull();

@@ -100,6 +100,7 @@ export const sampleTemplate: Template = {
   createdAt: at,
   lastUsedAt: null,
   shape: { memoryMiB: 128, vcpus: 1 },
+  profile: "full",
   fingerprint: { qemuVersion: "10.0.2" },
   fingerprintHash: "0".repeat(64),
   compatible: true,

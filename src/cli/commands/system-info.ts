@@ -25,8 +25,8 @@ function memory({ overcommit, limitBytes, committedBytes, availableBytes }: Syst
 }
 
 function facts(info: SystemInfo): [string, string][] {
-  const pools = info.pools.map(({ shape, blocked, warm, target }): [string, string] => [
-    `Pool ${shape.memoryMiB}MiB x${shape.vcpus}`,
+  const pools = info.pools.map(({ shape, profile, blocked, warm, target }): [string, string] => [
+    `Pool ${shape.memoryMiB}MiB x${shape.vcpus} ${profile}`,
     `${warm} of ${target.warm} warm, ${blocked} of ${target.blocked} waiting for state`,
   ]);
   return [

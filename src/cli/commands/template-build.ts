@@ -1,5 +1,6 @@
 /** `mayfly template build`. */
 import type { BuildTemplateRequest, Template } from "../../contract/api.ts";
+import { DEVICE_PROFILES, type DeviceProfile } from "../../contract/machine.ts";
 import { print, printError } from "../../sys/standard-io.ts";
 import { usageError } from "../arguments.ts";
 import { openClient } from "../client.ts";
@@ -20,6 +21,10 @@ const OPTIONS = {
   image: { ...value("IMAGE", "Image whose application is warmed"), complete: "image" },
   memory: { ...value("SIZE", "Memory of the VMs, e.g. 256m (128m)"), short: "m" },
   cpus: value("NUMBER", "CPUs of the VMs (1)"),
+  profile: {
+    ...value("NAME", "Devices of VMs of a size: exec, disk, net or full (full, which serves all)"),
+    complete: [...DEVICE_PROFILES],
+  },
   ready: value("PROBE", "Ready when: http://:PORT/PATH, tcp://:PORT, exec:COMMAND, log:REGEX, started"),
   "ready-timeout": value("DURATION", "Longest that it may take to be ready (60s)"),
   "warm-up": list("COMMAND|URL", "Exercise it with a command, or with GET http://:PORT/PATH"),
@@ -91,6 +96,7 @@ async function requestOf(options: Values): Promise<BuildTemplateRequest> {
   if (options.image !== undefined) request.image = options.image;
   if (options.memory !== undefined) request.memoryBytes = parseBytes("--memory", options.memory);
   if (options.cpus !== undefined) request.cpus = parsePositive("--cpus", options.cpus);
+  if (options.profile !== undefined) request.profile = profileOf(options.profile);
   if (options.ready !== undefined) request.ready = parseReady(options.ready);
   if (options["ready-timeout"] !== undefined) {
     request.readyTimeoutMs = parseDurationMs("--ready-timeout", options["ready-timeout"]);
@@ -104,6 +110,13 @@ async function requestOf(options: Values): Promise<BuildTemplateRequest> {
   if (options.pool !== undefined) request.pool = parsePool("--pool", options.pool);
   if (options.force) request.force = true;
   return { ...request, ...containerOf(options) };
+}
+
+function profileOf(text: string): DeviceProfile {
+  const profile = DEVICE_PROFILES.find((known) => known === text);
+  if (profile !== undefined) return profile;
+  const known = DEVICE_PROFILES.join(", ");
+  throw usageError("mayfly template build", `--profile is ${JSON.stringify(text)}; it takes ${known}`);
 }
 
 function containerOf(options: Values): BuildTemplateRequest {

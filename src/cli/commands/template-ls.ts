@@ -32,12 +32,25 @@ export const command = defineCommand({
         template.application === null ? "-" : familiarName(template.application.image),
         `${template.shape.memoryMiB}MiB`,
         String(template.shape.vcpus),
+        template.profile,
         template.compatible ? "yes" : "no",
         formatBytes(template.memory.allocatedBytes),
         `${formatElapsed(template.createdAt, Date.now())} ago`,
         template.lastUsedAt === null ? "never" : `${formatElapsed(template.lastUsedAt, Date.now())} ago`,
       ]);
-      await printTable(["TEMPLATE ID", "NAME", "IMAGE", "MEMORY", "CPUS", "FITS", "ON DISK", "CREATED", "USED"], rows);
+      const heading = [
+        "TEMPLATE ID",
+        "NAME",
+        "IMAGE",
+        "MEMORY",
+        "CPUS",
+        "DEVICES",
+        "FITS",
+        "ON DISK",
+        "CREATED",
+        "USED",
+      ];
+      await printTable(heading, rows);
     }
     return 0;
   },
