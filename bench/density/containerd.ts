@@ -12,7 +12,13 @@ import { openGroup } from "./group.ts";
 const START_LIMIT_MS = 30_000;
 const NAMESPACE = "mayfly-bench";
 /** Kubernetes' interface, which `ctr` does not use, is left out: it is the larger part of an idle containerd. */
-const CONFIG = 'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n';
+const configOf = (directory: string) => `version = 2
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[plugins."io.containerd.internal.v1.opt"]
+  path = "${directory}/opt"
+`;
+/** What is mounted for it goes with its mount namespace, and so does what runc, its shims and `ctr` keep in /run. */
+const OWN_RUN = "mount -t tmpfs run /run";
 const BOOTED = "containerd successfully booted";
 
 /** The kind. @param directory an empty one, for all that it keeps. */
@@ -33,12 +39,12 @@ export async function containerdKind(directory: string): Promise<CrowdKind> {
 
 async function openContainerd(directory: string, resources: AsyncDisposableStack, signal: AbortSignal): Promise<Crowd> {
   await makeDirectory(directory);
-  // What is mounted in it goes with it.
-  const own = (await openNamespace("true", resources)) ?? [];
+  const own = await openNamespace(OWN_RUN, resources);
+  if (own === undefined) throw new MayflyError("internal", "Cannot give containerd a mount namespace of its own");
   const group = openGroup();
   resources.use(group);
   const address = `${directory}/containerd.sock`;
-  await writeText(`${directory}/config.toml`, CONFIG);
+  await writeText(`${directory}/config.toml`, configOf(directory));
   const places = ["--root", `${directory}/root`, "--state", `${directory}/state`, "--address", address];
   const words = [...group.enter, ...own];
   const enginePid = await startEngine([...words, "containerd", "--config", `${directory}/config.toml`, ...places], {

@@ -61,6 +61,11 @@ test("what merging saves and needs, by the kernel's own profit", () => {
     },
   };
   const counts = parseCounts((name) => files[name] ?? "");
-  expect(counts).toMatchObject({ fullScans: 8, savedPages: 1670, bookkeepingBytes: 1670 * 4096 - 5_794_048 });
+  expect(counts).toMatchObject({
+    fullScans: 8,
+    savedPages: 1670,
+    allPages: 15_848,
+    bookkeepingBytes: 1670 * 4096 - 5_794_048,
+  });
   expect(parseCounts(none)).toMatchObject({ fullScans: 0, savedPages: 0, bookkeepingBytes: 0 });
 });

@@ -31,7 +31,7 @@ const LOOK_AGAIN_MS = 500;
 const IDLE_LOOKS = 6;
 /** A page is compared when it has not changed since the scan before, and merged with one that was compared before it: two scans at least. */
 const LEAST_SCANS = 3;
-/** Merging is steady when a whole scan has changed less than this part of the pages that it has saved. */
+/** Merging is steady when a whole scan has changed what it saves by less than this part of all pages: what it saves alone never stands still. */
 const STEADY_PART = 0.01;
 const LIMIT_MS = 900_000;
 
@@ -40,6 +40,8 @@ export interface MergeCounts {
   fullScans: number;
   /** Pages that are not there any more, since an equal one is used. */
   savedPages: number;
+  /** Those and all others that it has looked at. */
+  allPages: number;
   /** Bytes that it needs itself to know what it has scanned: charged to no group. */
   bookkeepingBytes: number;
   /** All that changes while it scans. */
@@ -65,6 +67,7 @@ export function parseCounts(textOf: (name: string) => string): MergeCounts {
   const state = ["full_scans", "pages_scanned", "pages_volatile", "pages_unshared", "pages_sharing"].map(textOf).join();
   return {
     ...{ fullScans: value("full_scans"), savedPages, state },
+    allPages: savedPages + value("pages_shared") + value("pages_unshared") + value("pages_volatile"),
     // The kernel's `general_profit` is what it saves less what it needs for that (mm/ksm.c).
     bookkeepingBytes: Math.max(0, savedPages * PAGE_BYTES - value("general_profit")),
   };
@@ -125,7 +128,7 @@ async function untilSteady(signal: AbortSignal): Promise<void> {
     unchanged = now.state === last.state ? unchanged + 1 : 0;
     last = now;
     if (now.fullScans === atScan.fullScans) continue;
-    const isSteady = Math.abs(now.savedPages - atScan.savedPages) <= now.savedPages * STEADY_PART;
+    const isSteady = Math.abs(now.savedPages - atScan.savedPages) <= now.allPages * STEADY_PART;
     if (isSteady && now.fullScans - first.fullScans >= LEAST_SCANS) return;
     atScan = now;
   }

@@ -8,8 +8,8 @@ import type { Crowd, CrowdKind } from "./crowd.ts";
 import { type CrowdGroup, openGroup } from "./group.ts";
 
 const IMAGE = "localhost/busybox:bench";
-/** In a mount namespace with locks of its own: what is mounted and locked there goes with it. */
-const OWN_LOCKS = "mount -t tmpfs shm /dev/shm";
+/** In a mount namespace with locks and a /run of its own: what is mounted, locked and kept there goes with it. */
+const OWN_PLACES = "mount -t tmpfs shm /dev/shm && mount -t tmpfs run /run";
 
 /** The kind. @param directory an empty one, for all that it keeps. */
 export async function podmanKind(directory: string): Promise<CrowdKind> {
@@ -36,7 +36,7 @@ async function openPodman(
   signal: AbortSignal,
 ): Promise<{ crowd: Crowd; way: PodmanWay }> {
   await makeDirectory(directory);
-  const ways = await podmanWays(resources, OWN_LOCKS);
+  const ways = await podmanWays(resources, OWN_PLACES);
   const group = openGroup();
   resources.use(group);
   const store = ["--root", `${directory}/root`, "--runroot", `${directory}/run`, "--tmpdir", `${directory}/tmp`];
