@@ -40,10 +40,16 @@ static bool is_whiteout(const struct stat *stat)
     return S_ISCHR(stat->st_mode) && stat->st_rdev == makedev(0, 0);
 }
 
-static int print_change(unsigned flags, size_t length)
+/* `stat` is of what is there now; NULL: nothing is. */
+static int print_change(unsigned flags, size_t length, const struct stat *stat)
 {
+    static const struct stat nothing;
+    const struct stat *now = stat ? stat : &nothing;
     struct survey_record record = {0};
     survey_u8(&record, (uint8_t)flags);
+    survey_u64(&record, now->st_ino);
+    survey_u64(&record, (uint64_t)now->st_size);
+    survey_u64(&record, (uint64_t)now->st_ctim.tv_sec * 1000000000u + (uint64_t)now->st_ctim.tv_nsec);
     survey_bytes(&record, path, length);
     return survey_print(&record);
 }
@@ -103,13 +109,13 @@ static int survey_entry(struct level *level, const char *name)
     if (level->lower >= 0 && !fstatat(level->lower, name, &lower, AT_SYMLINK_NOFOLLOW))
         flags = compare(&upper, &lower);
     if (is_whiteout(&upper))
-        return flags ? print_change(flags | CHANGE_DELETED, length) : 0;
+        return flags ? print_change(flags | CHANGE_DELETED, length, NULL) : 0;
     if (!S_ISDIR(upper.st_mode))
-        return print_change(flags, length);
+        return print_change(flags, length, &upper);
     flags |= CHANGE_DIRECTORY;
     if (depth == MAX_DEPTH)
-        return print_change(flags | CHANGE_CUT, length);
-    if (print_change(flags, length))
+        return print_change(flags | CHANGE_CUT, length, &upper);
+    if (print_change(flags, length, &upper))
         return -1;
     int upper_fd = openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     int lower_fd = -1;
@@ -131,7 +137,7 @@ static int survey_hidden(const struct level *level)
         if (!length || !strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
             continue;
         if (fstatat(dirfd(level->upper), entry->d_name, &stat, AT_SYMLINK_NOFOLLOW) && errno == ENOENT)
-            error = print_change(CHANGE_DELETED | CHANGE_IN_IMAGE, length);
+            error = print_change(CHANGE_DELETED | CHANGE_IN_IMAGE, length, NULL);
     }
     closedir(lower);
     return error;

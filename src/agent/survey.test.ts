@@ -31,7 +31,8 @@ const process = (name: string, commandLine: string) =>
   );
 const processes = (...all: Uint8Array[]) =>
   Buffer.concat([Buffer.from("MFPS"), u32(100), u64(1_700_000_000_000_000_000n), u64(60_000_000_000), ...all]);
-const change = (flags: number, path: string | Uint8Array) => record(Buffer.from([flags]), text(path));
+const change = (flags: number, path: string | Uint8Array) =>
+  record(Buffer.from([flags]), ...[5, 6, 7].map(u64), text(path));
 const changes = (...all: Uint8Array[]) => Buffer.concat([Buffer.from("MFCH"), ...all]);
 
 describe("a survey", () => {
@@ -50,7 +51,7 @@ describe("a survey", () => {
   test("of changes has paths that are no text too", () => {
     const bytes = changes(change(0, "/new"), change(7 | 64, Buffer.from([47, 0xff, 0xfe])), end(2));
     expect(decodeChanges(bytes)).toMatchObject([
-      { path: "/new", isDirectory: false, inImage: false },
+      { path: "/new", isDirectory: false, inImage: false, stamp: "5,6,7" },
       { path: "/\ufffd\ufffd", isDirectory: true, isDeleted: true, inImage: true, isCut: true, sameTime: false },
     ]);
   });

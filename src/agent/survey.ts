@@ -47,6 +47,8 @@ export interface SurveyedChange {
   sameTime: boolean;
   /** It is too deep: what is in it is not told. */
   isCut: boolean;
+  /** Another one when what is there was written, changed or replaced since: its inode's number, size and ctime. */
+  stamp: string;
 }
 
 /** Processes as `processes` prints them. @throws `agent_protocol_violation`. */
@@ -69,8 +71,10 @@ export function decodeChanges(bytes: Uint8Array): SurveyedChange[] {
   return records(reader, "a change", (record) => {
     const flags = record.u8();
     const has = (bit: number) => (flags & bit) !== 0;
+    const stamp = [record.u64(), record.u64(), record.u64()].join();
     return {
       path: text(record),
+      stamp,
       isDirectory: has(1),
       isDeleted: has(2),
       inImage: has(4),

@@ -1,5 +1,6 @@
 /** What commands print: tables without borders, JSON documents, JSON lines. */
 import Table from "cli-table3";
+import type { VmChange } from "../contract/api.ts";
 import { print } from "../sys/standard-io.ts";
 
 const NO_BORDERS = Object.fromEntries(
@@ -21,6 +22,13 @@ export function formatTable(heading: readonly string[], rows: readonly (readonly
     .split("\n")
     .map((line) => line.trimEnd())
     .join("\n")}\n`;
+}
+
+const LETTERS = { added: "A", changed: "C", deleted: "D" } as const;
+
+/** A changed file as a line. */
+export function changeLine({ kind, path }: VmChange): string {
+  return `${LETTERS[kind]} ${oneLine(path)}\n`;
 }
 
 /** Text from a guest or a user, safe for one line of a terminal. */

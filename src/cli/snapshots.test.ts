@@ -73,6 +73,8 @@ describe("mayfly snapshot", () => {
       /^ADDRESS +LENGTH\n0x000001000 +8KiB\n0x004000000 +4KiB\n3 pages \(12KiB\) differ from snap_\w+\n$/,
     );
     expect(await out("snapshot", "diff", "-q", "first")).toBe("3\n");
+    expect(await out("snapshot", "diff", "--files", "first")).toBe("A /tmp/a\\nb\n");
+    expect(await out("snapshot", "diff", "-qf", "first", "first")).toBe("1\n");
     expect(JSON.parse(await out("snapshot", "diff", "--json", "first"))).toMatchObject({ from: null, pages: 3 });
   });
 

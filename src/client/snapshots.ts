@@ -28,8 +28,8 @@ export interface Snapshots {
   restore(snapshot: string, options?: CallOptions): Promise<Vm>;
   /** Compares all of it with its checksums. */
   verify(snapshot: string, options?: CallOptions): Promise<VerifyResult>;
-  /** The pages that differ from those of `from`, another snapshot of the same base; without it from the base. */
-  diff(snapshot: string, options?: CallOptions & { from?: string }): Promise<SnapshotDiff>;
+  /** The pages that differ from those of `from`, another snapshot of the same base; without it from the base. With `files` files too. */
+  diff(snapshot: string, options?: CallOptions & { from?: string; files?: boolean }): Promise<SnapshotDiff>;
   /** Writes it with all that another host needs into one file, and waits for it. */
   export(snapshot: string, request: ExportSnapshotRequest, options?: OperationOptions): Promise<Snapshot>;
   /** Takes in what `export` has written, and waits for it. */
@@ -55,8 +55,11 @@ export function snapshots(rest: Rest): Snapshots {
     prune: (json = {}, options) => rest.json("POST", "/v1/snapshots/prune", { ...options, json }),
     restore: (snapshot, options) => rest.json("POST", at(snapshot, "/restore"), options),
     verify: (snapshot, options) => rest.json("POST", at(snapshot, "/verify"), options),
-    diff: (snapshot, { from, ...options } = {}) =>
-      rest.json("GET", at(snapshot, "/diff"), { ...options, query: { from } }),
+    diff: (snapshot, { from, files, ...options } = {}) =>
+      rest.json("GET", at(snapshot, "/diff"), {
+        ...options,
+        query: { from, files: files === true ? "true" : undefined },
+      }),
     export: (snapshot, json, options = {}) => made(at(snapshot, "/export"), json, options),
     import: (json, options = {}) => made("/v1/snapshots/import", json, options),
     promote: (snapshot, options = {}) => made(at(snapshot, "/promote"), undefined, options),

@@ -1,6 +1,7 @@
 /** Checkpoints, forks and where each VM came from. Sizes are bytes, times ISO 8601 strings, durations milliseconds. */
 import { z } from "zod";
 import { NAME_PATTERN } from "./ids.ts";
+import { VmChange } from "./inside.ts";
 
 const name = z.string().regex(new RegExp(NAME_PATTERN), "a name has letters, digits, '_', '.', '-', at most 63");
 const labels = z.record(z.string().max(255), z.string().max(4096));
@@ -115,6 +116,8 @@ export const SnapshotDiff = z.object({
   pages: z.int(),
   ranges: z.array(z.object({ startBytes: z.int(), lengthBytes: z.int() })),
   truncated: z.boolean(),
+  /** Files that were changed, by path, if they were asked for: of the image, or since the other snapshot. */
+  files: z.array(VmChange).optional(),
 });
 export type SnapshotDiff = z.infer<typeof SnapshotDiff>;
 

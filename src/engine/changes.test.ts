@@ -1,7 +1,7 @@
 /** Changes of a container, from what its root's upper directory holds. */
 import { expect, test } from "bun:test";
 import type { SurveyedChange } from "../agent/survey.ts";
-import { describeChanges } from "./changes.ts";
+import { changesBetween, describeChanges } from "./changes.ts";
 
 const entry = (path: string, given: Partial<SurveyedChange> = {}): SurveyedChange => ({
   path,
@@ -12,6 +12,7 @@ const entry = (path: string, given: Partial<SurveyedChange> = {}): SurveyedChang
   sameOwner: false,
   sameTime: false,
   isCut: false,
+  stamp: "1",
   ...given,
 });
 const directory = { isDirectory: true } as const;
@@ -56,4 +57,38 @@ test("what is made for every container is none of its changes", () => {
 
 test("names may be anything", () => {
   expect(lines([entry("/a\nD /etc\u001b[0m")])).toEqual(["A /a\nD /etc\u001b[0m"]);
+});
+
+test("between two surveys are what is new, what is other and what is gone", () => {
+  const later = { stamp: "2" } as const;
+  const before = [
+    entry("/same"),
+    entry("/written"),
+    entry("/gone"),
+    entry("/changed", there),
+    entry("/deleted", { ...there, isDeleted: true }),
+    entry("/back", { ...there, isDeleted: true }),
+    entry("/kept", { ...there, isDeleted: true }),
+    entry("/made", directory),
+    entry("/etc/hosts", there),
+  ];
+  const now = [
+    entry("/same"),
+    entry("/written", later),
+    entry("/new"),
+    entry("/changed", { ...there, isDeleted: true }),
+    entry("/back", { ...there, ...later }),
+    entry("/kept", { ...there, isDeleted: true, ...later }),
+    entry("/made", { ...directory, ...later }),
+    entry("/etc/hosts", { ...there, ...later }),
+  ];
+  const told = changesBetween(now, before, []).map(({ kind, path }) => `${kind} ${path}`);
+  expect(told).toEqual([
+    "added /back",
+    "deleted /changed",
+    "added /deleted",
+    "deleted /gone",
+    "added /new",
+    "changed /written",
+  ]);
 });

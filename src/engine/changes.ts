@@ -48,6 +48,45 @@ export function describeChanges(entries: readonly SurveyedChange[], targets: rea
   return changes.sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
+/**
+ * Changes of one survey since an earlier one of the same image. Directories that were changed and still are there are left out: what is in them
+ * is told.
+ */
+export function changesBetween(
+  now: readonly SurveyedChange[],
+  before: readonly SurveyedChange[],
+  targets: readonly string[],
+): VmChange[] {
+  const [is, was] = [now, before].map((entries) => entriesByPath(entries, targets));
+  const changes: VmChange[] = [];
+  for (const path of new Set([...(was?.keys() ?? []), ...(is?.keys() ?? [])])) {
+    const kind = OWN_FILES.has(path) ? undefined : kindBetween(is?.get(path), was?.get(path));
+    if (kind !== undefined) changes.push({ kind, path });
+  }
+  return changes.sort((a, b) => (a.path < b.path ? -1 : 1));
+}
+
+type Told = SurveyedChange & Pick<VmChange, "kind">;
+
+function entriesByPath(entries: readonly SurveyedChange[], targets: readonly string[]): Map<string, Told> {
+  const known = new Map(entries.map((entry) => [entry.path, entry]));
+  const told = describeChanges(entries, targets).flatMap(({ path, kind }) => {
+    const entry = known.get(path);
+    return entry === undefined ? [] : [{ ...entry, kind }];
+  });
+  return new Map(told.map((entry) => [entry.path, entry]));
+}
+
+/** @param is undefined: as in the image. @param was likewise. */
+function kindBetween(is: Told | undefined, was: Told | undefined): VmChange["kind"] | undefined {
+  if (was === undefined) return is?.kind;
+  if (is === undefined) return { added: "deleted", deleted: "added", changed: "changed" }[was.kind] as VmChange["kind"];
+  if (is.kind === "deleted") return was.kind === "deleted" ? undefined : "deleted";
+  if (was.kind === "deleted") return "added";
+  const isSame = is.stamp === was.stamp || (is.isDirectory && was.isDirectory);
+  return isSame ? undefined : "changed";
+}
+
 /** A directory is copied up with what is written below it, and is then no change of its own. */
 function kindOf(entry: SurveyedChange, isAltered: boolean, isPrepared: boolean): VmChange["kind"] | undefined {
   if (entry.isDeleted) return "deleted";

@@ -49,7 +49,7 @@ export async function checkpointVm(
   deadline: Deadline,
 ): Promise<Snapshot> {
   const { vms, events } = parts;
-  const running = vms.withMain(ref);
+  const running = vms.withMain(ref, request.stop === true ? "suspend" : "checkpoint");
   const { id, name } = vms.get(running.id);
   const record = request.stop === true ? vms.record(id) : requireCapturable(vms.record(id), "checkpoint");
   if (record === undefined) throw requireCapturable(record, "checkpoint");

@@ -50,7 +50,7 @@ export async function forkVm(
 ): Promise<ForkResult> {
   const startedMs = nowMs();
   const { vms, events, metrics } = parts;
-  const running = vms.withMain(ref);
+  const running = vms.withMain(ref, "fork");
   // Its children may have to wait for memory, which it is not to be suspended for.
   using _awake = running.stayAwake();
   const record = requireCapturable(vms.record(running.id), "fork");

@@ -39,6 +39,8 @@ export interface GuestSetup {
   fills: readonly VolumeFill[];
   /** What runs before the workload thaws. */
   hooks: HookPlan | undefined;
+  /** The workload does not thaw. */
+  staysFrozen?: boolean;
 }
 
 /** A fresh identity with the given host name. */
@@ -76,7 +78,7 @@ export async function applyIdentity(agent: AgentClient, setup: GuestSetup, deadl
     await allInOrder(requests.splice(0));
     await runHooks(agent, setup.hooks, deadline);
   }
-  requests.push(agent.thaw(deadline));
+  if (setup.staysFrozen !== true) requests.push(agent.thaw(deadline));
   await allInOrder(requests);
 }
 

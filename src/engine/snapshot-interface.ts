@@ -37,8 +37,8 @@ export interface SnapshotEngine {
   prune(request: PruneSnapshotsRequest): Promise<PruneResult>;
   /** Reads all of it and compares with its checksums. */
   verify(ref: string, deadline: Deadline): Promise<VerifyResult>;
-  /** Compares with another snapshot of the same base, or with the base itself. */
-  diff(ref: string, from: string | undefined, deadline: Deadline): Promise<SnapshotDiff>;
+  /** Compares with another snapshot of the same base, or with the base itself; with `files` also what the VM has changed of its image. */
+  diff(ref: string, options: { from?: string; files?: boolean }, deadline: Deadline): Promise<SnapshotDiff>;
   /** Writes one file with everything that another host needs. @throws `file_operation_failed`, `disk_full`; nothing is left of the file then. */
   export(ref: string, request: ExportSnapshotRequest, options: ProgressOptions): Promise<Snapshot>;
   /** @throws `snapshot_incompatible` naming the fields that differ, `snapshot_corrupt`. */

@@ -38,6 +38,8 @@ export interface Revival {
   files?: readonly GuestFile[];
   /** For hooks. */
   env?: Readonly<Record<string, string>>;
+  /** Nothing of its workload is to run: no hooks, no thaw. */
+  staysFrozen?: boolean;
   /** Called just before anything of the guest runs. */
   beforeLoad?: () => void;
   /** Called when the snapshot's pages have been copied. */
@@ -79,9 +81,9 @@ export function launchFrom(
     const qemu = await readyQemu(context, template, root, deadline);
     clock.end("spawn");
     const { root: _root, ...own } = holdings.record.disks;
-    const hooks = planHooks(captured, kind, vm.hostname, revival.env);
-    const { limits, files = [] } = revival;
-    const setup = { identity, hooks, container: undefined, limits, files, fills: [], disks: own };
+    const { limits, files = [], staysFrozen = false } = revival;
+    const hooks = staysFrozen ? undefined : planHooks(captured, kind, vm.hostname, revival.env);
+    const setup = { identity, hooks, container: undefined, limits, files, fills: [], disks: own, staysFrozen };
     revival.beforeLoad?.();
     const state: RevivedState = {
       devices: snapshot.deviceState,

@@ -25,6 +25,7 @@ import { drawTree } from "./lineage.ts";
 import { Promotions } from "./promotion.ts";
 import { Returns } from "./restore.ts";
 import { createFromSnapshot, relaunchFromSnapshot } from "./snapshot-clone.ts";
+import { changedFiles } from "./snapshot-files.ts";
 import type { SnapshotEngine } from "./snapshot-interface.ts";
 import { exportTo, importFrom } from "./snapshot-moves.ts";
 import { type SnapshotRecords, usersOf } from "./snapshot-records.ts";
@@ -47,16 +48,47 @@ export class LocalSnapshots implements SnapshotEngine {
     for (const [id, holdings] of parts.vms.parked) holdings.park(() => this.#returns.wake(id));
   }
 
-  checkpoint = (ref: string, request: CheckpointRequest, deadline: Deadline): Promise<Snapshot> =>
-    checkpointVm(this.parts, this.#records, ref, request, (id) => this.#returns.wake(id), deadline);
+  checkpoint = (ref: string, request: CheckpointRequest, deadline: Deadline): Promise<Snapshot> => {
+    const take = () => checkpointVm(this.parts, this.#records, ref, request, (id) => this.#returns.wake(id), deadline);
+    // One that is to be suspended and is already waits in what was asked for.
+    const waitsIn = () => this.#records.find(this.parts.vms.get(ref).suspendedIn ?? "");
+    const isAnyName = request.stop === true && request.name === undefined;
+    return this.#whileRunning(ref, take, isAnyName ? waitsIn : () => undefined, deadline);
+  };
 
   resume = (ref: string, deadline: Deadline): Promise<Vm> => this.#returns.resume(ref, deadline);
   restore = (ref: string, deadline: Deadline): Promise<Vm> => this.#returns.restore(ref, deadline);
 
-  fork = async (ref: string, request: ForkRequest, deadline: Deadline): Promise<ForkResult> => {
-    await this.awaken(ref, deadline);
-    return forkVm(this.parts, this.gate, ref, request, deadline);
-  };
+  fork = (ref: string, request: ForkRequest, deadline: Deadline): Promise<ForkResult> =>
+    this.#whileRunning(
+      ref,
+      () => forkVm(this.parts, this.gate, ref, request, deadline),
+      () => undefined,
+      deadline,
+    );
+
+  /**
+   * Does something with a VM that has to run: a suspended one is brought back, also one that was suspended while this waited for its turn.
+   * @param done what is there already, so that nothing has to be done.
+   */
+  async #whileRunning<T>(
+    ref: string,
+    work: () => Promise<T>,
+    done: () => T | undefined,
+    deadline: Deadline,
+  ): Promise<T> {
+    for (;;) {
+      const known = done();
+      if (known !== undefined) return known;
+      await this.awaken(ref, deadline);
+      try {
+        return await work();
+      } catch (error) {
+        const hasEnded = !(error instanceof MayflyError) || error.code !== "vm_not_running";
+        if (hasEnded || this.parts.vms.get(ref).state !== "suspended") throw error;
+      }
+    }
+  }
 
   /** Brings a VM back that is suspended, for what needs it to run. */
   async awaken(ref: string, deadline: Deadline): Promise<void> {
@@ -116,8 +148,18 @@ export class LocalSnapshots implements SnapshotEngine {
     return { id, ok: problems.length === 0, problems };
   }
 
-  diff = (ref: string, from: string | undefined, _deadline: Deadline): Promise<SnapshotDiff> =>
-    this.#records.store.diff(this.get(ref).id, from === undefined ? undefined : this.get(from).id);
+  async diff(
+    ref: string,
+    { from, files = false }: { from?: string; files?: boolean },
+    deadline: Deadline,
+  ): Promise<SnapshotDiff> {
+    const [to, other] = [this.get(ref).id, from === undefined ? undefined : this.get(from).id];
+    const pages = await this.#records.store.diff(to, other);
+    if (!files) return pages;
+    const before = other === undefined ? undefined : await this.#records.ready(other);
+    const after = await this.#records.ready(to);
+    return { ...pages, files: await changedFiles(this.parts, this.gate, after, before, deadline) };
+  }
 
   export = (ref: string, request: ExportSnapshotRequest, options: ProgressOptions): Promise<Snapshot> =>
     exportTo(this.parts, this.#records, ref, request, options);

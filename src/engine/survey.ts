@@ -12,6 +12,7 @@ const SIGKILL = 9;
 
 /**
  * Runs a survey to its end. It is killed when the deadline has passed.
+ * @param isFrozen whether the workload is frozen.
  * @returns what it has printed.
  * @throws `limit_reached` for too much, `agent_request_failed` when it fails, `deadline_exceeded`, `cancelled`.
  */
@@ -19,6 +20,7 @@ export async function runSurvey(
   agent: AgentClient,
   what: "processes" | "changes",
   deadline: Deadline,
+  isFrozen = false,
 ): Promise<Uint8Array> {
   const chunks: Buffer[] = [];
   let length = 0;
@@ -28,7 +30,11 @@ export async function runSurvey(
     if (length <= LIMIT_BYTES) chunks.push(Buffer.from(chunk));
     else if (length - chunk.length <= LIMIT_BYTES) kill();
   };
-  const process = agent.execTransient({ argv: [PROGRAM, what], outside: true, killTree: true }, take, deadline);
+  const process = agent.execTransient(
+    { argv: [PROGRAM, what], outside: true, killTree: true, hook: isFrozen },
+    take,
+    deadline,
+  );
   try {
     const { code } = await deadline.race(process.exited, `the survey of ${what}`);
     if (length > LIMIT_BYTES) {

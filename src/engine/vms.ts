@@ -79,12 +79,12 @@ export class Vms {
     return this.#running.get(id);
   }
 
-  /** @throws `vm_not_running` naming its state. */
-  running(ref: string): RunningVm {
+  /** @param verb what was to be done, for the message. @throws `vm_not_running` naming its state. */
+  running(ref: string, verb = "do this with"): RunningVm {
     const { vm } = this.#resolve(ref);
     const running = this.#running.get(vm.id);
     if (running !== undefined) return running;
-    throw new MayflyError("vm_not_running", `Cannot do this with VM ${vm.name}: it is ${vm.state}`, { vmId: vm.id });
+    throw new MayflyError("vm_not_running", `Cannot ${verb} VM ${vm.name}: it is ${vm.state}`, { vmId: vm.id });
   }
 
   /** Whether any VM runs on a template. */
@@ -299,12 +299,12 @@ export class Vms {
   }
 
   /** A VM in which something can be run. @throws `vm_not_running`, also between two main processes. */
-  withMain(ref: string): RunningVm {
-    const running = this.running(ref);
+  withMain(ref: string, verb = "do this with"): RunningVm {
+    const running = this.running(ref, verb);
     const { vm } = this.#resolve(running.id);
     if (vm.state !== "restarting") return running;
     const why = "its main process is being started again";
-    throw new MayflyError("vm_not_running", `Cannot do this with VM ${vm.name}: ${why}`, { vmId: vm.id });
+    throw new MayflyError("vm_not_running", `Cannot ${verb} VM ${vm.name}: ${why}`, { vmId: vm.id });
   }
 
   /** @throws `vm_not_running` for a VM that has ended or has no main process. */

@@ -1,5 +1,6 @@
 /** Checkpoints: a VM's state on disk, from which it comes back as it was, and from which others go on. */
 import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
+import { serviceImage } from "../support/application.ts";
 import { COUNTER, numbersOf } from "../support/counting.ts";
 import { soon, TestEngine } from "../support/engine.ts";
 import { describeVms, newDirectory } from "../support/engine-host.ts";
@@ -158,8 +159,44 @@ describeVms("checkpoints", () => {
       expect(await vms.shell(name, "cat /dev/shm/a | wc -l")).toBe("1");
       expect((await snapshots.verify(name, soon())).problems).toEqual([]);
     }
-    const diff = await snapshots.diff("w2", "w1", soon());
+    const diff = await snapshots.diff("w2", { from: "w1" }, soon());
     expect(diff.pages).toBeGreaterThan(0);
     expect(diff.ranges.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0)).toBe(diff.pages * 4096);
   });
+
+  test("files that were changed are told, of the image and between two, and nothing of the VM runs for that", async () => {
+    const { snapshots } = vms.engine;
+    const image = await serviceImage(vms);
+    for (const diskBytes of [undefined, 64 << 20]) {
+      const disk = diskBytes === undefined ? {} : { diskBytes };
+      await vms.start({ name: "files", image, command: ["/bin/main"], pull: "never", ...disk });
+      await vms.shell("files", "echo 1 > /one; echo 1 > /both; mkdir /made; echo 1 > /made/one");
+      await snapshots.checkpoint("files", { name: "before" }, soon());
+      await vms.shell("files", "rm /one; echo 2 > /both; echo 2 > /made/two; rm /bin/busybox");
+      await snapshots.checkpoint("files", { name: "after" }, soon());
+      const changed = async (name: string, from?: string) => {
+        const { files = [] } = await snapshots.diff(name, { ...(from && { from }), files: true }, soon());
+        // What it writes by itself is below /tmp.
+        return files.filter(({ path }) => !path.startsWith("/tmp")).map(({ kind, path }) => `${kind} ${path}`);
+      };
+      const events: string[] = [];
+      const stop = vms.engine.subscribe(({ type }) => void events.push(type));
+      expect(await changed("before")).toEqual(["added /both", "added /made", "added /made/one", "added /one"]);
+      expect(await changed("after", "before")).toEqual([
+        "changed /bin",
+        "deleted /bin/busybox",
+        "changed /both",
+        "added /made/two",
+        "deleted /one",
+      ]);
+      stop();
+      expect(events.filter((type) => type.startsWith("vm."))).toEqual([]);
+      await vms.remove("files");
+      for (const name of ["before", "after"]) await snapshots.remove(name);
+    }
+    await vms.start({ name: "imageless" });
+    await snapshots.checkpoint("imageless", { name: "bare" }, soon());
+    const refused = await rejection(snapshots.diff("bare", { files: true }, soon()));
+    expect(refused.code).toBe("invalid_argument");
+  }, 120_000);
 });

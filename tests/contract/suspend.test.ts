@@ -52,6 +52,31 @@ describeVms("suspended VMs", () => {
     expect(vms.engine.info().vms).toBe(1);
   });
 
+  test("what is asked of one at the same time is done before or after; to suspend it twice is to suspend it", async () => {
+    const { snapshots } = vms.engine;
+    await vms.start({ command: COUNTER, name: "counter" });
+    await numbersOf(vms, "counter", 3);
+    const [first, second] = await Promise.all([suspend("counter"), suspend("counter")]);
+    expect(second.id).toBe(first.id);
+    expect((await suspend("counter")).id).toBe(first.id);
+    const kept = await snapshots.checkpoint("counter", { name: "kept" }, soon());
+    expect(vms.engine.getVm("counter").state).toBe("running");
+    const checkpoint = (name: string) => snapshots.checkpoint("counter", { name }, soon());
+    const [, , forked] = await Promise.all([
+      suspend("counter"),
+      checkpoint("one"),
+      snapshots.fork("counter", { namePrefix: "child" }, soon()),
+      suspend("counter"),
+      checkpoint("two"),
+    ]);
+    expect(await vms.shell(forked.vmIds[0] ?? "", "hostname")).toBe("child");
+    expect(goOnOneByOne(await numbersOf(vms, "counter", 40))).toBe(true);
+    for (const name of [kept.id, "one", "two"]) await snapshots.remove(name);
+    await vms.engine.stopVm("counter", 0, soon());
+    const ended = await rejection(snapshots.checkpoint("counter", {}, soon()));
+    expect(ended.message).toBe("Cannot checkpoint VM counter: it is exited");
+  });
+
   test("a daemon that starts finds them, and brings them back", async () => {
     await vms.start({ command: COUNTER, name: "counter" });
     await suspend("counter");

@@ -113,14 +113,15 @@ export class FakeSnapshots implements SnapshotEngine {
     return { id, ok: problems.length === 0, problems };
   }
 
-  async diff(ref: string, from: string | undefined): Promise<SnapshotDiff> {
+  async diff(ref: string, { from, files }: { from?: string; files?: boolean }): Promise<SnapshotDiff> {
     const to = this.get(ref).id;
     const other = from === undefined ? null : this.get(from).id;
     const ranges = [
       { startBytes: 0x1000, lengthBytes: 8192 },
       { startBytes: 0x400_0000, lengthBytes: 4096 },
     ];
-    return { from: other, to, pages: 3, ranges, truncated: false };
+    const pages = { from: other, to, pages: 3, ranges, truncated: false };
+    return files === true ? { ...pages, files: [{ kind: "added", path: "/tmp/a\nb" }] } : pages;
   }
 
   async export(ref: string, request: ExportSnapshotRequest, options: ProgressOptions): Promise<Snapshot> {

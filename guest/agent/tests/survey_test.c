@@ -96,8 +96,8 @@ static int flags_of(const char *path, int *count)
     int flags = -1;
     size_t at = 4;
     for (*count = 0; at + 4 <= printed_length && u32_at(at); at += 4 + u32_at(at), ++*count) {
-        size_t length = printed[at + 5] | (size_t)printed[at + 6] << 8;
-        if (length == strlen(path) && !memcmp(printed + at + 7, path, length))
+        size_t length = printed[at + 29] | (size_t)printed[at + 30] << 8;
+        if (length == strlen(path) && !memcmp(printed + at + 31, path, length))
             flags = printed[at + 4];
     }
     CHECK(at + 8 == printed_length && u32_at(at + 4) == (uint32_t)*count);

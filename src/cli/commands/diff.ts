@@ -1,10 +1,8 @@
 /** `mayfly diff`: what a VM has changed of its image. */
 import { print } from "../../sys/standard-io.ts";
 import { openClient } from "../client.ts";
-import { oneLine, printJson } from "../output.ts";
+import { changeLine, printJson } from "../output.ts";
 import { defineCommand } from "../specification.ts";
-
-const LETTERS = { added: "A", changed: "C", deleted: "D" } as const;
 
 export const command = defineCommand({
   description: `Show the files that a running VM has added (A), changed (C) and deleted (D) of its image. Volumes, tmpfs and what every
@@ -15,7 +13,7 @@ container gets are left out. Characters that a terminal would obey are shown as 
   async run({ operands, global }) {
     const changes = await openClient(global).vms.changes(operands[0] ?? "");
     if (global.json) await printJson(changes);
-    else await print(changes.map(({ kind, path }) => `${LETTERS[kind]} ${oneLine(path)}\n`).join(""));
+    else await print(changes.map(changeLine).join(""));
     return 0;
   },
 });

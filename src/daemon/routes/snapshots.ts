@@ -16,6 +16,7 @@ import {
   Vm,
 } from "../../contract/api.ts";
 import { CREATE_LIMIT_MS, VERIFY_LIMIT_MS } from "../limits.ts";
+import { flag } from "../query.ts";
 import { emptyRoute, jsonRoute, type Route } from "../route.ts";
 
 const tag = "snapshots";
@@ -125,13 +126,16 @@ const ofSnapshots: readonly Route[] = [
     method: "GET",
     path: "/v1/snapshots/{id}/diff",
     tag,
-    summary: "What differs between a snapshot and another one of the same base, or the base.",
+    summary: "What differs between a snapshot and another one of the same base, or the base (files: or the image).",
     query: z.strictObject({
       from: z.string().optional().describe("The other snapshot; without it the base template."),
+      files: flag.describe("Files, too: a VM is brought up for that, whose workload does not run."),
     }),
-    answer: { status: 200, description: "The pages that differ.", schema: SnapshotDiff },
-    handle: ({ engine, params, query, deadline }) =>
-      engine.snapshots.diff(params.id, query.from, deadline(VERIFY_LIMIT_MS)),
+    answer: { status: 200, description: "The pages that differ, and files.", schema: SnapshotDiff },
+    handle({ engine, params, query: { from, files }, deadline }) {
+      const options = { ...(from === undefined ? {} : { from }), files };
+      return engine.snapshots.diff(params.id, options, deadline(VERIFY_LIMIT_MS));
+    },
   }),
 ];
 
