@@ -8,6 +8,12 @@ import { type Leftovers, leftoversOf, NOTHING_LEFT } from "./engine-leftovers.ts
 /** A client of the library. */
 export type Client = Awaited<ReturnType<typeof connect>>;
 
+/** How a test's daemon is started. */
+export interface TestDaemonOptions {
+  /** A module that is loaded before it, and variables for that. */
+  preload?: { path: string; env: Record<string, string> };
+}
+
 /** How a daemon that did not start ended. */
 export interface FailedStart {
   exitCode: number;
@@ -26,16 +32,17 @@ export class TestDaemon implements AsyncDisposable {
     readonly runDir: string,
     readonly group: string,
     readonly pool: string,
+    private readonly options: TestDaemonOptions,
   ) {}
 
   /** Makes directories with the default shape's template, and starts a daemon on them. @param pool as `--pool` takes it. */
-  static async start(pool = "0:0"): Promise<TestDaemon> {
+  static async start(pool = "0:0", options: TestDaemonOptions = {}): Promise<TestDaemon> {
     const root = newDirectory("daemon");
     const [stateDir, runDir] = [`${root}/state`, `${root}/run`];
     mkdirSync(stateDir, { mode: 0o711 });
     await plantArtifacts(stateDir);
     await plantTemplate(stateDir);
-    const daemon = new TestDaemon(stateDir, runDir, noteGroup(stateDir), pool);
+    const daemon = new TestDaemon(stateDir, runDir, noteGroup(stateDir), pool, options);
     await daemon.begin();
     return daemon;
   }
@@ -67,9 +74,12 @@ export class TestDaemon implements AsyncDisposable {
   async launch(): Promise<Bun.Subprocess | FailedStart> {
     const directories = ["--state-dir", this.stateDir, "--run-dir", this.runDir];
     const flags = ["--pool", this.pool, "--accelerator", "tcg", "--log-level", "warn", "--ready-fd", "3"];
-    const command = [process.execPath, `${ROOT}/src/cli/main.ts`, "--json", "daemon", ...directories, ...flags];
+    const { path, env = {} } = this.options.preload ?? {};
+    const preload = path === undefined ? [] : ["--preload", path];
+    const program = [process.execPath, ...preload, `${ROOT}/src/cli/main.ts`];
+    const command = [...program, "--json", "daemon", ...directories, ...flags];
     const log = openSync(`${this.stateDir}/mayflyd.log`, "a", 0o600);
-    const child = Bun.spawn(command, { stdio: ["ignore", log, log, "pipe"] });
+    const child = Bun.spawn(command, { stdio: ["ignore", log, log, "pipe"], env: { ...process.env, ...env } });
     closeSync(log);
     const line = await firstBytes(child.stdio[3] ?? undefined);
     if (line.startsWith("ready ")) return child;

@@ -121,8 +121,8 @@ export class TestEngine implements AsyncDisposable {
   }
 
   /** Starts a VM without a main process. */
-  async start(request: CreateVmRequest = {}): Promise<Vm> {
-    return (await this.engine.createVm(request, { deadline: soon() })).vm;
+  async start(request: CreateVmRequest = {}, limitMs = LIMIT_MS): Promise<Vm> {
+    return (await this.engine.createVm(request, { deadline: soon(limitMs) })).vm;
   }
 
   /** Runs a command in a running VM to its end. */
