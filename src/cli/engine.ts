@@ -5,7 +5,7 @@ import type { AcceleratorProbe } from "../engine/probe.ts";
 
 /** Opens the engine over what set-up has left. @throws MayflyError `setup_required`, and what opening throws. */
 export async function openLocalEngine(options: DaemonOptions): Promise<Engine> {
-  const { stateDir, runDir, pool, accelerator, overcommit } = options;
+  const { stateDir, runDir, pool, accelerator, overcommit, profiles } = options;
   const [{ openEngine }, { currentPath, loadArtifacts }, { watchFile }] = await Promise.all([
     import("../engine/open.ts"),
     import("../setup/artifacts.ts"),
@@ -20,6 +20,7 @@ export async function openLocalEngine(options: DaemonOptions): Promise<Engine> {
     ...(pool === undefined ? {} : { pool }),
     ...(accelerator === undefined ? {} : { accelerator }),
     ...(overcommit === undefined ? {} : { overcommit }),
+    ...(profiles === undefined ? {} : { profiles }),
   });
 }
 

@@ -22,6 +22,7 @@ test("flags win over the environment, in both forms", () => {
     pool: undefined,
     accelerator: undefined,
     overcommit: undefined,
+    profiles: undefined,
     logLevel: "debug",
     readyFd: 3,
     closeLimitMs: 10_000,
@@ -52,6 +53,13 @@ test("overcommit", () => {
   expect(daemonOptions([], { MAYFLY_OVERCOMMIT: "7" }).overcommit).toBe(7);
   for (const wrong of ["0", "-1", "1001", "1e2", "ten", "Infinity", "1."])
     expect(() => overcommit(wrong)).toThrow(`MAYFLY_OVERCOMMIT="${wrong}": it takes a number above 0, at most 1000`);
+});
+
+test("device profiles", () => {
+  const profiles = (list: string) => daemonOptions([`--profiles=${list}`], {}).profiles;
+  expect([profiles("none"), profiles("disk,exec"), profiles("net")]).toEqual([[], ["exec", "disk"], ["net"]]);
+  for (const wrong of ["all", "exec,,disk", "exec,exec", "disk, exec"])
+    expect(() => profiles(wrong)).toThrow(`MAYFLY_PROFILES="${wrong}": it takes some of exec, disk, net, full`);
 });
 
 test("what is wrong is named", () => {

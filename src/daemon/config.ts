@@ -2,7 +2,7 @@
 import { version } from "../../package.json";
 import type { Version } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
-import type { Accelerator } from "../contract/machine.ts";
+import { type Accelerator, DEVICE_PROFILES, type DeviceProfile } from "../contract/machine.ts";
 import { daemonSocketPath, runDirectory, stateDirectory } from "../sys/directories.ts";
 import type { LogLevel } from "./log.ts";
 
@@ -22,6 +22,8 @@ export interface DaemonOptions {
   accelerator: Accelerator | undefined;
   /** How many times the host's memory all VMs could take together; undefined: the engine's own number. */
   overcommit: number | undefined;
+  /** Device profiles of which the default size's templates are made beside the pool's; undefined: the engine's own choice. */
+  profiles: readonly DeviceProfile[] | undefined;
   logLevel: LogLevel;
   /** A descriptor on which one line tells that the daemon is ready, or why it is not. */
   readyFd: number | undefined;
@@ -43,6 +45,7 @@ const FLAGS: Readonly<Record<string, string>> = {
   "--pool": "MAYFLY_POOL",
   "--accelerator": "MAYFLY_ACCELERATOR",
   "--overcommit": "MAYFLY_OVERCOMMIT",
+  "--profiles": "MAYFLY_PROFILES",
   "--log-level": "MAYFLY_LOG_LEVEL",
   "--ready-fd": "MAYFLY_READY_FD",
 };
@@ -69,6 +72,7 @@ export function daemonOptions(flags: readonly string[], environment: Environment
     pool: poolSizes(values["MAYFLY_POOL"]),
     accelerator: oneOf("MAYFLY_ACCELERATOR", values["MAYFLY_ACCELERATOR"], ACCELERATORS),
     overcommit: ratio(values["MAYFLY_OVERCOMMIT"]),
+    profiles: profileList(values["MAYFLY_PROFILES"]),
     logLevel: oneOf("MAYFLY_LOG_LEVEL", values["MAYFLY_LOG_LEVEL"], LOG_LEVELS) ?? "info",
     readyFd: descriptor(values["MAYFLY_READY_FD"]),
     closeLimitMs: CLOSE_LIMIT_MS,
@@ -126,6 +130,19 @@ function ratio(text: string | undefined): number | undefined {
   const value = /^\d+(\.\d+)?$/.test(text) ? Number(text) : 0;
   if (value > 0 && value <= OVERCOMMIT_LIMIT) return value;
   throw wrong("MAYFLY_OVERCOMMIT", text, `a number above 0, at most ${OVERCOMMIT_LIMIT}, such as 10 or 0.8`);
+}
+
+function profileList(text: string | undefined): readonly DeviceProfile[] | undefined {
+  if (text === undefined || text === "") return undefined;
+  if (text === "none") return [];
+  const names = text.split(",");
+  const profiles = DEVICE_PROFILES.filter((profile) => names.includes(profile));
+  if (profiles.length === names.length) return profiles;
+  throw wrong(
+    "MAYFLY_PROFILES",
+    text,
+    `some of ${DEVICE_PROFILES.join(", ")}, each once, with commas between, or none`,
+  );
 }
 
 function oneOf<T extends string>(name: string, text: string | undefined, choices: readonly T[]): T | undefined {

@@ -7,12 +7,14 @@ import type { Vm } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import type { TemplateId } from "../contract/ids.ts";
 import { Deadline } from "../sys/deadline.ts";
+import { hostCpuCount } from "../sys/host.ts";
 import { ForeignProcess, identifyProcess, type ProcessIdentity } from "../sys/process.ts";
 import type { GuestObject } from "./capture.ts";
 import { openAgent } from "./clone.ts";
 import { LIMITS_MS } from "./config.ts";
 import { grantDisks } from "./disks.ts";
 import type { Events } from "./events.ts";
+import { Gate } from "./gate.ts";
 import { Holdings } from "./holdings.ts";
 import type { Host } from "./host.ts";
 import { identityRequest } from "./identity.ts";
@@ -46,7 +48,13 @@ export async function recover(context: RecoveryContext): Promise<void> {
   const owned = new Set(records.filter((r) => r.vm.finishedAt === null).map((r) => key(r.qemu?.identity)));
   const orphans = host.records.qemus().filter((qemu) => !owned.has(key(qemu.identity)));
   for (const orphan of orphans) QemuProcess.reap(orphan, host.slots, host.records);
-  await Promise.all(records.filter((record) => record.vm.finishedAt === null).map((record) => adopt(context, record)));
+  // A thousand guests that answer at once answer late: each has its time when it is its turn.
+  const turns = new Gate(hostCpuCount() + 1);
+  const inTurn = async (record: VmRecord) => {
+    using _turn = await turns.enter();
+    await adopt(context, record);
+  };
+  await Promise.all(records.filter((record) => record.vm.finishedAt === null).map(inTurn));
   host.slots.sweep(endProcess);
 }
 

@@ -73,11 +73,12 @@ export class TestDaemon implements AsyncDisposable {
   /** Starts a daemon process on the directories. @returns it once it listens, or how it ended. */
   async launch(): Promise<Bun.Subprocess | FailedStart> {
     const directories = ["--state-dir", this.stateDir, "--run-dir", this.runDir];
-    const flags = ["--pool", this.pool, "--accelerator", "tcg", "--log-level", "warn", "--ready-fd", "3"];
+    const flags = ["--pool", this.pool, "--profiles", "none", "--accelerator", "tcg"];
     const { path, env = {} } = this.options.preload ?? {};
     const preload = path === undefined ? [] : ["--preload", path];
     const program = [process.execPath, ...preload, `${ROOT}/src/cli/main.ts`];
-    const command = [...program, "--json", "daemon", ...directories, ...flags];
+    const told = ["--log-level", "warn", "--ready-fd", "3"];
+    const command = [...program, "--json", "daemon", ...directories, ...flags, ...told];
     const log = openSync(`${this.stateDir}/mayflyd.log`, "a", 0o600);
     const child = Bun.spawn(command, { stdio: ["ignore", log, log, "pipe"], env: { ...process.env, ...env } });
     closeSync(log);

@@ -31,6 +31,11 @@ const OPTIONS = {
     complete: ["kvm", "tcg"],
     summary: "Instead of the one that a probe finds usable",
   },
+  profiles: {
+    kind: "value",
+    value: "LIST",
+    summary: "Smaller templates to make beside the pool's, of exec, disk, net, or none (exec,disk)",
+  },
   overcommit: {
     kind: "value",
     value: "RATIO",
