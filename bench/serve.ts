@@ -42,7 +42,15 @@ export async function serve(argv: readonly string[]): Promise<number> {
   const flags = [`--state-dir=${stateDir}`, `--run-dir=${runDir}`, "--log-level=warn", "--ready-fd=3"];
   await runDaemon(daemonOptions(flags, {}), async () => {
     const chosen = isAccelerator(accelerator) ? { accelerator } : {};
-    const engine = await openEngine({ stateDir, runDir, artifacts, pool, overcommit: OVERCOMMIT, ...chosen });
+    const engine = await openEngine({
+      stateDir,
+      runDir,
+      artifacts,
+      pool,
+      profiles: [],
+      overcommit: OVERCOMMIT,
+      ...chosen,
+    });
     void endWithInput(engine);
     return engine;
   });

@@ -36,7 +36,7 @@ export async function prepareVms(
   const daemon = await startOwnDaemon({ directory: `${directory}/first`, artifactsOf, pool: NO_POOL, signal });
   resources.use(daemon);
   const onProgress = (step: string) => progress(`template: ${step}`);
-  const template = await daemon.client.templates.build({}, { onProgress, signal });
+  const template = await daemon.client.templates.build({ profile: "exec" }, { onProgress, signal });
   const info = await daemon.client.system.info({ signal });
   const { accelerator } = info;
   return { ground: { directory, artifactsOf, accelerator, template, stateDir: daemon.stateDir }, info };
