@@ -10,8 +10,8 @@ import { rssBytesOf } from "./engine-process.ts";
 import { type GroupMemory, ownBytes } from "./group-files.ts";
 import { several } from "./several.ts";
 
-/** Idle instances are left alone for so long at least. */
-const REST_MS = 3000;
+/** Idle instances are left alone for so long at least: guests have things to do in the first seven seconds, and translate code for them. */
+const REST_MS = 10_000;
 /** Then until their memory changes by less than a hundredth within this time, */
 const STEADY_MS = 2000;
 const STEADY_PART = 0.01;
