@@ -15,6 +15,11 @@ export interface OperationOptions extends CallOptions {
 /** An operation that has made something. */
 export type FinishedOperation = Operation & { result: string };
 
+/** Longest that the end of a cancelled operation is waited for. */
+const CANCEL_LIMIT_MS = 10_000;
+/** Longest that the begin of an operation is waited for by who has given it up already. */
+const ANSWER_LIMIT_MS = 1000;
+
 /** What can be done with operations. */
 export interface Operations {
   list(options?: CallOptions): Promise<Operation[]>;
@@ -61,7 +66,7 @@ export function operations(rest: Rest): Operations {
   };
 }
 
-/** Starts an operation and waits for its end; an abort cancels it in the daemon as well. @throws the operation's error, `cancelled`. */
+/** Starts an operation and waits for its end; an abort cancels it in the daemon as well, and is over when that has. @throws the operation's error, `cancelled`. */
 export async function finished(
   rest: Rest,
   path: string,
@@ -69,15 +74,38 @@ export async function finished(
   { signal, ...options }: OperationOptions,
 ): Promise<FinishedOperation> {
   const call = signal === undefined ? {} : { signal };
-  const operation = await rest.json<Operation>("POST", path, { ...body, ...call });
+  const operation = await begin(rest, path, { ...body, ...call });
   const calls = operations(rest);
   try {
     return await calls.wait(operation.id, { ...options, ...call });
   } catch (error) {
     if (!signal?.aborted) throw error;
     await calls.cancel(operation.id).catch(() => undefined);
+    // What it had made is gone, and what it held is free, once it has ended.
+    await calls.wait(operation.id, { signal: AbortSignal.timeout(CANCEL_LIMIT_MS) }).catch(() => undefined);
     // A body that is cut by an abort fails in the runtime's own words.
     throw new MayflyError("cancelled", `Cancelled: ${operation.kind}`, { cause: error });
+  }
+}
+
+/**
+ * Begins an operation. Whoever gives it up needs its id, to cancel it: the answer is waited for, if not for long. A body that is sent is cut at
+ * once, and with that nothing begins.
+ */
+async function begin(rest: Rest, path: string, { signal, ...body }: RequestOptions): Promise<Operation> {
+  if (signal === undefined) return rest.json("POST", path, body);
+  if (signal.aborted || body.content !== undefined) return rest.json("POST", path, { ...body, signal });
+  const later = new AbortController();
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const abort = () => {
+    timer = setTimeout(() => later.abort(signal.reason), ANSWER_LIMIT_MS);
+  };
+  signal.addEventListener("abort", abort, { once: true });
+  try {
+    return await rest.json("POST", path, { ...body, signal: later.signal });
+  } finally {
+    signal.removeEventListener("abort", abort);
+    clearTimeout(timer);
   }
 }
 
