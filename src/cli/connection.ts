@@ -39,7 +39,10 @@ export function openTransport(global: GlobalOptions): Transport {
   );
 }
 
-/** A transport that starts the local daemon and asks again when nobody listened: nothing had been sent then. */
+/**
+ * A transport that starts the local daemon and asks again when nobody listened: nothing had been sent then. A body that can be read only once
+ * is sent when somebody has answered.
+ */
 function startingTransport(transport: Transport): Transport {
   const orStart = async <T>(attempt: () => Promise<T>, more: readonly string[] = []): Promise<T> => {
     const isNobodyThere = (error: unknown) => isNobodyListening(error, more);
@@ -52,8 +55,15 @@ function startingTransport(transport: Transport): Transport {
     return startDaemon(attempt, isNobodyThere);
   };
   return {
-    request: (request) =>
-      isRepeatable(request) ? orStart(() => transport.request(request)) : transport.request(request),
+    async request(request) {
+      if (isRepeatable(request)) return orStart(() => transport.request(request));
+      const { signal } = request;
+      await orStart(async () => {
+        const greeting = { method: "GET", path: "/v1/version", ...(signal === undefined ? {} : { signal }) } as const;
+        await (await transport.request(greeting)).text();
+      });
+      return transport.request(request);
+    },
     // A stream that breaks during its handshake has asked for nothing yet: its daemon was just ending.
     openSocket: (path, events) => orStart(() => transport.openSocket(path, events), ["ECONNRESET"]),
     close: () => transport.close(),
