@@ -31,6 +31,8 @@ const DOCKERFILES = ["Containerfile", "Dockerfile"];
 export class ImageOperations {
   /** Ends of the pulls at work, by name. */
   readonly #pulls = new Map<string, Promise<void>>();
+  /** Archives that were sent, which have no name that anybody knows. */
+  readonly #received = new Set<string>();
 
   constructor(
     private readonly host: Pick<ImageHost, "config">,
@@ -67,6 +69,7 @@ export class ImageOperations {
       const incoming = await readArchive({
         ...{ stateDir: this.#stateDir, path, workplace, known: this.images.layers() },
         ...stopping(options),
+        name: this.#received.has(path) ? "what was sent" : path,
         onProgress: (bytes) => options.onProgress?.(`reading the archive, ${mebibytes(bytes)}`),
       });
       const loaded: Image[] = [];
@@ -90,7 +93,12 @@ export class ImageOperations {
       await workplace[Symbol.asyncDispose]();
       throw diskFull(error, path);
     }
-    return { path, [Symbol.asyncDispose]: () => workplace[Symbol.asyncDispose]() };
+    this.#received.add(path);
+    const dispose = () => {
+      this.#received.delete(path);
+      return workplace[Symbol.asyncDispose]();
+    };
+    return { path, [Symbol.asyncDispose]: dispose };
   }
 
   /** Builds a Dockerfile; images that it needs and that are not here are pulled first. @throws `build_failed`, and what a pull throws. */

@@ -223,6 +223,12 @@ describe.skipIf(!isRoot())("OCI layouts", () => {
       await using received = await store.operations.receive(sent());
       expect(shown(await load(received.path))).toEqual(["docker.io/library/app:1 one"]);
     }
+    {
+      const nothing = buildTar([{ name: "x", content: "x" }]);
+      await using received = await store.operations.receive(new Blob([nothing]).stream());
+      const message = (await refusal(load(received.path))).message;
+      expect(message).toStartWith("Cannot load what was sent: it has neither a manifest.json");
+    }
     const broken = store.operations.receive(
       (async function* () {
         yield new Uint8Array(10);

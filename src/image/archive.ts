@@ -30,6 +30,8 @@ export interface ArchiveOptions {
   stateDir: string;
   /** Archive or directory. */
   path: string;
+  /** What errors call it. */
+  name: string;
   /** A directory of ours, on the file system of the store. */
   workplace: string;
   /** Layers of the store. */
@@ -60,13 +62,13 @@ const DockerManifest = z
  * @throws MayflyError `file_not_found`, `image_invalid`, `disk_full`, `tool_missing`, `cancelled`.
  */
 export async function readArchive(options: ArchiveOptions): Promise<IncomingImage[]> {
-  const { path } = options;
+  const { path, name } = options;
   const identity = await identityOf(path);
   if (identity === undefined) {
-    throw new MayflyError("file_not_found", `Cannot load ${path}: there is no such file`, { details: { path } });
+    throw new MayflyError("file_not_found", `Cannot load ${name}: there is no such file`, { details: { path } });
   }
   if (identity.isDirectory) return readLayout(options, path, true);
-  if (!identity.isFile) throw invalid(path, "it is neither a file nor a directory");
+  if (!identity.isFile) throw invalid(name, "it is neither a file nor a directory");
   const tree = await unpackArchive(options);
   const hasManifest = (await fileBelow(tree, "manifest.json")) !== undefined;
   return hasManifest ? readDockerArchive(options, tree) : readLayout(options, tree, false);
@@ -74,11 +76,12 @@ export async function readArchive(options: ArchiveOptions): Promise<IncomingImag
 
 async function unpackArchive({
   path,
+  name,
   workplace,
   limitBytes = DEFAULT_LIMIT_BYTES,
   ...options
 }: ArchiveOptions): Promise<string> {
-  const layer = { path, label: `the archive ${path}` };
+  const layer = { path, label: `the archive ${name}` };
   await unpackLayers(workplace, [layer], {
     limitBytes,
     ...(options.signal === undefined ? {} : { signal: options.signal }),
@@ -92,10 +95,10 @@ async function readLayout(options: ArchiveOptions, root: string, copied: boolean
   const layout = new Layout(options, root, copied);
   const index = await layout.document("index.json");
   if (index === undefined) {
-    throw invalid(options.path, "it has neither a manifest.json (docker-archive) nor an index.json (OCI layout)");
+    throw invalid(options.name, "it has neither a manifest.json (docker-archive) nor an index.json (OCI layout)");
   }
-  const top = parseManifest(index, `${options.path}: index.json`);
-  if (top.kind !== "index" || top.entries.length === 0) throw invalid(options.path, "its index.json names no image");
+  const top = parseManifest(index, `${options.name}: index.json`);
+  if (top.kind !== "index" || top.entries.length === 0) throw invalid(options.name, "its index.json names no image");
   const images: IncomingImage[] = [];
   for (const entry of top.entries.slice(0, MAX_IMAGES))
     images.push(await layout.image(entry, top.entries.length === 1));
@@ -119,7 +122,7 @@ class Layout {
 
   async image(entry: IndexEntry, alone: boolean, depth = 0): Promise<IncomingImage> {
     const names = namesOf(entry);
-    const what = names[0] ?? (alone ? this.options.path : `${this.options.path}: ${entry.digest}`);
+    const what = names[0] ?? (alone ? this.options.name : `${this.options.name}: ${entry.digest}`);
     const bytes = await this.#blob(entry.digest, what);
     const parsed = parseManifest(bytes, what);
     if (parsed.kind === "index") {
@@ -171,17 +174,17 @@ function namesOf({ annotations }: IndexEntry): string[] {
 }
 
 async function readDockerArchive(options: ArchiveOptions, tree: string): Promise<IncomingImage[]> {
-  const text = await documentBelow(tree, "manifest.json", options.path);
+  const text = await documentBelow(tree, "manifest.json", options.name);
   // An array is no object, which is all that the reader of documents takes.
   const wrapped = new TextEncoder().encode(`{"images":${new TextDecoder().decode(text)}}`);
-  const { images } = checked(z.object({ images: DockerManifest }), parseJson(wrapped, options.path), options.path);
-  if (images.length === 0) throw invalid(options.path, "its manifest.json names no image");
+  const { images } = checked(z.object({ images: DockerManifest }), parseJson(wrapped, options.name), options.name);
+  if (images.length === 0) throw invalid(options.name, "its manifest.json names no image");
   const layers = new DockerLayers(options, tree);
   const found: IncomingImage[] = [];
   for (const { Config, RepoTags, Layers } of images) {
     const references = (RepoTags ?? []).flatMap((name) => tryReference(name) ?? []);
     const names = references.map(formatReference);
-    const what = names[0] ?? options.path;
+    const what = names[0] ?? options.name;
     const config = parseConfig(await documentBelow(tree, Config, what), what);
     if (Layers.length !== config.diffIds.length) {
       throw invalid(what, `its manifest has ${Layers.length} layers, its configuration ${config.diffIds.length}`);
