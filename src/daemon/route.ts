@@ -204,7 +204,9 @@ export function parse<Schema extends z.ZodType>(schema: Schema, document: unknow
   throw new MayflyError("invalid_argument", `Cannot take ${what}: ${problems.join("; ")}`, { details: { problems } });
 }
 
+/** A request is named without the message that it comes in. */
 function describe(issue: z.core.$ZodIssue): string {
-  const path = issue.path.map(String).join(".");
+  const names = issue.path.map(String);
+  const path = (names[0] === "request" ? names.slice(1) : names).join(".");
   return path === "" ? issue.message : `${path}: ${issue.message}`;
 }

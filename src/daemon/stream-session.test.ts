@@ -131,7 +131,7 @@ test("messages that make no sense are refused with a problem", async () => {
   const cases: [string | Uint8Array<ArrayBuffer>, string][] = [
     ["{", "it is no JSON"],
     ['{"type":"dance"}', "type"],
-    ['{"type":"create","request":{"command":[]}}', "request.command"],
+    ['{"type":"create","request":{"command":[]}}', "Cannot take the request: command: "],
     ['{"type":"exec","request":{"command":["x"]}}', "begins with create, not with exec"],
     ['{"type":"resize","rows":-1,"columns":2}', "rows"],
     ['{"type":"create","request":{}}', "needs a command"],

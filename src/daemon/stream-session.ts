@@ -68,7 +68,7 @@ class StreamSession<Type extends Opening["type"]> implements StreamEvents {
   text(message: string): void {
     if (this.#ended) return;
     try {
-      this.#request(parse(StreamRequest, json(message), "the stream's message"));
+      this.#request(parse(StreamRequest, json(message), "the request"));
     } catch (error) {
       this.#fail(error, CLOSE.policy);
     }
@@ -242,5 +242,5 @@ function json(message: string): unknown {
 }
 
 function invalid(reason: string): MayflyError {
-  return new MayflyError("invalid_argument", `Cannot take the stream's message: ${reason}`);
+  return new MayflyError("invalid_argument", `Cannot take the request: ${reason}`);
 }
