@@ -101,6 +101,7 @@ const COMMON_IMAGE_COMMANDS = {
   list: { summary: "List images", load: lazy(() => import("./commands/image-ls.ts")) },
   tag: { summary: "Give an image one more name", load: lazy(() => import("./commands/image-tag.ts")) },
   remove: { summary: "Remove images", load: lazy(() => import("./commands/image-rm.ts")) },
+  prune: { summary: "Remove images that nobody needs", load: lazy(() => import("./commands/image-prune.ts")) },
 } as const;
 
 const IMAGE_COMMANDS: readonly CommandEntry[] = [
@@ -116,11 +117,7 @@ const IMAGE_COMMANDS: readonly CommandEntry[] = [
   },
   { name: "tag", ...COMMON_IMAGE_COMMANDS.tag },
   { name: "rm", aliases: ["remove"], ...COMMON_IMAGE_COMMANDS.remove },
-  {
-    name: "prune",
-    summary: "Remove images that nobody needs",
-    load: lazy(() => import("./commands/image-prune.ts")),
-  },
+  { name: "prune", ...COMMON_IMAGE_COMMANDS.prune },
 ];
 
 const TEMPLATE_COMMANDS: readonly CommandEntry[] = [
@@ -210,6 +207,7 @@ export const COMMANDS: readonly CommandEntry[] = [
     { name: "images", ...COMMON_IMAGE_COMMANDS.list },
     { name: "tag", ...COMMON_IMAGE_COMMANDS.tag },
     { name: "rmi", ...COMMON_IMAGE_COMMANDS.remove },
+    { name: "prune", ...COMMON_IMAGE_COMMANDS.prune },
     { name: "image", summary: "Images and root file systems", children: IMAGE_COMMANDS },
     { name: "template", summary: "Parents that VMs are cloned from", children: TEMPLATE_COMMANDS },
     { name: "volume", summary: "Disks that outlive their VMs", children: VOLUME_COMMANDS },

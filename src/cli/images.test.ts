@@ -48,6 +48,12 @@ describe("images", () => {
     expect((await fake.run(["load", "-i", "a", "b"])).stderr).toContain("given twice");
   });
 
+  test("load of standard input starts the daemon, too", async () => {
+    await using other = new FakeInstallation();
+    const sent = await other.run(["load"], { stdin: new Blob(["good"]) });
+    expect(sent).toEqual({ stdout: "Loaded image: alpha\n", stderr: "", exitCode: 0 });
+  });
+
   test("build prints what its programs print on standard error, and the id", async () => {
     const built = await fake.run(["build", "-t", "app:1", "--build-arg", "A=b", "--build-arg", "HOME", "."]);
     expect(built).toEqual({
@@ -60,7 +66,10 @@ describe("images", () => {
     expect([JSON.parse(json.stdout), json.stderr]).toEqual([[sampleImage], ""]);
     const broken = await fake.run(["build", "--target", "broken", "."]);
     expect(broken.exitCode).toBe(125);
-    expect(broken.stderr).toContain("mayfly: Cannot build the image: exit status 3\n");
+    const failure = "mayfly: Cannot build the image: exit status 3\n";
+    expect(broken.stderr).toBe(`STEP 1/1: FROM scratch\nmade it\n${failure}`);
+    const quiet = await fake.run(["build", "-q", "--target", "broken", "."]);
+    expect(quiet.stderr).toBe(`${failure}  standard error, last lines:\n    exit status 3\n`);
     expect((await fake.run(["build", "--build-arg", "=x", "."])).stderr).toContain("has no name");
   });
 

@@ -55,6 +55,7 @@ test("numbers", () => {
   expect(parseCount("--tail", "0")).toBe(0);
   for (const text of ["0", "-1", "x", "", " ", "Infinity"])
     expect(() => parsePositive("--cpus", text)).toThrow("above 0");
+  expect(() => parseCount("--times", "0", 1)).toThrow('--times is "0", which is not a whole number of at least 1');
   for (const text of ["-1", "1.5", "x", "", "1e3"]) expect(() => parseCount("--tail", text)).toThrow("whole number");
 });
 

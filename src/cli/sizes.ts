@@ -47,9 +47,10 @@ export function parsePositive(option: string, text: string): number {
   return value;
 }
 
-/** A whole number of at least 0. @throws `invalid_argument`. */
-export function parseCount(option: string, text: string): number {
-  if (!/^\d{1,15}$/.test(text)) throw invalid(option, text, "a whole number");
+/** A whole number of at least `least`. @throws `invalid_argument`. */
+export function parseCount(option: string, text: string, least = 0): number {
+  const what = least === 0 ? "a whole number" : `a whole number of at least ${least}`;
+  if (!/^\d{1,15}$/.test(text) || Number(text) < least) throw invalid(option, text, what);
   return Number(text);
 }
 

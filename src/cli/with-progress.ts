@@ -1,5 +1,6 @@
 /** Waiting for an operation of the daemon: its progress on the terminal, and Ctrl-C cancels it. */
 import type { OperationOptions } from "../client/operations.ts";
+import { MayflyError } from "../contract/errors.ts";
 import { printError } from "../sys/standard-io.ts";
 import { oneLine } from "./output.ts";
 import { progressLine } from "./progress.ts";
@@ -15,7 +16,9 @@ export async function withProgress<T>(
   output = false,
 ): Promise<T> {
   const line = progressLine();
+  let hasPrinted = false;
   const printed = (text: string) => {
+    hasPrinted = true;
     line.clear();
     void printError(`${oneLine(text)}\n`);
   };
@@ -27,9 +30,18 @@ export async function withProgress<T>(
   process.on("SIGTERM", stop);
   try {
     return await work({ signal: interrupt.signal, ...shown });
+  } catch (error) {
+    throw hasPrinted ? withoutTail(error) : error;
   } finally {
     line.clear();
     process.off("SIGINT", stop);
     process.off("SIGTERM", stop);
   }
+}
+
+/** An error without the last lines of a program whose output was printed as it came. */
+function withoutTail(error: unknown): unknown {
+  if (!(error instanceof MayflyError) || error.details.stderrTail === undefined) return error;
+  const { stderrTail: _, ...details } = error.details;
+  return new MayflyError(error.code, error.message, { details, cause: error });
 }

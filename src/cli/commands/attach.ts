@@ -8,8 +8,8 @@ import { DETACH_KEYS, parseDetachKeys } from "../detach-keys.ts";
 import { defineCommand } from "../specification.ts";
 
 export const command = defineCommand({
-  description:
-    "Connect to the main process of a running VM: its output from now on, input, signals. Leaving it with the detach keys lets it go on. Ends with the process: one that its VM's restart policy starts again is joined by attaching again.",
+  description: `Connect to the main process of a running VM: its output from now on, input, signals. Leaving it with the detach keys lets it
+go on. Ends with the process: one that its VM's restart policy starts again is joined by attaching again.`,
   operands: [{ name: "VM", kind: "vm" }],
   options: {
     "no-stdin": { kind: "flag", summary: "Do not forward standard input" },

@@ -102,7 +102,7 @@ async function requestOf(options: Values): Promise<BuildTemplateRequest> {
     request.readyTimeoutMs = parseDurationMs("--ready-timeout", options["ready-timeout"]);
   }
   if (options["warm-up"].length > 0) request.warmUp = options["warm-up"].map(parseWarmUp);
-  if (options.times !== undefined) request.warmUpTimes = parseCount("--times", options.times);
+  if (options.times !== undefined) request.warmUpTimes = parseCount("--times", options.times, 1);
   if (options["post-clone"] !== undefined) request.postClone = ["/bin/sh", "-c", options["post-clone"]];
   if (options["hook-timeout"] !== undefined) {
     request.hookTimeoutMs = parseDurationMs("--hook-timeout", options["hook-timeout"]);
