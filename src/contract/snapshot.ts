@@ -95,6 +95,8 @@ export const ExportSnapshotRequest = z.strictObject({
   path: z.string().startsWith("/").max(4096),
   /** false: the base template is referred to by its checksums, and has to be there at the import. Default true. */
   base: z.boolean().optional(),
+  /** false: likewise the image that its VM runs on. Default true. */
+  image: z.boolean().optional(),
 });
 export type ExportSnapshotRequest = z.infer<typeof ExportSnapshotRequest>;
 export const ImportSnapshotRequest = z.strictObject({

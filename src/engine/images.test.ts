@@ -159,8 +159,8 @@ describe.skipIf(!isRoot())("images", () => {
     expect(await store.images.prune(true)).toHaveLength(2);
     expect(names()).toEqual(["<none>"]);
     store.images.usedBy = () => [];
-    store.images.neededBy = (digest) => (digest === app.digest ? ["fast"] : []);
-    expect((await refusal(store.images.remove(app.id))).message).toContain("the template fast needs it");
+    store.images.neededBy = (digest) => (digest === app.digest ? ["template fast"] : []);
+    expect((await refusal(store.images.remove(app.id))).message).toContain(": template fast needs it");
     expect(await store.images.prune(true)).toEqual([]);
     store.images.neededBy = () => [];
     expect(await store.images.prune(false)).toEqual([app.id]);

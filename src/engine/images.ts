@@ -7,7 +7,14 @@ import { blobPath, readDocument, sweepBlobs } from "../image/blob-store.ts";
 import { buildDirectory, removeBuildCache } from "../image/buildah.ts";
 import { parseJson } from "../image/oci-documents.ts";
 import { detectRootfs } from "../image/rootfs.ts";
-import { imageDirectory, listImages, readAccounts, removeImage, sweepImages } from "../image/store.ts";
+import {
+  imageDirectory,
+  listImages,
+  readAccounts,
+  removeImage,
+  type StoredImage,
+  sweepImages,
+} from "../image/store.ts";
 import { allocatedBytesBelow, allocatedBytesOf } from "../sys/allocated.ts";
 import { newId } from "../sys/ids.ts";
 import type { Events } from "./events.ts";
@@ -32,6 +39,11 @@ export interface ResolvedImage {
 /** What is known of an image before it has a name here. */
 export type NewImage = Omit<Image, "id" | "name" | "createdAt">;
 
+const NO_CONFIGURATION = {
+  ...{ configDigest: null, manifestDigest: null, repoDigest: null, architecture: null, builtAt: null },
+  ...{ layers: [], config: {} },
+};
+
 /** What images need of their host. */
 export interface ImageHost {
   config: { stateDir: string };
@@ -48,7 +60,7 @@ export class Images {
   #collecting: Promise<void> | undefined;
   /** Names of the VMs that run on an image. */
   usedBy: (image: Image) => string[] = () => [];
-  /** Names of the templates that have contents with this digest as their root. */
+  /** Who has contents with this digest as their root, in words: templates, snapshots, VMs. */
   neededBy: (digest: string) => string[] = () => [];
 
   constructor(
@@ -56,7 +68,7 @@ export class Images {
     private readonly events: Events,
   ) {}
 
-  /** Reads the names; what an interrupted import has left goes, and names whose image is gone. */
+  /** Reads the names; names whose image is gone go. What no name is left of goes with {@link collect}. */
   async load(): Promise<void> {
     const { stateDir } = this.host.config;
     await sweepImages(stateDir);
@@ -65,7 +77,11 @@ export class Images {
     this.#images = recorded.filter((image) => stored.has(image.digest));
     for (const image of recorded) if (!stored.has(image.digest)) this.host.records.removeImage(image.id);
     for (const { digest } of this.#images) this.#accounts.set(digest, await readAccounts(stateDir, digest));
-    await this.#collect();
+  }
+
+  /** Removes what an interrupted import has left. To be called once it is known who needs what: VMs, templates, snapshots. */
+  collect(): Promise<void> {
+    return this.#collect();
   }
 
   list(): Image[] {
@@ -137,6 +153,11 @@ export class Images {
     if (names.length > 0) return [...new Set(names)].map((name) => this.#name(image, name));
     const known = this.#images.filter((other) => identityOf(other) === identityOf(image));
     return known.length > 0 ? known : [this.#name(image, NO_NAME)];
+  }
+
+  /** As {@link add}, for contents of which nothing else is known. */
+  addContents({ manifest: { digest, fstype, sizeBytes } }: StoredImage, names: readonly string[]): Promise<Image[]> {
+    return this.add({ ...NO_CONFIGURATION, digest, fstype, sizeBytes }, names);
   }
 
   /** Gives an image one more name. @returns its entry under that name. @throws `image_not_found`, `invalid_argument`, `disk_full`. */
@@ -234,8 +255,8 @@ export class Images {
       const vms = this.usedBy(image);
       if (vms.length > 0) throw inUse(ref, `${vms.join(", ")} ${vms.length === 1 ? "runs" : "run"} on it`);
       const isShared = this.#images.some((other) => other.digest === image.digest && !removed.includes(other));
-      const templates = isShared ? [] : this.neededBy(image.digest);
-      if (templates.length > 0) throw inUse(ref, `the template ${templates.join(", ")} needs it`);
+      const needed = isShared ? [] : this.neededBy(image.digest);
+      if (needed.length > 0) throw inUse(ref, `${needed.join(", ")} ${needed.length === 1 ? "needs" : "need"} it`);
     }
   }
 

@@ -24,6 +24,7 @@ import { Pools } from "./pools.ts";
 import { chooseAccelerator, hostTscKHz, hostWith } from "./probe.ts";
 import { Records } from "./records.ts";
 import { Slots } from "./slots.ts";
+import { rootDigest } from "./snapshot-launch.ts";
 import { SnapshotRecords, sharedDisks } from "./snapshot-records.ts";
 import { Templates } from "./templates.ts";
 import { Vms } from "./vms.ts";
@@ -65,7 +66,7 @@ export async function openEngine({ newArtifacts, ...options }: OpenOptions): Pro
   const volumes = new Volumes(host, events);
   const snapshots = new SnapshotRecords(new SnapshotStore(config.stateDir), records, events);
   images.usedBy = (image) => vms.runningOnImage(image);
-  images.neededBy = (digest) => [...templates.onImage(digest), ...snapshots.onImage(digest)];
+  images.neededBy = (digest) => usersOfContents(digest, { templates, snapshots, vms });
   await templates.load();
   await images.load();
   await volumes.load();
@@ -73,6 +74,7 @@ export async function openEngine({ newArtifacts, ...options }: OpenOptions): Pro
   snapshots.hold = ({ id, name }, disks) =>
     volumes.disks.adopt({ id, name: name ?? id, autoRemove: false }, sharedDisks(disks));
   await snapshots.load((id) => vms.list().some((vm) => vm.suspendedIn === id));
+  await images.collect();
   await volumes.disks.sweep(
     (id) => vms.isRunning(id) || vms.parked.has(id),
     (id) => vms.record(id) !== undefined,
@@ -114,6 +116,20 @@ export async function openEngine({ newArtifacts, ...options }: OpenOptions): Pro
   pools.start();
   vms.restarts.release();
   return engine;
+}
+
+/** Who has the contents of an image as its root, in words. */
+function usersOfContents(
+  digest: string,
+  { templates, snapshots, vms }: { templates: Templates; snapshots: SnapshotRecords; vms: Vms },
+): string[] {
+  const isOn = (id: string) => rootDigest(vms.record(id)?.held.disks.root?.path ?? "") === digest;
+  const running = vms.list().filter(({ id, finishedAt }) => finishedAt === null && isOn(id));
+  return [
+    ...templates.onImage(digest).map((name) => `template ${name}`),
+    ...snapshots.onImage(digest),
+    ...running.map(({ name }) => `VM ${name}`),
+  ];
 }
 
 function takeLock(stateDir: string): FileLock {

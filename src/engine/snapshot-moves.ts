@@ -8,9 +8,18 @@ import {
 } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import type { SnapshotId } from "../contract/ids.ts";
+import { adoptImage, decodeImageManifest, sameImage } from "../image/adopt.ts";
+import { imageDirectory, openImage, readAccounts, type StoredImage } from "../image/store.ts";
 import { fingerprintDifferences } from "../machine/fingerprint.ts";
 import { shapeOf } from "../machine/profile.ts";
-import { exportSnapshot, type ImportHost, importSnapshot, incompatible } from "../snapshot/archive.ts";
+import {
+  type ArchiveImage,
+  exportSnapshot,
+  type ImageFiles,
+  type ImportHost,
+  importSnapshot,
+  incompatible,
+} from "../snapshot/archive.ts";
 import type { SnapshotManifest } from "../snapshot/manifest.ts";
 import { TemplateStore } from "../template/store.ts";
 import { describe } from "./checkpoint.ts";
@@ -18,7 +27,7 @@ import type { EngineParts } from "./engine.ts";
 import { fingerprintFor, tenantGid } from "./host.ts";
 import type { ProgressOptions } from "./interface.ts";
 import { rootDigest } from "./snapshot-launch.ts";
-import { decodeSnapshotVm, type SnapshotRecords, type SnapshotVm } from "./snapshot-records.ts";
+import { decodeSnapshotVm, encodeSnapshotVm, type SnapshotRecords, type SnapshotVm } from "./snapshot-records.ts";
 
 /** Bytes between two lines of progress. */
 const STEP_BYTES = 64 << 20;
@@ -43,8 +52,9 @@ export async function exportTo(
   options: ProgressOptions,
 ): Promise<Snapshot> {
   const { document, manifest, vm } = await snapshots.ready(ref);
-  const { root: _root, ...others } = vm.held.disks;
-  const [slot] = Object.keys(others);
+  const { root, ...others } = vm.held.disks;
+  const digest = root === undefined ? undefined : rootDigest(root.path);
+  const slot = root !== undefined && digest === undefined ? "root" : Object.keys(others)[0];
   if (slot !== undefined) {
     const what = `Cannot export snapshot ${document.name ?? document.id}`;
     const why = "lies over files of this host; keep what has to move in memory or in the image";
@@ -52,14 +62,33 @@ export async function exportTo(
   }
   const store = new TemplateStore(host.config.stateDir);
   const { id } = manifest.base;
+  // Another host would find it damaged.
+  const problems = await snapshots.store.verify(document.id);
+  if (problems.length > 0) {
+    const what = `Cannot export snapshot ${document.name ?? document.id}`;
+    throw new MayflyError("snapshot_corrupt", `${what}: ${problems.join("; ")}`, { details: { problems } });
+  }
   const loaded = request.base === false ? undefined : await baseOf(store, id, templates);
   const base = loaded && {
     manifest: await store.manifestBytes(id),
     deviceState: loaded.deviceState,
     memoryPath: loaded.memoryPath,
   };
-  await exportSnapshot(snapshots.store, document.id, request.path, base, progress("written", options));
+  const { stateDir } = host.config;
+  const image = digest === undefined ? undefined : await imageOf(stateDir, digest, request.image !== false);
+  await exportSnapshot(snapshots.store, document.id, request.path, { base, image }, progress("written", options));
   return document;
+}
+
+async function imageOf(stateDir: string, digest: string, isWhole: boolean): Promise<ArchiveImage> {
+  const { manifest, rootfsPath } = await openImage(stateDir, digest);
+  const { passwd, group } = await readAccounts(stateDir, digest);
+  return {
+    manifest: Buffer.from(JSON.stringify(manifest)),
+    passwd: Buffer.from(passwd),
+    group: Buffer.from(group),
+    rootfsPath: isWhole ? rootfsPath : undefined,
+  };
 }
 
 async function baseOf(store: TemplateStore, id: string, templates: EngineParts["templates"]) {
@@ -69,7 +98,7 @@ async function baseOf(store: TemplateStore, id: string, templates: EngineParts["
 }
 
 /**
- * Reads one from a file, and its base unless that is here.
+ * Reads one from a file, and its image and base unless they are here.
  * @throws `snapshot_incompatible` naming the fields that differ, `snapshot_corrupt`, `image_not_found`, `name_in_use`, `template_not_found`,
  * `disk_full`; nothing is left then.
  */
@@ -79,8 +108,18 @@ export async function importFrom(
   request: ImportSnapshotRequest,
   options: ProgressOptions,
 ): Promise<Snapshot> {
+  // An image that came along goes again if the snapshot does not come to be.
+  return parts.images.adding(() => importInto(parts, snapshots, request, options));
+}
+
+async function importInto(
+  parts: EngineParts,
+  snapshots: SnapshotRecords,
+  request: ImportSnapshotRequest,
+  options: ProgressOptions,
+): Promise<Snapshot> {
   snapshots.requireFree(request.name);
-  const importer = importHost(parts);
+  const { importer, adopted } = importHost(parts);
   const manifest = await importSnapshot(snapshots.store, request.path, importer, progress("read", options));
   const vm = decodeSnapshotVm(manifest.id, manifest.vm);
   const document: Snapshot = {
@@ -96,23 +135,38 @@ export async function importFrom(
     promotedTo: null,
     times: { stoppedMs: 0, vcpuStoppedMs: 0, durableMs: null },
   };
+  // Listed without a name: what it is called is the other host's.
+  for (const image of adopted) await parts.images.addContents(image, []);
   await snapshots.add(document, vm);
   parts.events.emit("snapshot.imported", document.id, document.name ?? undefined, { vmId: document.vmId });
   return document;
 }
 
-function importHost({ host, templates, images }: EngineParts): ImportHost {
-  const store = new TemplateStore(host.config.stateDir);
+/** @returns it, and the images that it has taken in. */
+function importHost({ host, templates }: EngineParts): { importer: ImportHost; adopted: StoredImage[] } {
+  const { stateDir } = host.config;
+  const store = new TemplateStore(stateDir);
   const gid = tenantGid(host);
+  const adopted: StoredImage[] = [];
   let snapshotId = "";
-  return {
+  const importer: ImportHost = {
     accept: async (manifest) => {
       const { fingerprint } = manifest.base;
       const differences = fingerprintDifferences(fingerprint, fingerprintFor(host, shapeOf(fingerprint)));
       if (differences.length > 0) throw incompatible(manifest, differences);
-      requireOurs(manifest, (digest) => images.list().some((image) => image.digest === digest));
+      requireOurs(manifest);
       snapshotId = manifest.id;
-      return { id: manifest.id as SnapshotId, gid, vm: manifest.vm };
+      return { id: manifest.id as SnapshotId, gid };
+    },
+    takeImage: async (manifest, files) => {
+      const vm = decodeSnapshotVm(manifest.id, manifest.vm);
+      const { root } = vm.held.disks;
+      if (root === undefined) return manifest.vm;
+      const image = await takeImage(stateDir, manifest.id, vm, files);
+      if (image.isNew) adopted.push(image);
+      const path = `${imageDirectory(stateDir, image.manifest.digest)}/rootfs.erofs`;
+      const held = { ...vm.held, disks: { ...vm.held.disks, root: { ...root, path } } };
+      return encodeSnapshotVm({ ...vm, held });
     },
     hasBase: async ({ id, memory }) => templates.usable(id)?.manifest.memory.sha256 === memory.sha256,
     adoptBase: async (id, files) => {
@@ -122,10 +176,35 @@ function importHost({ host, templates, images }: EngineParts): ImportHost {
     },
     removeBase: (id) => templates.remove(id, true),
   };
+  return { importer, adopted };
+}
+
+/** The root of an imported VM: the very file system that it had, of this host or of the file. */
+async function takeImage(
+  stateDir: string,
+  id: string,
+  { captured, held }: SnapshotVm,
+  files: ImageFiles | undefined,
+): Promise<StoredImage & { isNew: boolean }> {
+  const wanted = files === undefined ? undefined : decodeImageManifest(files.manifest);
+  const digest = rootDigest(held.disks.root?.path ?? "");
+  if (files === undefined || wanted === undefined || wanted.digest !== digest) {
+    throw new MayflyError("snapshot_corrupt", `Cannot import snapshot ${id}: what its image has is not said in it`);
+  }
+  const here = await sameImage(stateDir, wanted);
+  if (here !== undefined) return { ...here, isNew: false };
+  const { fillRootfs } = files;
+  if (fillRootfs !== undefined) {
+    return { ...(await adoptImage(stateDir, wanted, { ...files, fillRootfs })), isNew: true };
+  }
+  const { image, rootfs } = captured.vm;
+  const what = `Cannot import snapshot ${id}: its image ${image ?? rootfs ?? ""} (${wanted.digest})`;
+  const why = `is neither in the file nor on this host with the same file system (${wanted.sha256})`;
+  throw new MayflyError("image_not_found", `${what} ${why}`, { details: { digest: wanted.digest } });
 }
 
 /** What a file from elsewhere says of its VM: nothing of this host but an image may be named. */
-function requireOurs(manifest: SnapshotManifest, hasImage: (digest: string) => boolean): void {
+function requireOurs(manifest: SnapshotManifest): void {
   const { captured, held }: SnapshotVm = decodeSnapshotVm(manifest.id, manifest.vm);
   const checks = [VmSchema.safeParse(captured.vm), Container.safeParse(captured.container)];
   const problems = checks.flatMap(
@@ -141,13 +220,6 @@ function requireOurs(manifest: SnapshotManifest, hasImage: (digest: string) => b
   if (Object.keys(others).length > 0 || held.volumes.length > 0 || (root !== undefined && digest === undefined)) {
     throw new MayflyError("snapshot_corrupt", `Cannot import snapshot ${manifest.id}: it names disks of another host`);
   }
-  if (digest === undefined || hasImage(digest)) return;
-  const image = captured.vm.image ?? digest;
-  throw new MayflyError(
-    "image_not_found",
-    `Cannot import snapshot ${manifest.id}: its image ${image} is not here with the same contents (${digest}); pull or load it first`,
-    { details: { digest } },
-  );
 }
 
 /** Tells how far it is. */

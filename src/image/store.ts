@@ -135,7 +135,8 @@ export async function sweepImages(stateDir: string): Promise<number> {
   return removed;
 }
 
-function parseManifest(text: string): ImageManifest | undefined {
+/** A manifest's file; undefined: it is none. */
+export function parseManifest(text: string): ImageManifest | undefined {
   try {
     const value: unknown = JSON.parse(text);
     return isManifest(value) ? value : undefined;

@@ -67,19 +67,25 @@ describe.skipIf(!isRoot)("archives of snapshots (need root, which gives files aw
     there[Symbol.dispose]();
   });
   const exportAll = async () => {
-    await exportSnapshot(here.snapshots, ID, path, await archiveBase(here.templates, TEMPLATE_ID));
+    await exportSnapshot(here.snapshots, ID, path, { base: await archiveBase(here.templates, TEMPLATE_ID) });
     return readFileSync(path);
   };
   const bytesOf = (state: State, name: string) => readFileSync(join(state.directory, name));
 
   test("bring a snapshot and its base to another host, every byte of them", async () => {
     let counted = 0;
-    await exportSnapshot(here.snapshots, ID, path, await archiveBase(here.templates, TEMPLATE_ID), {
-      onBytes: (bytes) => {
-        expect(bytes).toBeGreaterThan(counted);
-        counted = bytes;
+    await exportSnapshot(
+      here.snapshots,
+      ID,
+      path,
+      { base: await archiveBase(here.templates, TEMPLATE_ID) },
+      {
+        onBytes: (bytes) => {
+          expect(bytes).toBeGreaterThan(counted);
+          counted = bytes;
+        },
       },
-    });
+    );
     expect(counted).toBeGreaterThan(640 * 4096);
     expect(statSync(path).mode & 0o777).toBe(0o600);
     expect(await importSnapshot(there.snapshots, path, there.host)).toEqual(manifest);
@@ -117,7 +123,7 @@ describe.skipIf(!isRoot)("archives of snapshots (need root, which gives files aw
   });
 
   test("without the base need it there, and say which", async () => {
-    await exportSnapshot(here.snapshots, ID, path, undefined);
+    await exportSnapshot(here.snapshots, ID, path, {});
     const error = await failure(importSnapshot(there.snapshots, path, there.host));
     expect({ code: error.code, message: error.message }).toMatchObject({ code: "template_not_found" });
     expect(error.message).toContain(manifest.base.memory.sha256);
@@ -140,7 +146,11 @@ describe.skipIf(!isRoot)("archives of snapshots (need root, which gives files aw
     await importSnapshot(here.snapshots, path, here.host);
     expect(statSync(join(here.directory, `templates/${TEMPLATE_ID}/memory`)).ino).toBe(inode);
     const other = `snap_${"c".repeat(26)}` as const;
-    const renamed = { ...here.host, accept: async () => ({ id: other, gid: 0, vm: { name: "two" } }) };
+    const renamed = {
+      ...here.host,
+      accept: async () => ({ id: other, gid: 0 }),
+      takeImage: async () => ({ name: "two" }),
+    };
     expect(await importSnapshot(here.snapshots, path, renamed)).toMatchObject({ id: other, vm: { name: "two" } });
     expect(await here.snapshots.verify(other)).toEqual([]);
   });
@@ -161,16 +171,20 @@ describe.skipIf(!isRoot)("archives of snapshots (need root, which gives files aw
     expect(readFileSync(path, "utf8")).toBe("mine");
     rmSync(path);
     const nowhere = join(here.directory, "no/where");
-    expect((await failure(exportSnapshot(here.snapshots, ID, nowhere, undefined))).message).toContain(
-      "no such directory",
-    );
+    expect((await failure(exportSnapshot(here.snapshots, ID, nowhere, {}))).message).toContain("no such directory");
     const abort = new AbortController();
-    const stopped = exportSnapshot(here.snapshots, ID, path, await archiveBase(here.templates, TEMPLATE_ID), {
-      signal: abort.signal,
-      onBytes: () => abort.abort(),
-    });
+    const stopped = exportSnapshot(
+      here.snapshots,
+      ID,
+      path,
+      { base: await archiveBase(here.templates, TEMPLATE_ID) },
+      {
+        signal: abort.signal,
+        onBytes: () => abort.abort(),
+      },
+    );
     expect((await failure(stopped)).code).toBe("cancelled");
-    expect((await failure(exportSnapshot(here.snapshots, `snap_${"z".repeat(26)}`, path, undefined))).code).toBe(
+    expect((await failure(exportSnapshot(here.snapshots, `snap_${"z".repeat(26)}`, path, {}))).code).toBe(
       "snapshot_not_found",
     );
     expect(readdirSync(here.directory).sort()).toEqual(["snapshots", "templates"]);

@@ -1,6 +1,6 @@
 /**
- * A snapshot as one file for another host (docs/adr/0032-snapshot-format.md): a tar file with the manifest, the base template unless it is only
- * referred to, device state, pages and disks; what is large as zstd. The order is fixed, and each name follows from what came before.
+ * A snapshot as one file for another host (docs/adr/0032-snapshot-format.md): a tar file with the manifest, the image and the base template unless
+ * they are only referred to, device state, pages and disks; what is large as zstd. The order is fixed, and each name follows from what came before.
  */
 import { MayflyError } from "../contract/errors.ts";
 import type { SnapshotId } from "../contract/ids.ts";
@@ -26,6 +26,22 @@ export interface ArchiveBase {
   memoryPath: string;
 }
 
+/** The image that the VM's root is. */
+export interface ArchiveImage {
+  /** Its manifest's file as it is, and the accounts that are kept with it. */
+  manifest: Uint8Array;
+  passwd: Uint8Array;
+  group: Uint8Array;
+  /** Undefined: it is referred to, and has to be there where the snapshot is imported. */
+  rootfsPath: string | undefined;
+}
+
+/** An image as it comes out of an archive. */
+export interface ImageFiles extends Omit<ArchiveImage, "rootfsPath"> {
+  /** Writes its file system into an existing file of that size; absent: the archive only refers to it. */
+  fillRootfs: ((path: string, sizeBytes: number) => Promise<void>) | undefined;
+}
+
 /** How an archive is written or read. */
 export interface ArchiveOptions {
   signal?: AbortSignal;
@@ -37,9 +53,15 @@ export interface ArchiveOptions {
 export interface ImportHost {
   /**
    * Looks at the manifest before anything is kept. Throws what is to be refused, e.g. {@link incompatible}.
-   * @returns under which id it is kept, the group of its disks, and what is kept of the VM.
+   * @returns under which id it is kept, and the group of its disks.
    */
-  accept(manifest: SnapshotManifest): Promise<{ id: SnapshotId; gid: number; vm: unknown }>;
+  accept(manifest: SnapshotManifest): Promise<{ id: SnapshotId; gid: number }>;
+  /**
+   * Finds or keeps the image.
+   * @param files undefined: the archive says nothing of one. If its file system is there it may be left unread.
+   * @returns what is kept of the VM.
+   */
+  takeImage(manifest: SnapshotManifest, files: ImageFiles | undefined): Promise<unknown>;
   /** Whether this very base is here. */
   hasBase(base: SnapshotBase): Promise<boolean>;
   /**
@@ -62,6 +84,10 @@ export interface ImportHost {
 /** Names of the members, in the order in which they are there. */
 export const MEMBERS = {
   manifest: "manifest.json",
+  imageManifest: "image/manifest.json",
+  imagePasswd: "image/passwd",
+  imageGroup: "image/group",
+  imageRootfs: "image/rootfs.zst",
   baseManifest: "base/manifest.json",
   baseDeviceState: "base/device-state",
   baseMemory: "base/memory.zst",
@@ -72,20 +98,26 @@ export const MEMBERS = {
 
 /**
  * Writes a snapshot into a new file, whole or not at all.
- * @param base undefined: it is referred to by its checksum, and has to be there where it is imported.
+ * @param parts `base`: undefined: it is referred to by its checksum, and has to be there where it is imported. `image`: undefined: there is none.
  * @throws `snapshot_not_found`, `snapshot_corrupt`; `file_operation_failed`, `disk_full`, `cancelled`.
  */
 export async function exportSnapshot(
   store: SnapshotStore,
   id: string,
   path: string,
-  base: ArchiveBase | undefined,
+  { base, image }: { base?: ArchiveBase | undefined; image?: ArchiveImage | undefined },
   options: ArchiveOptions = {},
 ): Promise<void> {
   const { manifest, deviceState, pagesPath, disks } = await store.load(id);
   await writeWhole(path, async (file) => {
     const archive = new ArchiveWriter(file, options);
     await archive.add(MEMBERS.manifest, Buffer.from(encodeSnapshotManifest(manifest)));
+    if (image !== undefined) {
+      await archive.add(MEMBERS.imageManifest, image.manifest);
+      await archive.add(MEMBERS.imagePasswd, image.passwd);
+      await archive.add(MEMBERS.imageGroup, image.group);
+      if (image.rootfsPath !== undefined) await archive.addSparse(MEMBERS.imageRootfs, image.rootfsPath);
+    }
     if (base !== undefined) {
       await archive.add(MEMBERS.baseManifest, base.manifest);
       await archive.add(MEMBERS.baseDeviceState, base.deviceState);
@@ -154,17 +186,17 @@ export async function importSnapshot(
 ): Promise<SnapshotManifest> {
   const place = await identityOf(path);
   if (place?.isFile !== true) {
-    throw new MayflyError("file_operation_failed", `Cannot import ${path}: there is no such file`, {
-      details: { path },
-    });
+    const why = place === undefined ? "there is no such file" : "it is no regular file";
+    throw new MayflyError("file_operation_failed", `Cannot import ${path}: ${why}`, { details: { path } });
   }
   await using file = await BinaryFile.open(path);
   const archive = new ArchiveReader(file, place.sizeBytes, options);
   const manifest = decodeSnapshotManifest(await archive.read(MEMBERS.manifest), path);
-  const { id, gid, vm } = await host.accept(manifest);
+  const { id, gid } = await host.accept(manifest);
   if (await store.has(id)) {
     throw new MayflyError("name_in_use", `Cannot import ${path}: snapshot ${id} is here already`);
   }
+  const vm = await importImage(archive, manifest, host);
   const adopted = await importBase(archive, manifest.base, host, path);
   try {
     return await store.publishCopy({ ...manifest, id, vm }, gid, async ({ pagesPath, diskPath }) => {
@@ -180,6 +212,23 @@ export async function importSnapshot(
     if (adopted) await host.removeBase(manifest.base.id);
     throw error;
   }
+}
+
+/** @returns what is kept of the VM. */
+async function importImage(archive: ArchiveReader, manifest: SnapshotManifest, host: ImportHost): Promise<unknown> {
+  if ((await archive.nextName()) !== MEMBERS.imageManifest) return host.takeImage(manifest, undefined);
+  const image = await archive.read(MEMBERS.imageManifest);
+  const passwd = await archive.read(MEMBERS.imagePasswd);
+  const group = await archive.read(MEMBERS.imageGroup);
+  const isIn = (await archive.nextName()) === MEMBERS.imageRootfs;
+  let isRead = false;
+  const fill = async (path: string, sizeBytes: number) => {
+    isRead = true;
+    await archive.unpack(MEMBERS.imageRootfs, { path, sizeBytes });
+  };
+  const vm = await host.takeImage(manifest, { manifest: image, passwd, group, fillRootfs: isIn ? fill : undefined });
+  if (isIn && !isRead) await archive.skip(MEMBERS.imageRootfs);
+  return vm;
 }
 
 /** @returns whether it has become this host's just now. */

@@ -1,6 +1,7 @@
 /** Checkpoints: a VM's state on disk, from which it comes back as it was, and from which others go on. */
 import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
-import { serviceImage } from "../support/application.ts";
+import { NO_NAME } from "../../src/contract/api.ts";
+import { serviceImage, serviceTarball } from "../support/application.ts";
 import { COUNTER, numbersOf } from "../support/counting.ts";
 import { soon, TestEngine } from "../support/engine.ts";
 import { describeVms, newDirectory } from "../support/engine-host.ts";
@@ -198,5 +199,53 @@ describeVms("checkpoints", () => {
     await snapshots.checkpoint("imageless", { name: "bare" }, soon());
     const refused = await rejection(snapshots.diff("bare", { files: true }, soon()));
     expect(refused.code).toBe("invalid_argument");
+  }, 120_000);
+
+  test("an image moves along; without it the very same one has to be there", async () => {
+    const { snapshots } = vms.engine;
+    const [image, directory] = [await serviceImage(vms, { "etc/here": "moved" }), newDirectory("archive")];
+    await vms.start({ name: "old", image, command: ["/bin/main"], pull: "never" });
+    await vms.shell("old", "echo kept > /file");
+    const { templateId } = await snapshots.checkpoint("old", { name: "kept" }, soon());
+    const [whole, part] = [`${directory}/whole`, `${directory}/part`];
+    await snapshots.export("kept", { path: whole }, { deadline: soon() });
+    await snapshots.export("kept", { path: part, image: false }, { deadline: soon() });
+    await vms.remove("old");
+    await snapshots.remove("kept");
+    await vms.engine.removeTemplate(templateId, { force: false });
+    await vms.engine.removeImage(image);
+    const without = await rejection(snapshots.import({ path: part }, { deadline: soon() }));
+    expect(without).toMatchObject({ code: "image_not_found" });
+    expect(vms.engine.listTemplates().map(({ id }) => id)).not.toContain(templateId);
+    const imported = await snapshots.import({ path: whole, name: "back" }, { deadline: soon() });
+    const digests = vms.engine.listImages().map(({ name, digest }) => `${name} ${digest}`);
+    expect(digests.some((text) => text.startsWith(`${image} `))).toBe(false);
+    await snapshots.restore("back", soon());
+    expect(await vms.shell("old", "cat /file /etc/here")).toBe("kept\nmoved");
+    const { digest = "" } = vms.engine.listImages().find(({ name }) => name === NO_NAME) ?? {};
+    expect((await rejection(vms.engine.removeImage(digest))).message).toContain("snapshot back, VM old need it");
+    // By now it is here, and is not taken in twice.
+    await snapshots.remove("back");
+    const again = await snapshots.import({ path: part, name: "again" }, { deadline: soon() });
+    expect(again.id).toBe(imported.id);
+    expect(vms.engine.listImages().map(({ name, digest }) => `${name} ${digest}`)).toEqual(digests);
+    await vms.remove("old");
+    await snapshots.restore("again", soon());
+    expect(await vms.shell("old", "cat /file /etc/here")).toBe("kept\nmoved");
+  }, 120_000);
+
+  test("an image that has lost its name to another stays for the snapshot that needs it, over a restart too", async () => {
+    const first = await serviceTarball();
+    const second = await serviceTarball({ "etc/other": "another" });
+    const take = (path: string) => vms.engine.importImage({ name: "moving", path }, { deadline: soon(60_000) });
+    await take(first);
+    await vms.start({ name: "old", image: "moving", command: ["/bin/main"], pull: "never" });
+    await vms.engine.snapshots.checkpoint("old", { name: "kept" }, soon());
+    await vms.remove("old");
+    await take(second);
+    vms = await vms.reopen();
+    await vms.engine.snapshots.restore("kept", soon());
+    expect(await vms.shell("old", "ls /etc")).not.toContain("other");
+    vms.markDescriptors();
   }, 120_000);
 });

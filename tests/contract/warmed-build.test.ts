@@ -184,9 +184,9 @@ describeVms("the template of an application", () => {
     const own = await serviceImage(vms);
     const refused = async () => (await rejection(vms.engine.removeImage(own))).message;
     const building = buildService(vms, { name: "holder", image: own });
-    expect(await refused()).toContain("the template holder needs it");
+    expect(await refused()).toContain(": template holder needs it");
     await building;
-    expect(await refused()).toContain("the template holder needs it");
+    expect(await refused()).toContain(": template holder needs it");
     // Another image under its name does not take it away.
     const { digest } = vms.engine.getImage(own);
     const other = await serviceTarball({ "etc/other": "contents\n" });

@@ -87,6 +87,11 @@ describeVms("a QEMU that fails while its state is taken", () => {
     expect((await rejection(vms.engine.snapshots.resume("waits", soon()))).code).toBe("snapshot_corrupt");
     expect(vms.engine.getVm("waits")).toMatchObject({ state: "suspended", suspendedIn: id });
     expect((await vms.engine.snapshots.verify(id, soon())).ok).toBe(false);
+    const path = join(newDirectory("archive"), "damaged");
+    expect((await rejection(vms.engine.snapshots.export(id, { path }, { deadline: soon() }))).code).toBe(
+      "snapshot_corrupt",
+    );
+    expect(existsSync(path)).toBe(false);
   });
 });
 

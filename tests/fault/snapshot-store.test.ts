@@ -65,7 +65,7 @@ describe.skipIf(!isRoot)("snapshots on disk (need root, which gives files away)"
       const renamed: SnapshotId = newId("snap");
       await importSnapshot(store, join(archives, name), {
         ...host,
-        accept: async ({ vm }) => ({ id: renamed, gid: 0, vm }),
+        accept: async () => ({ id: renamed, gid: 0 }),
       });
       await store.remove(renamed);
     }
@@ -87,10 +87,10 @@ describe.skipIf(!isRoot)("snapshots on disk (need root, which gives files away)"
         await sampleSnapshot(store, base);
         const archive = join(full, "archive.tar");
         const files = await archiveBase(templates, TEMPLATE_ID);
-        expect((await rejection(exportSnapshot(store, SNAPSHOT_ID, archive, files))).code).toBe("disk_full");
+        expect((await rejection(exportSnapshot(store, SNAPSHOT_ID, archive, { base: files }))).code).toBe("disk_full");
         expect(readdirSync(full).sort()).toEqual(["filler", "snapshots"]);
         giveBack();
-        await exportSnapshot(store, SNAPSHOT_ID, archive, files);
+        await exportSnapshot(store, SNAPSHOT_ID, archive, { base: files });
         const again = fill(full, 2 * MIB);
         const host = importHost(new TemplateStore(full));
         expect((await rejection(importSnapshot(small, archive, host))).code).toBe("disk_full");

@@ -46,6 +46,7 @@ export async function openImages(given?: string): Promise<TestImages> {
     const host = { config: { stateDir }, records };
     const images = new Images(host, events);
     await images.load();
+    await images.collect();
     return { images, operations: new ImageOperations(host, images, events) };
   };
   const store: TestImages = {

@@ -23,7 +23,7 @@ for (let round = 1; ; round++) {
   const over = { id: TEMPLATE_ID, fingerprint, fingerprintHash, memory: { sizeBytes, sha256 } };
   await sampleSnapshot(store, over, { id, disks: ["scratch"], seed: round });
   say("published", id);
-  await exportSnapshot(store, id, join(archives, `${id}.tar`), base);
+  await exportSnapshot(store, id, join(archives, `${id}.tar`), { base });
   say("exported", id);
   await importSnapshot(otherStore, join(archives, `${id}.tar`), importHost(otherTemplates));
   say("imported", id);

@@ -98,7 +98,8 @@ export async function sampleSnapshot(
 export function importHost(templates: TemplateStore): ImportHost {
   const gid = process.getgid?.() ?? 0;
   return {
-    accept: async (manifest) => ({ id: manifest.id as SnapshotId, gid, vm: manifest.vm }),
+    accept: async (manifest) => ({ id: manifest.id as SnapshotId, gid }),
+    takeImage: async ({ vm }) => vm,
     hasBase: async ({ id, memory }) =>
       templates.load(id).then(
         (loaded) => loaded.manifest.memory.sha256 === memory.sha256,
