@@ -69,6 +69,8 @@ describe("mayfly snapshot", () => {
     expect(await out("snapshot", "verify", "first")).toMatch(/^snap_\w+: ok\n$/);
     expect(JSON.parse(await out("--json", "snapshot", "verify", "--all"))).toMatchObject([{ ok: true }, { ok: true }]);
     for (const words of [[], ["--all", "first"]]) expect(await out("snapshot", "verify", ...words)).toMatch(/^125: /);
+    const [inspected] = JSON.parse(await out("snapshot", "inspect", "first"));
+    expect(inspected.lineage).toMatchObject({ parentId: expect.stringMatching(/^(vm|tpl)_/), childIds: [] });
     expect(await out("snapshot", "diff", "first", "first")).toMatch(
       /^ADDRESS +LENGTH\n0x000001000 +8KiB\n0x004000000 +4KiB\n3 pages \(12KiB\) differ from snap_\w+\n$/,
     );

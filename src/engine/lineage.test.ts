@@ -28,7 +28,8 @@ const from = (kind: "fork" | "snapshot", id: string) => ({ kind, id, name: null 
 
 /** Each node with what it hangs under. */
 function drawn(vms: Vm[], snapshots: Snapshot[]): string[] {
-  const parts = { templates: { list: () => [template] }, vms: { list: () => vms, runningOf: () => undefined } };
+  const memory = () => ({ sharedBytes: null, uniqueBytes: null });
+  const parts = { templates: { list: () => [template] }, vms: { list: () => vms }, memory };
   return drawTree(parts, snapshots).map(({ id, parentId }) => `${id} < ${parentId}`);
 }
 

@@ -1,22 +1,23 @@
 /** Who came from whom: templates, snapshots and VMs as a tree, with the memory that each shares and has to itself. */
 import type { Snapshot, Template, TreeNode, Vm } from "../contract/api.ts";
-import { PAGE_BYTES } from "../sys/memory-file.ts";
-import { uniqueMemoryOf } from "../sys/process.ts";
 import type { EngineParts } from "./engine.ts";
+import type { MemoryShare } from "./shared-memory.ts";
 
 /** Where templates and VMs are. */
 export interface TreeParts {
   templates: Pick<EngineParts["templates"], "list">;
-  vms: Pick<EngineParts["vms"], "list" | "runningOf">;
+  vms: Pick<EngineParts["vms"], "list">;
+  /** Memory of VMs and snapshots, by id. */
+  memory: (id: string) => MemoryShare;
 }
 
 /** All of them, parents before children, siblings by age. A parent that is gone is replaced by the nearest that is there. */
-export function drawTree({ templates, vms }: TreeParts, snapshots: readonly Snapshot[]): TreeNode[] {
+export function drawTree({ templates, vms, memory }: TreeParts, snapshots: readonly Snapshot[]): TreeNode[] {
   const all = templates.list();
   const nodes = [
     ...all.map(templateNode),
-    ...snapshots.map((snapshot) => snapshotNode(snapshot, all)),
-    ...vms.list().map((vm) => vmNode(vm, all, memoryOf(vms, vm))),
+    ...snapshots.map((snapshot) => snapshotNode(snapshot, memory(snapshot.id))),
+    ...vms.list().map((vm) => vmNode(vm, memory(vm.id))),
   ];
   const known = new Map(nodes.map((node) => [node.id, node]));
   const placed = nodes.map(({ candidates, ...node }) => ({
@@ -35,32 +36,14 @@ function templateNode({ id, name, createdAt, application, memory }: Template): D
   return { kind: "template", id, name, state, createdAt, ...sizes, candidates: [] };
 }
 
-function snapshotNode(snapshot: Snapshot, templates: readonly Template[]): Draft {
-  const { id, name, kind, createdAt, vmId, origin, templateId, pages, zeroPages, sizeBytes } = snapshot;
-  const base = templates.find((template) => template.id === templateId);
-  const delta = (pages - zeroPages) * PAGE_BYTES;
-  const sharedBytes = base === undefined ? null : Math.max(0, base.memory.allocatedBytes - delta);
+function snapshotNode({ id, name, kind, createdAt, vmId, origin, templateId }: Snapshot, memory: MemoryShare): Draft {
   const candidates = [vmId, ...(origin === null ? [] : [origin.id]), templateId];
-  return { kind: "snapshot", id, name, state: kind, createdAt, sharedBytes, uniqueBytes: sizeBytes, candidates };
+  return { kind: "snapshot", id, name, state: kind, createdAt, ...memory, candidates };
 }
 
-function vmNode(
-  { id, name, state, createdAt, origin, templateId }: Vm,
-  templates: readonly Template[],
-  unique: number | null,
-): Draft {
-  const base = templates.find((template) => template.id === templateId);
-  const isShared = base !== undefined && unique !== null;
-  const sharedBytes = isShared ? Math.max(0, base.memory.allocatedBytes - unique) : null;
+function vmNode({ id, name, state, createdAt, origin, templateId }: Vm, memory: MemoryShare): Draft {
   const candidates = [...(origin === null ? [] : [origin.id]), templateId];
-  return { kind: "vm", id, name, state, createdAt, sharedBytes, uniqueBytes: unique, candidates };
-}
-
-/** Bytes of guest memory that a VM has copied; null for one without a QEMU. */
-function memoryOf(vms: TreeParts["vms"], { id }: Vm): number | null {
-  const clone = vms.runningOf(id)?.clone;
-  if (clone === undefined) return null;
-  return uniqueMemoryOf(clone.qemu.pid, clone.template.memoryPath)?.guestBytes ?? null;
+  return { kind: "vm", id, name, state, createdAt, ...memory, candidates };
 }
 
 /** Whether `id` hangs under `ancestor`, as a snapshot does whose VM was restored from it. */

@@ -24,6 +24,7 @@ import type { OutputSink, ProgressOptions } from "./interface.ts";
 import { drawTree } from "./lineage.ts";
 import { Promotions } from "./promotion.ts";
 import { Returns } from "./restore.ts";
+import { type MemoryShare, SharedMemory } from "./shared-memory.ts";
 import { createFromSnapshot, relaunchFromSnapshot } from "./snapshot-clone.ts";
 import { changedFiles } from "./snapshot-files.ts";
 import type { SnapshotEngine } from "./snapshot-interface.ts";
@@ -35,6 +36,7 @@ export class LocalSnapshots implements SnapshotEngine {
   readonly #records: SnapshotRecords;
   readonly #returns: Returns;
   readonly #promotions: Promotions;
+  readonly #memory: SharedMemory;
 
   constructor(
     private readonly parts: EngineParts,
@@ -43,6 +45,7 @@ export class LocalSnapshots implements SnapshotEngine {
     this.#records = parts.snapshots;
     this.#returns = new Returns(parts, gate, this.#records);
     this.#promotions = new Promotions(parts, this.#records);
+    this.#memory = new SharedMemory(parts.vms, parts.templates, this.#records.store);
     parts.vms.onDropped = (id) => this.#records.release(id, parts.vms.list());
     parts.vms.returning = (id) => this.#returns.returning(id);
     for (const [id, holdings] of parts.vms.parked) holdings.park(() => this.#returns.wake(id));
@@ -167,5 +170,11 @@ export class LocalSnapshots implements SnapshotEngine {
     importFrom(this.parts, this.#records, request, options);
   promote = (ref: string, options: ProgressOptions): Promise<Snapshot> => this.#promotions.promote(ref, options);
 
-  tree = async (): Promise<TreeNode[]> => drawTree(this.parts, this.list());
+  async tree(): Promise<TreeNode[]> {
+    const snapshots = this.list();
+    const known = new Map<string, MemoryShare>();
+    for (const snapshot of snapshots) known.set(snapshot.id, await this.#memory.ofSnapshot(snapshot));
+    const memory = (id: string) => known.get(id) ?? this.#memory.ofVm({ id });
+    return drawTree({ ...this.parts, memory }, snapshots);
+  }
 }

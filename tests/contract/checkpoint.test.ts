@@ -78,6 +78,21 @@ describeVms("checkpoints", () => {
     await vms.remove((await vms.start()).id);
   });
 
+  test("in the tree memory is shared that the template has and nobody has copied, however much else was written", async () => {
+    const before = vms.engine.listTemplates()[0]?.memory.allocatedBytes ?? 0;
+    await holder("holder", 40);
+    await vms.engine.snapshots.checkpoint("holder", { name: "kept" }, soon());
+    await vms.start({ snapshot: "kept", name: "clone" });
+    const nodes = (await vms.engine.snapshots.tree()).filter(({ kind }) => kind !== "template");
+    expect(nodes.map(({ name }) => name)).toEqual(["holder", "kept", "clone"]);
+    for (const { uniqueBytes, sharedBytes } of nodes) {
+      expect(uniqueBytes).toBeGreaterThan(40 << 20);
+      // The files' bytes went where the template has holes.
+      expect(sharedBytes).toBeGreaterThan(before / 2);
+      expect(sharedBytes).toBeLessThan(before);
+    }
+  });
+
   test("two clones are two VMs: ids and random numbers differ; one with restart policy starts from it again", async () => {
     const { snapshots } = vms.engine;
     const sum = await holder("holder", 4);

@@ -1,6 +1,7 @@
 /** `mayfly template inspect`. */
 import { openClient } from "../client.ts";
 import { inspectEach } from "../each.ts";
+import { withLineage } from "../lineage.ts";
 import { defineCommand } from "../specification.ts";
 
 export const command = defineCommand({
@@ -10,6 +11,8 @@ export const command = defineCommand({
   examples: [["mayfly template inspect base", "one template"]],
   async run({ operands, global }) {
     const client = openClient(global);
-    return inspectEach(operands, global.json, (ref) => client.templates.get(ref));
+    return inspectEach(operands, global.json, (ref) =>
+      client.templates.get(ref).then((found) => withLineage(client, found)),
+    );
   },
 });
