@@ -93,7 +93,10 @@ _Noreturn void loop_run(void (*other)(uint32_t event))
          * A VM that is about to be stopped is stopped here, reading: it, and all copies of it, then go on without an interrupt's way through
          * an idle CPU, the scheduler and epoll, which takes half of an emulated guest's time to its first answer.
          */
-        bool near = !more && request_stop_is_near();
+        bool expected = request_stop_is_near();
+        if (!expected)
+            request_calm();
+        bool near = !more && expected;
         int count = polling && near ? 0 : epoll_wait(epoll_fd, events, EVENTS_AT_ONCE, more || near ? 0 : deferred_timeout_ms());
         polling = near && count == 0;
         if (polling)

@@ -2,7 +2,10 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <sched.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "cgroup.h"
 #include "connection.h"
@@ -134,11 +137,32 @@ bool request_stop_is_near(void)
     return cgroup_state.identity_pending && stop_near_until_ns && !deferred_busy() && monotonic_ns() < stop_near_until_ns;
 }
 
+/*
+ * Whether nothing may take the CPU from the agent. QEMU announces the host's end of the port at each start of a VM, which wakes up a worker of
+ * the kernel: that it runs after the first answer instead of before spares the way there and back.
+ */
+static void set_urgent(bool urgent)
+{
+    static bool is_urgent;
+    if (urgent == is_urgent || getpid() != 1)
+        return;
+    is_urgent = urgent;
+    const struct sched_param priority = {.sched_priority = urgent ? 1 : 0};
+    syscall(SYS_sched_setscheduler, 0, (urgent ? SCHED_FIFO : SCHED_BATCH) | SCHED_RESET_ON_FORK, &priority);
+}
+
+void request_calm(void)
+{
+    set_urgent(false);
+}
+
 static int frozen_now(uint32_t stream, int error)
 {
     (void)stream;
-    if (!error)
+    if (!error) {
         stop_near_until_ns = monotonic_ns() + STOP_NEAR_NS;
+        set_urgent(true);
+    }
     return error;
 }
 

@@ -16,4 +16,7 @@ int request_run(const struct frame *frame, struct writer *result);
 /* True for a moment after a freeze: the VM is about to be stopped, and what it is told when it goes on is urgent. */
 bool request_stop_is_near(void);
 
+/* The VM has gone on, or is not stopped: others have their turns again. */
+void request_calm(void);
+
 #endif
