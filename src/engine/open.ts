@@ -87,8 +87,8 @@ export async function openEngine({ newArtifacts, ...options }: OpenOptions): Pro
   volumes.usedBy = (name) => vms.startedWith(name);
   volumes.ending = (id) => vms.ending(id);
   templates.inUse = (id) => vms.runsOn(id) || snapshots.onTemplate(id).length > 0;
-  templates.hasSnapshot = (id) => snapshots.find(id) !== undefined;
-  snapshots.onRemoved = (id) => templates.removeMadeFor(id);
+  templates.hasSnapshot = (id) => snapshots.find(id) !== undefined || snapshots.expected.has(id);
+  removeOrphans(templates, snapshots, events);
   templates.neededBy = (id) => snapshots.onTemplate(id);
   templates.onRemove = (id) => pools.close(id);
   templates.resolveImage = (ref) => images.resolve(ref);
@@ -116,6 +116,24 @@ export async function openEngine({ newArtifacts, ...options }: OpenOptions): Pro
   pools.start();
   vms.restarts.release();
   return engine;
+}
+
+/** After these a VM needs no template any more. */
+const VM_ENDS: ReadonlySet<string> = new Set(["vm.exited", "vm.failed", "vm.removed"]);
+
+/** Templates that were made for a snapshot go with it, or with the last VM on them. */
+function removeOrphans(templates: Templates, snapshots: SnapshotRecords, events: Events): void {
+  let last: Promise<void> = Promise.resolve();
+  const work = () => templates.removeOrphans();
+  // One after another: two would remove the same.
+  const remove = () => {
+    last = last.then(work, work);
+    return last;
+  };
+  snapshots.onRemoved = remove;
+  events.subscribe(({ type }) => {
+    if (VM_ENDS.has(type)) remove().catch(() => undefined);
+  });
 }
 
 /** Who has the contents of an image as its root, in words. */

@@ -119,7 +119,8 @@ async function importInto(
   options: ProgressOptions,
 ): Promise<Snapshot> {
   snapshots.requireFree(request.name);
-  const { importer, adopted } = importHost(parts);
+  using expected = new Expected(snapshots.expected);
+  const { importer, adopted } = importHost(parts, expected);
   const manifest = await importSnapshot(snapshots.store, request.path, importer, progress("read", options));
   const vm = decodeSnapshotVm(manifest.id, manifest.vm);
   const document: Snapshot = {
@@ -142,8 +143,27 @@ async function importInto(
   return document;
 }
 
+/** Snapshots that are about to be there, so that what comes before them is not taken for a remainder. */
+class Expected implements Disposable {
+  readonly #added: string[] = [];
+
+  constructor(private readonly ids: Set<string>) {}
+
+  add(id: string): void {
+    this.ids.add(id);
+    this.#added.push(id);
+  }
+
+  [Symbol.dispose](): void {
+    for (const id of this.#added) this.ids.delete(id);
+  }
+}
+
 /** @returns it, and the images that it has taken in. */
-function importHost({ host, templates }: EngineParts): { importer: ImportHost; adopted: StoredImage[] } {
+function importHost(
+  { host, templates }: EngineParts,
+  expected: Expected,
+): { importer: ImportHost; adopted: StoredImage[] } {
   const { stateDir } = host.config;
   const store = new TemplateStore(stateDir);
   const gid = tenantGid(host);
@@ -156,6 +176,7 @@ function importHost({ host, templates }: EngineParts): { importer: ImportHost; a
       if (differences.length > 0) throw incompatible(manifest, differences);
       requireOurs(manifest);
       snapshotId = manifest.id;
+      expected.add(manifest.id);
       return { id: manifest.id as SnapshotId, gid };
     },
     takeImage: async (manifest, files) => {

@@ -57,6 +57,8 @@ export class SnapshotRecords {
   readonly #holdings = new Map<string, Holding>();
   /** Paths of the root disks, by snapshot. */
   readonly #roots = new Map<string, string>();
+  /** Ids of those that are being imported, whose bases are here before them. */
+  readonly expected = new Set<string>();
   /** Called when one has gone. */
   onRemoved: (id: string) => Promise<void> = async () => undefined;
   /** Claims disks that a snapshot lies over, so that they stay. */

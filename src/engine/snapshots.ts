@@ -87,8 +87,10 @@ export class LocalSnapshots implements SnapshotEngine {
       try {
         return await work();
       } catch (error) {
-        const hasEnded = !(error instanceof MayflyError) || error.code !== "vm_not_running";
-        if (hasEnded || this.parts.vms.get(ref).state !== "suspended") throw error;
+        // Its QEMU has gone before, or while, it was looked at.
+        const isGone =
+          error instanceof MayflyError && (error.code === "vm_not_running" || error.kind === "unavailable");
+        if (!isGone || this.parts.vms.get(ref).state !== "suspended") throw error;
       }
     }
   }

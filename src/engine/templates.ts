@@ -322,10 +322,11 @@ export class Templates {
     return loaded;
   }
 
-  /** Removes the templates that were made for a snapshot, unless VMs or other snapshots are on them: then they go when those have gone. */
-  async removeMadeFor(snapshotId: string): Promise<void> {
-    const made = [...this.#known.values()].filter(({ loaded }) => loaded.manifest.madeFor?.snapshotId === snapshotId);
-    for (const { loaded } of made) if (!this.inUse(loaded.id)) await this.remove(loaded.id, false);
+  /** Removes templates that were made for snapshots that are gone, unless VMs or others are on them. When either goes; one call at a time. */
+  async removeOrphans(): Promise<void> {
+    const isOrphan = ({ loaded: { id, manifest } }: Known) =>
+      manifest.madeFor !== undefined && !this.hasSnapshot(manifest.madeFor.snapshotId) && !this.inUse(id);
+    for (const { loaded } of [...this.#known.values()].filter(isOrphan)) await this.remove(loaded.id, false);
   }
 
   /** Removes what nobody needs. @returns their ids. */
