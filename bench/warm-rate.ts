@@ -31,7 +31,7 @@ export async function chooseWarmRate(daemon: OwnDaemon, size: number, signal: Ab
   return { refillPerSecond, requestsPerSecond: roundRate(refillPerSecond * LOAD) };
 }
 
-/** Down to a half, so that the rate of a report is a number to repeat. */
+/** Down to a tenth, so that the rate of a report is a number to repeat. */
 function roundRate(perSecond: number): number {
-  return Math.max(0.5, Math.floor(perSecond * 2) / 2);
+  return Math.max(0.1, Math.floor(perSecond * 10) / 10);
 }
