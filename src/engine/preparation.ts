@@ -170,11 +170,9 @@ async function templateFor(
   options: ProgressOptions,
 ): Promise<LoadedTemplate> {
   const wanted = { ...shape, profile: profileOf(request) };
-  const serving = templates.serving(wanted);
   const takesPrepared = request.pool !== false && request.merge !== true;
-  const prepared = takesPrepared ? serving.find(({ id }) => pools.hasPrepared(id)) : undefined;
-  const template = prepared ?? serving[0];
-  return template ?? templates.ensure(wanted, options.onProgress ?? (() => undefined), options.deadline);
+  const prepared = takesPrepared ? templates.serving(wanted).find(({ id }) => pools.hasPrepared(id)) : undefined;
+  return prepared ?? templates.served(wanted, options.onProgress ?? (() => undefined), options.deadline);
 }
 
 /** @throws `invalid_argument` when a template that was asked for by name has not what the request needs. */

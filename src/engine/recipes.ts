@@ -73,3 +73,9 @@ export function requireFitting(manifest: TemplateManifest, name: string | null, 
     { details: { problems, ...(remedy === undefined ? {} : { remedy }) } },
   );
 }
+
+/** The error for a name that a template of the other kind has. */
+export function nameTaken(name: string | undefined, { id, application }: TemplateManifest): MayflyError {
+  const what = application === undefined ? "a size" : "an application";
+  return new MayflyError("name_in_use", `Cannot name a template ${name}: ${id}, one of ${what}, has that name`);
+}

@@ -86,6 +86,8 @@ export class Returns {
   async #resume(id: string): Promise<Vm> {
     const { admission, vms, events, host } = this.parts;
     const deadline = Deadline.after(LIMITS_MS.clone);
+    // It may have been suspended only just now, and its QEMU not be gone yet.
+    await vms.ending(id);
     const record = vms.record(id);
     const holdings = vms.parked.get(id);
     if (record === undefined || holdings === undefined || record.vm.suspendedIn === null) {

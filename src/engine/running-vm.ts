@@ -180,15 +180,16 @@ export class RunningVm {
 
   /**
    * Ends its QEMU alone: the VM waits in a snapshot. @param cause what its clients are told.
-   * @returns what it goes on holding.
+   * @returns what it goes on holding, at once: `ended` resolves when its QEMU is gone.
    */
-  async park(wake: () => void, cause: MayflyError): Promise<Holdings> {
+  park(wake: () => void, cause: MayflyError): Holdings {
     this.#ending = true;
     this.holdings.park(wake);
     this.agent.close(cause);
-    await this.clone.qemu.kill();
-    closeLogs(this.logs);
-    this.#ended.resolve({ by: "suspension" });
+    void this.clone.qemu.kill().then(() => {
+      closeLogs(this.logs);
+      this.#ended.resolve({ by: "suspension" });
+    });
     return this.holdings;
   }
 

@@ -6,7 +6,7 @@ import type { ApplicationRecipe, BuildTemplateRequest, PoolRequest, Template, Ve
 import { MayflyError } from "../contract/errors.ts";
 import type { Shape } from "../contract/machine.ts";
 import { fingerprintHash } from "../machine/fingerprint.ts";
-import { profilesWith, shapeOf } from "../machine/profile.ts";
+import { shapeOf, shapesWith } from "../machine/profile.ts";
 import type { Deadline } from "../sys/deadline.ts";
 import type { LoadedTemplate, TemplateStore } from "../template/store.ts";
 import { buildBaseTemplate } from "./build.ts";
@@ -14,7 +14,7 @@ import { Builds } from "./builds.ts";
 import type { Events } from "./events.ts";
 import { fingerprintFor, type Host } from "./host.ts";
 import type { ResolvedImage } from "./images.ts";
-import { isMadeBy, recipeOf, requireFitting, sameRecipe } from "./recipes.ts";
+import { isMadeBy, nameTaken, recipeOf, requireFitting, sameRecipe } from "./recipes.ts";
 import type { TemplateEntry } from "./records.ts";
 import { resolveRef } from "./refs.ts";
 import { sizesOf } from "./start.ts";
@@ -25,11 +25,6 @@ import { buildApplicationTemplate } from "./warmed-build.ts";
 interface Known {
   loaded: LoadedTemplate;
   entry: TemplateEntry;
-}
-
-/** When it was made, ISO 8601. */
-function made({ loaded }: Known): string {
-  return loaded.manifest.createdAt;
 }
 
 /** All templates of a state directory. */
@@ -71,6 +66,7 @@ export class Templates {
       entries.delete(id);
     }
     // The youngest last: of several that fit it is the one to use.
+    const made = ({ loaded }: Known) => loaded.manifest.createdAt;
     const byAge = [...this.#known].sort(([, a], [, b]) => (made(a) < made(b) ? -1 : 1));
     this.#known.clear();
     for (const [id, known] of byAge) this.#known.set(id, known);
@@ -79,18 +75,23 @@ export class Templates {
 
   /** A template that fits this host in a shape, built first if there is none. */
   async ensure(shape: Shape, onStep: (step: string) => void, deadline: Deadline): Promise<LoadedTemplate> {
-    const hash = fingerprintHash(fingerprintFor(this.host, shape));
-    const known = this.#find(hash);
-    if (known !== undefined) return known.loaded;
-    return this.#build(hash, shape, null, onStep, deadline);
+    const hash = this.#hash(shape);
+    return this.#find(hash)?.loaded ?? this.#build(hash, shape, null, onStep, deadline);
   }
 
   /** Fitting templates of a size with all devices of a profile, those with the fewest first. */
-  serving({ profile = "full", ...size }: Shape): LoadedTemplate[] {
-    const hashes = profilesWith(profile).map((other) =>
-      fingerprintHash(fingerprintFor(this.host, { ...size, profile: other })),
-    );
-    return hashes.flatMap((hash) => this.#find(hash)?.loaded ?? []);
+  serving(shape: Shape): LoadedTemplate[] {
+    return shapesWith(shape).flatMap((other) => this.#find(this.#hash(other))?.loaded ?? []);
+  }
+
+  /** One of {@link serving}: one that is there, that is being built, or that is built now. */
+  async served(shape: Shape, onStep: (step: string) => void, deadline: Deadline): Promise<LoadedTemplate> {
+    const isBuilt = (other: Shape) => this.#builds.keys.includes(`base ${this.#hash(other)}`);
+    return this.serving(shape)[0] ?? this.ensure(shapesWith(shape).find(isBuilt) ?? shape, onStep, deadline);
+  }
+
+  #hash(shape: Shape): string {
+    return fingerprintHash(fingerprintFor(this.host, shape));
   }
 
   /** The template that a name or id means, for a clone. @throws `template_not_found`, `template_incompatible`. */
@@ -115,9 +116,9 @@ export class Templates {
     const named = request.name === undefined ? undefined : this.#named(request.name);
     const recipe = recipeOf(request, named?.loaded.manifest.application);
     if (recipe !== undefined) return this.#buildApplication(request, recipe, onStep, deadline);
-    if (named?.loaded.manifest.application !== undefined) throw nameTaken(request.name, named);
+    if (named?.loaded.manifest.application !== undefined) throw nameTaken(request.name, named.loaded.manifest);
     const shape = { ...sizesOf(request).shape, profile: request.profile ?? "full" };
-    const hash = fingerprintHash(fingerprintFor(this.host, shape));
+    const hash = this.#hash(shape);
     const known = request.force === true ? undefined : this.#find(hash);
     const loaded = known?.loaded ?? (await this.#build(hash, shape, request.name ?? null, onStep, deadline));
     const { name = null, pool = null } = request;
@@ -158,7 +159,8 @@ export class Templates {
       throw new MayflyError("invalid_argument", `Cannot build a template of image ${recipe.image}: it needs a name`);
     }
     const known = this.#named(name);
-    if (known !== undefined && known.loaded.manifest.application === undefined) throw nameTaken(name, known);
+    if (known !== undefined && known.loaded.manifest.application === undefined)
+      throw nameTaken(name, known.loaded.manifest);
     const image = this.resolveImage(recipe.image);
     const sizes = sizesOf(recipe);
     const application = known?.loaded.manifest.application;
@@ -178,7 +180,7 @@ export class Templates {
         this.#underWay.set(name, { recipe, digest: image.image.digest });
         try {
           const shape = { ...sizes.shape, profile: "disk" as const };
-          const base = this.serving(shape)[0] ?? (await this.ensure(shape, tell, until));
+          const base = await this.served(shape, tell, until);
           const build = { name, recipe, image, sizes };
           const loaded = await buildApplicationTemplate(this.host, this.store, base, build, tell, until);
           await this.#replace(loaded, name, pool);
@@ -364,7 +366,7 @@ export class Templates {
   }
 
   #fits({ loaded: { manifest } }: Known): boolean {
-    return manifest.fingerprintHash === fingerprintHash(fingerprintFor(this.host, shapeOf(manifest.fingerprint)));
+    return manifest.fingerprintHash === this.#hash(shapeOf(manifest.fingerprint));
   }
 
   #named(name: string): Known | undefined {
@@ -392,9 +394,4 @@ export class Templates {
   #describe({ loaded, entry }: Known): Template {
     return describeTemplate(loaded.manifest, entry, fingerprintFor(this.host, shapeOf(loaded.manifest.fingerprint)));
   }
-}
-
-function nameTaken(name: string | undefined, { loaded, entry }: Known): MayflyError {
-  const what = loaded.manifest.application === undefined ? "a size" : "an application";
-  return new MayflyError("name_in_use", `Cannot name a template ${name}: ${entry.id}, one of ${what}, has that name`);
 }

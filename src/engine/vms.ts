@@ -229,7 +229,8 @@ export class Vms {
     this.host.records.putVm(suspended);
     this.#records.set(id, suspended);
     const why = new MayflyError("vm_not_running", `VM ${name} was suspended`, { vmId: id });
-    this.parked.set(id, await running.park(wake, why));
+    this.parked.set(id, running.park(wake, why));
+    await running.ended;
     this.events.emit("vm.suspended", id, name, { snapshotId });
   }
 

@@ -43,6 +43,11 @@ export function profilesWith(profile: DeviceProfile): DeviceProfile[] {
   return DEVICE_PROFILES.filter(has);
 }
 
+/** Shapes of a size with all devices of one, those with the fewest first. */
+export function shapesWith({ profile = "full", ...size }: Shape): Required<Shape>[] {
+  return profilesWith(profile).map((other) => ({ ...size, profile: other }));
+}
+
 /** The devices of a profile. */
 export function devicesOf(profile: DeviceProfile): readonly Device<DiskFiles>[] {
   return DEVICES.filter(({ name }) => PROFILES[profile].includes(name));
