@@ -29,6 +29,17 @@ export interface BenchOptions {
 const NAME = "mayfly bench clone";
 const REQUESTS_PER_RUN = 10;
 
+/** Options that take another QEMU or kernel than those in force. */
+export const ARTIFACT_OPTIONS = {
+  qemu: { kind: "value", value: "NAME", summary: "QEMU: stock, lean, or one of qemu ls", complete: "qemu" },
+  kernel: {
+    kind: "value",
+    value: "NAME",
+    summary: "Guest kernel: cloud, minimal, or one of kernel ls",
+    complete: "kernel",
+  },
+} as const;
+
 /** Options of the scenario `clone`. */
 export const CLONE_OPTIONS = {
   runs: { kind: "value", value: "N", summary: "Rounds, one sample of each subject in each (50)" },
@@ -37,13 +48,7 @@ export const CLONE_OPTIONS = {
   "no-pool": { kind: "flag", summary: "Leave out what takes prepared VMs" },
   requests: { kind: "value", value: "N", summary: "Requests for warm clones at a fixed rate (10 to each round)" },
   rate: { kind: "value", value: "R", summary: "That rate, a second (half of what the pool can refill)" },
-  qemu: { kind: "value", value: "NAME", summary: "QEMU: stock, lean, or one of qemu ls", complete: "qemu" },
-  kernel: {
-    kind: "value",
-    value: "NAME",
-    summary: "Guest kernel: cloud, minimal, or one of kernel ls",
-    complete: "kernel",
-  },
+  ...ARTIFACT_OPTIONS,
   samples: { kind: "value", value: "FILE", summary: "Write every sample to a file, as JSON lines", complete: "file" },
   enforce: { kind: "flag", summary: "End with code 1 if a promise is not met" },
 } as const;

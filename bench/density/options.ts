@@ -2,7 +2,7 @@
 import { resolve } from "node:path";
 import { readOptions, usageError } from "../../src/cli/arguments.ts";
 import { UNIVERSAL_OPTIONS } from "../../src/cli/specification.ts";
-import { wholeNumber } from "../options.ts";
+import { ARTIFACT_OPTIONS, wholeNumber } from "../options.ts";
 
 /** Containers to measure beside the VMs: containerd with runc, podman with crun. */
 export const DENSITY_PEERS = ["containerd", "podman"] as const;
@@ -51,13 +51,7 @@ export const DENSITY_OPTIONS = {
   peers: { kind: "value", value: "LIST", summary: "Of containerd, podman; installed if missing (none)" },
   concurrency: { kind: "value", value: "C", summary: "Starts, answers and removals at a time (4)" },
   idle: { kind: "value", value: "SECONDS", summary: "Time over which idle CPU time is measured (10)" },
-  qemu: { kind: "value", value: "NAME", summary: "QEMU: stock, lean, or one of qemu ls", complete: "qemu" },
-  kernel: {
-    kind: "value",
-    value: "NAME",
-    summary: "Guest kernel: cloud, minimal, or one of kernel ls",
-    complete: "kernel",
-  },
+  ...ARTIFACT_OPTIONS,
   plot: {
     kind: "value",
     value: "FILE",

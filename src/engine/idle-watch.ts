@@ -42,7 +42,7 @@ export class IdleWatch {
   #cancel: () => void = () => undefined;
   #stopped = false;
   /** Something of its own is under way: refreshing, suspending. */
-  #acting: Promise<void> | undefined;
+  #acting = false;
   #pausedAtMs: number | undefined;
   /** When somebody last used it. */
   #usedAtMs: number;
@@ -84,7 +84,7 @@ export class IdleWatch {
    * @returns whether there was one that may have freed something.
    */
   async hurry(): Promise<boolean> {
-    if (this.#stopped || this.#acting !== undefined || !this.isPaused || !this.vm.isQuiet()) return false;
+    if (this.#stopped || this.#acting || !this.isPaused || !this.vm.isQuiet()) return false;
     if (this.#maySuspend()) return this.#act("suspend");
     if (this.#refreshed || !this.vm.isWorthRefreshing()) return false;
     return this.#act("refresh");
@@ -101,7 +101,7 @@ export class IdleWatch {
 
   /** Whether it is to be paused now, and if not, when to look again. */
   #look(): void {
-    if (this.#stopped || this.#acting !== undefined || this.isPaused) return;
+    if (this.#stopped || this.#acting || this.isPaused) return;
     const { pauseAfterMs } = this.policy;
     this.#noteUse();
     const idleMs = this.clock.now() - this.#usedAtMs;
@@ -174,7 +174,7 @@ export class IdleWatch {
   }
 
   #due(): void {
-    if (this.#stopped || this.#acting !== undefined || !this.isPaused) return;
+    if (this.#stopped || this.#acting || !this.isPaused) return;
     const idleMs = this.clock.now() - this.#usedAtMs;
     if (this.policy.policy === "suspend" && !this.#suspendTried && idleMs >= this.policy.suspendAfterMs) {
       if (this.#maySuspend()) return void this.#act("suspend");
@@ -197,8 +197,7 @@ export class IdleWatch {
     if (doing === "refresh") this.#refreshed = true;
     else this.#suspendTried = true;
     this.#cancel();
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#acting = promise;
+    this.#acting = true;
     try {
       await (doing === "refresh" ? this.vm.refresh() : this.vm.suspend());
       return true;
@@ -206,10 +205,9 @@ export class IdleWatch {
       if (!this.#stopped) this.vm.failed(doing, error);
       return false;
     } finally {
-      this.#acting = undefined;
+      this.#acting = false;
       this.#ownUntilMs = this.clock.now();
       this.#sample = this.#sampleNow();
-      resolve();
       if (this.isPaused) this.#rest();
       else this.#wait(SAMPLE_MS);
     }
