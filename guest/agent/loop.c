@@ -91,7 +91,9 @@ _Noreturn void loop_run(void (*other)(uint32_t event))
     for (;;) {
         /*
          * A VM that is about to be stopped is stopped here, reading: it, and all copies of it, then go on without an interrupt's way through
-         * an idle CPU, the scheduler and epoll, which takes half of an emulated guest's time to its first answer.
+         * an idle CPU, the scheduler and epoll, which takes half of an emulated guest's time to its first answer. It reads many times in a
+         * row, so that the stop finds it in the kernel nearly always: QEMU translates code of the kernel anew after an interrupt that came
+         * from user space, since the stack segment is another one then.
          */
         bool expected = request_stop_is_near();
         if (!expected)
@@ -100,7 +102,7 @@ _Noreturn void loop_run(void (*other)(uint32_t event))
         int count = polling && near ? 0 : epoll_wait(epoll_fd, events, EVENTS_AT_ONCE, more || near ? 0 : deferred_timeout_ms());
         polling = near && count == 0;
         if (polling)
-            session_port_event();
+            session_expect();
         for (int i = 0; i < count; i++) {
             uint32_t event = events[i].data.u32;
             if (event & EVENT_CONNECTION)

@@ -17,6 +17,7 @@
 #define SEND_BYTES 65536
 #define SEND_DATA_BELOW 32768u /* a virtio port takes 32 KiB at a time; what is above is kept for answers */
 #define RECEIVE_BUDGET_BYTES 262144
+#define EXPECTING_READS 256
 #define ANSWER_BYTES (MAX_RESULT_BYTES + FRAME_HEADER_BYTES + 4)
 #define DATA_HEAD_BYTES (FRAME_HEADER_BYTES + 8)
 #define EXIT_BYTES 56
@@ -25,6 +26,7 @@ static const struct port *port;
 static struct decoder decoder;
 static uint32_t epoch; /* 0: no host has said hello yet */
 static bool expecting_hello, readable, writable, receive_blocked;
+static unsigned reads = 1; /* in a row, while there is nothing */
 
 static uint8_t received[RECEIVE_BYTES];
 static const uint8_t *received_at, *received_end;
@@ -49,6 +51,22 @@ void session_init(const struct port *new_port)
 uint32_t session_epoch(void) { return epoch; }
 
 void session_port_event(void) { readable = writable = true; }
+
+void session_expect(void)
+{
+    session_port_event();
+    reads = EXPECTING_READS;
+}
+
+static ssize_t read_port(void)
+{
+    ssize_t n;
+    do {
+        n = port->read(received, sizeof received);
+    } while (n == -EAGAIN && --reads);
+    reads = 1;
+    return n;
+}
 
 /* Starts a frame in the send buffer; the caller has made sure that there is room. */
 struct writer session_begin(uint8_t type, uint32_t stream)
@@ -266,7 +284,7 @@ bool session_receive(void)
             return false;
         if (budget == 0)
             return true;
-        ssize_t n = port->read(received, sizeof received);
+        ssize_t n = read_port();
         if (n == -EINTR)
             continue;
         if (n <= 0) { /* nothing more now, or no host is connected */

@@ -14,6 +14,7 @@ import { LIMITS_MS } from "./config.ts";
 import { fingerprintFor, type Host, planFor, tenantGid } from "./host.ts";
 import { identityRequest, newIdentity } from "./identity.ts";
 import { QemuProcess } from "./qemu-process.ts";
+import { stopInKernel } from "./stop.ts";
 import { runToEnd, WARM_COMMAND, WARM_HOSTNAME } from "./warm-up.ts";
 
 const CONSOLE_TAIL_BYTES = 4096;
@@ -86,7 +87,7 @@ async function makeParent(
   onStep("letting the guest settle");
   await settle();
   onStep("saving the template");
-  await saveAndQuit(parent, workspace, deadline);
+  await saveAndQuit(parent, workspace, shape, deadline);
 }
 
 /** A parent whose memory file finds no space gets SIGBUS, which says nothing of the disk. */
@@ -185,19 +186,25 @@ export function settle(): Promise<void> {
 }
 
 /**
- * Stops the parent, saves its devices, and lets it quit so that its memory file is complete. Another freeze just before makes its agent expect
- * the stop: clones go on with an agent that is reading already.
+ * Stops the parent, saves its devices, and lets it quit so that its memory file is complete. Its agent's connection is closed.
+ *
+ * Clones go on from the very instruction that it is stopped at, so that is chosen (docs/adr/0041-where-a-template-stops.md): another freeze just
+ * before makes the agent expect the stop, and read; of one vCPU the guest has been told that the host is gone, and has not got round to it; it is
+ * in the kernel.
  */
 export async function saveAndQuit(
   { qemu, agent }: { qemu: QemuProcess; agent: AgentClient },
-  workspace: TemplateWorkspace,
+  { deviceStatePath }: TemplateWorkspace,
+  { vcpus }: Shape,
   deadline: Deadline,
 ): Promise<void> {
   const qmp = await qemu.qmp(deadline);
   await agent.freeze(deadline);
-  await qmp.execute("stop", undefined, deadline);
-  await qmp.execute("xen-save-devices-state", { filename: workspace.deviceStatePath, live: false }, deadline);
+  if (vcpus === 1) agent.close();
+  await stopInKernel(qmp, deadline);
+  await qmp.execute("xen-save-devices-state", { filename: deviceStatePath, live: false }, deadline);
   // QEMU may close the session before its answer is read: its exit is what counts.
   await Promise.allSettled([qmp.execute("quit", undefined, deadline)]);
   await deadline.race(qemu.exited, "the end of the template's QEMU");
+  agent.close();
 }

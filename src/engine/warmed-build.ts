@@ -182,7 +182,9 @@ async function makeApplication(
   await settle();
   const { main, last } = await whileRunning(lastOffsets(running, deadline), "freezing the application");
   onStep("saving the template");
-  await saveAndQuit({ qemu, agent: last }, workspace, deadline).finally(() => last.close());
+  await saveAndQuit({ qemu, agent: last }, workspace, shapeOf(base.manifest.fingerprint), deadline).finally(() =>
+    last.close(),
+  );
   return { main, hooks, rehearsal, ...figures };
 }
 

@@ -40,6 +40,9 @@ void world_hello(uint32_t epoch, const void *offsets, uint32_t count);
 /* How many bytes the port takes before it says EAGAIN, and at most at once. */
 void world_accept(size_t total, size_t at_once);
 
+/* The agent's next reads of the port, so many, find nothing yet. */
+void world_late(unsigned reads);
+
 /* Lets the agent work until nothing moves. */
 void world_run(void);
 
