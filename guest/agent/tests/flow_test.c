@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "host_side.h"
+#include "session.h"
 #include "test.h"
 #include "wire.h"
 
@@ -201,9 +202,32 @@ static void a_process_that_closes_its_input_takes_everything(void)
     CHECK(kept == 10 * sizeof block);
 }
 
+static void an_expected_frame_is_read_as_soon_as_it_is_there(void)
+{
+    begin();
+    world_frame(TYPE_PING, EPOCH, 4, "a", 1);
+    world_late(200);
+    session_expect();
+    session_receive();
+    session_send();
+    CHECK(world_next(&frame) == TYPE_REPLY && frame.stream == 4);
+    /* From then on nothing more is expected. */
+    world_frame(TYPE_PING, EPOCH, 8, "b", 1);
+    world_late(1);
+    session_port_event();
+    session_receive();
+    session_send();
+    CHECK(!world_next(&frame));
+    session_port_event();
+    session_receive();
+    session_send();
+    CHECK(world_next(&frame) == TYPE_REPLY && frame.stream == 8);
+}
+
 int main(void)
 {
     world_init();
+    RUN(an_expected_frame_is_read_as_soon_as_it_is_there);
     RUN(an_exit_is_told_again_until_released);
     RUN(what_is_not_named_goes_on_from_the_acknowledged);
     RUN(offsets_of_a_hello_that_make_no_sense_are_ignored);

@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include "host_side.h"
-#include "session.h"
 #include "test.h"
 #include "wire.h"
 
@@ -43,28 +42,6 @@ static void malformed_hellos_are_not_answered(void)
     world_run();
     world_sent(&n);
     CHECK(n == 0);
-}
-
-static void an_expected_frame_is_read_as_soon_as_it_is_there(void)
-{
-    begin();
-    world_frame(TYPE_PING, EPOCH, 4, "a", 1);
-    world_late(200);
-    session_expect();
-    session_receive();
-    session_send();
-    CHECK(world_next(&frame) == TYPE_REPLY && frame.stream == 4);
-    /* From then on nothing more is expected. */
-    world_frame(TYPE_PING, EPOCH, 8, "b", 1);
-    world_late(1);
-    session_port_event();
-    session_receive();
-    session_send();
-    CHECK(!world_next(&frame));
-    session_port_event();
-    session_receive();
-    session_send();
-    CHECK(world_next(&frame) == TYPE_REPLY && frame.stream == 8);
 }
 
 static void frames_of_other_epochs_are_ignored(void)
@@ -398,7 +375,6 @@ int main(void)
     RUN(nothing_is_said_before_a_hello);
     RUN(a_hello_is_answered);
     RUN(malformed_hellos_are_not_answered);
-    RUN(an_expected_frame_is_read_as_soon_as_it_is_there);
     RUN(frames_of_other_epochs_are_ignored);
     RUN(requests_of_an_old_host_are_not_answered_to_a_new_one);
     RUN(requests_are_refused_by_errno);

@@ -34,8 +34,7 @@
 
 struct world_process world_processes[WORLD_PROCESSES];
 static uint8_t *inbox, *outbox;
-static size_t inbox_at, inbox_end, outbox_at, outbox_end, accept_total, accept_at_once;
-static unsigned late_by; /* reads that find nothing yet */
+static size_t inbox_at, inbox_end, outbox_at, outbox_end, accept_total, accept_at_once, late_by;
 static pid_t next_pid = 100, child_pid; /* child_pid: the one of deferred_start */
 static char directory[PATH_MAX];
 
