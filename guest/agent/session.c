@@ -27,6 +27,7 @@ static struct decoder decoder;
 static uint32_t epoch; /* 0: no host has said hello yet */
 static bool expecting_hello, readable, writable, receive_blocked;
 static unsigned reads = 1; /* in a row, while there is nothing */
+static bool answer_at_once;
 
 static uint8_t received[RECEIVE_BYTES];
 static const uint8_t *received_at, *received_end;
@@ -64,6 +65,7 @@ static ssize_t read_port(void)
     do {
         n = port->read(received, sizeof received);
     } while (n == -EAGAIN && --reads);
+    answer_at_once = reads > 1 && n > 0;
     reads = 1;
     return n;
 }
@@ -282,8 +284,10 @@ bool session_receive(void)
         }
         if (!readable)
             return false;
-        if (budget == 0)
+        if (budget == 0 || answer_at_once) {
+            answer_at_once = false;
             return true;
+        }
         ssize_t n = read_port();
         if (n == -EINTR)
             continue;

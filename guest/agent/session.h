@@ -20,7 +20,7 @@ void session_init(const struct port *port);
 /* The port's state may have changed: try again to read and to write. */
 void session_port_event(void);
 
-/* Try again to read, many times over while there is nothing. */
+/* Try again to read, many times over while there is nothing; what comes is answered before more is read. */
 void session_expect(void);
 
 /* The epoch of this host connection; 0 before the first. */

@@ -29,12 +29,14 @@ static inline const uint8_t *take_bytes(struct reader *r, size_t n)
     return bytes;
 }
 
-static inline uint64_t take_integer(struct reader *r, size_t n)
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "fields are copied as they are");
+
+static inline __attribute__((always_inline)) uint64_t take_integer(struct reader *r, size_t n)
 {
     const uint8_t *bytes = take_bytes(r, n);
     uint64_t value = 0;
-    for (size_t i = 0; bytes && i < n; i++)
-        value |= (uint64_t)bytes[i] << (8 * i);
+    if (bytes)
+        memcpy(&value, bytes, n);
     return value;
 }
 
@@ -88,11 +90,11 @@ static inline uint8_t *put_space(struct writer *w, size_t n)
     return space;
 }
 
-static inline void put_integer(struct writer *w, uint64_t value, size_t n)
+static inline __attribute__((always_inline)) void put_integer(struct writer *w, uint64_t value, size_t n)
 {
     uint8_t *space = put_space(w, n);
-    for (size_t i = 0; space && i < n; i++)
-        space[i] = (uint8_t)(value >> (8 * i));
+    if (space)
+        memcpy(space, &value, n);
 }
 
 static inline void put_u8(struct writer *w, uint8_t value) { put_integer(w, value, 1); }

@@ -6,9 +6,12 @@ import { type Deadline, pause } from "../sys/deadline.ts";
 const ATTEMPTS = 8;
 const RUN_MS = 5;
 
+/** RFLAGS.IF: the guest takes interrupts. */
+const INTERRUPTS = 0x200;
+
 /**
- * Stops a VM while its vCPU is in the guest's kernel, where an agent that expects a stop is most of the time. After the last attempt it is
- * stopped wherever it is: its clones are then a little slower, and nothing else.
+ * Stops a VM while its vCPU is in the guest's kernel and takes interrupts, as that of an agent that expects a stop does most of the time: then the
+ * first interrupts of clones come there. After the last attempt it is stopped wherever it is: its clones are then a little slower, and nothing else.
  */
 export async function stopInKernel(qmp: Pick<QmpClient, "execute">, deadline: Deadline): Promise<void> {
   for (let attempt = 1; ; attempt++) {
@@ -16,7 +19,13 @@ export async function stopInKernel(qmp: Pick<QmpClient, "execute">, deadline: De
     await pause(RUN_MS);
     await qmp.execute("stop", undefined, deadline);
     const registers = await qmp.execute("human-monitor-command", { "command-line": "info registers" }, deadline);
-    if (attempt === ATTEMPTS || !/\bCPL=3\b/.test(String(registers))) return;
+    if (attempt === ATTEMPTS || !isElsewhere(String(registers))) return;
     await qmp.execute("cont", undefined, deadline);
   }
+}
+
+/** Whether a vCPU is known to be in user space, or not to take interrupts. */
+function isElsewhere(registers: string): boolean {
+  const flags = /\bRFL=([0-9a-f]+)/.exec(registers)?.[1];
+  return /\bCPL=3\b/.test(registers) || (flags !== undefined && (Number.parseInt(flags, 16) & INTERRUPTS) === 0);
 }
