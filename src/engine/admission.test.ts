@@ -21,6 +21,7 @@ class FakeHost {
   drains = 0;
   /** Bytes that the pools hold. */
   pooledBytes = 0;
+  readonly machine: { accelerator: "kvm" | "tcg" } = { accelerator: "tcg" };
   readonly vms: Vm[] = [];
   readonly metrics = new Metrics();
   readonly admission: Admission;
@@ -28,7 +29,7 @@ class FakeHost {
   constructor(overcommit = 10) {
     this.admission = new Admission({
       config: { overcommit, memoryReserveBytes: 512 * MIB },
-      accelerator: "tcg",
+      host: this.machine,
       vms: { list: () => this.vms },
       pools: { drain: async () => this.#drain() },
       memory: { totalBytes: 8.5 * GIB, availableBytes: () => this.#sampled() },
@@ -126,6 +127,16 @@ describe("the worst case", () => {
   test("counts the machine that a VM gets, which is of the next larger shape, and QEMU's own by accelerator", async () => {
     const host = new FakeHost();
     host.add("running", 300 * MIB);
+    expect(host.admission.describe().committedBytes).toBe((512 + 16 + 64) * MIB);
+  });
+
+  test("counts by the accelerator of now, which another QEMU or kernel in force may change", async () => {
+    const host = new FakeHost();
+    host.machine.accelerator = "kvm";
+    host.add("running", 300 * MIB);
+    expect(host.admission.describe().committedBytes).toBe((512 + 16) * MIB);
+    host.machine.accelerator = "tcg";
+    host.nowMs += 1000;
     expect(host.admission.describe().committedBytes).toBe((512 + 16 + 64) * MIB);
   });
 

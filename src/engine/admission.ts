@@ -36,7 +36,8 @@ export interface Wanted {
 /** What admission looks at. */
 export interface AdmissionParts {
   config: Pick<EngineConfig, "overcommit" | "memoryReserveBytes">;
-  accelerator: Accelerator;
+  /** Read whenever something is counted: another QEMU or kernel that is put in force may change it. */
+  host: Readonly<{ accelerator: Accelerator }>;
   vms: { list(): readonly Pick<Vm, "id" | "state" | "memoryBytes" | "finishedAt">[] };
   /** Ends prepared VMs. @returns whether there were any. */
   pools: { drain(): Promise<boolean> };
@@ -235,7 +236,7 @@ export class Admission {
 
   /** The machine's memory, which is that of its shape whatever the guest lets its workload have, and QEMU's own. */
   #worstCaseBytes(memoryBytes: number): number {
-    const translated = this.parts.accelerator === "tcg" ? TRANSLATION_CACHE_MIB * MIB : 0;
+    const translated = this.parts.host.accelerator === "tcg" ? TRANSLATION_CACHE_MIB * MIB : 0;
     const shapeMiB = SHAPE_MEMORY_MIB.find((size) => size * MIB >= memoryBytes);
     return (shapeMiB === undefined ? memoryBytes : shapeMiB * MIB) + QEMU_HEAP_BYTES + translated;
   }

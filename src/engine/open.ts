@@ -81,7 +81,7 @@ export async function openEngine({ newArtifacts, ...options }: OpenOptions): Pro
   );
   const pools = new Pools(host, templates, events);
   const admission = new Admission({
-    ...{ config, accelerator: host.accelerator, vms, pools, clock: systemClock, metrics },
+    ...{ config, host, vms, pools, clock: systemClock, metrics },
     memory: { totalBytes: hostMemoryBytes(), availableBytes: availableMemoryBytes },
   });
   volumes.usedBy = (name) => vms.startedWith(name);
