@@ -184,7 +184,8 @@ export function describe(
 /** Copies the VM's scratch disk, which nobody writes now. */
 async function copyScratch({ held }: VmRecord, workspace: SnapshotWorkspace, deadline: Deadline): Promise<void> {
   const { scratch } = held.disks;
-  if (scratch !== undefined) await copySparse(scratch.path, workspace.diskPath("scratch", "qcow2"), deadline.signal);
+  if (scratch === undefined) return;
+  await copySparse(scratch.path, workspace.diskPath("scratch", scratch.format), deadline.signal);
 }
 
 /** Writes what is left of the pages without those that the base has. */
@@ -195,6 +196,7 @@ async function writeParts(
 ): Promise<Pick<SnapshotDraft, "pages" | "deviceState" | "disks">> {
   const reduced = await reduce(captured.pages, template.memoryPath);
   const pages = await workspace.writePages(reduced);
-  const disks = record.held.disks.scratch === undefined ? [] : [{ slot: "scratch", format: "qcow2" as const }];
+  const { scratch } = record.held.disks;
+  const disks = scratch === undefined ? [] : [{ slot: "scratch", format: scratch.format }];
   return { pages, deviceState: captured.devices, disks };
 }

@@ -10,9 +10,11 @@ import { MayflyError } from "../contract/errors.ts";
 import type { SnapshotId } from "../contract/ids.ts";
 import { adoptImage, decodeImageManifest, sameImage } from "../image/adopt.ts";
 import { imageDirectory, openImage, readAccounts, type StoredImage } from "../image/store.ts";
+import type { WritableDisk } from "../machine/devices/disk.ts";
 import { fingerprintDifferences } from "../machine/fingerprint.ts";
 import { shapeOf } from "../machine/profile.ts";
 import {
+  type ArchiveContent,
   type ArchiveImage,
   exportSnapshot,
   type ImageFiles,
@@ -21,16 +23,29 @@ import {
   incompatible,
 } from "../snapshot/archive.ts";
 import type { SnapshotManifest } from "../snapshot/manifest.ts";
+import { digestMemoryFile } from "../sys/memory-file.ts";
+import { withFileBeside } from "../sys/publish.ts";
 import { TemplateStore } from "../template/store.ts";
+import { flattenOverlay } from "../volume/overlay-content.ts";
 import { describe } from "./checkpoint.ts";
 import type { EngineParts } from "./engine.ts";
 import { fingerprintFor, tenantGid } from "./host.ts";
 import type { ProgressOptions } from "./interface.ts";
 import { rootDigest } from "./snapshot-launch.ts";
-import { decodeSnapshotVm, encodeSnapshotVm, type SnapshotRecords, type SnapshotVm } from "./snapshot-records.ts";
+import {
+  decodeSnapshotVm,
+  encodeSnapshotVm,
+  type ReadySnapshot,
+  type SnapshotRecords,
+  type SnapshotVm,
+} from "./snapshot-records.ts";
 
 /** Bytes between two lines of progress. */
 const STEP_BYTES = 64 << 20;
+
+/** A scratch disk that came from another host: the snapshot's own file, of which each VM gets a copy. */
+const MOVED_SCRATCH: WritableDisk = { path: "", format: "raw", readOnly: false };
+const MovedScratch = z.strictObject({ path: z.literal(""), format: z.literal("raw"), readOnly: z.literal(false) });
 
 /** What is asked of a stranger's record of a container. */
 const Container = z
@@ -51,8 +66,9 @@ export async function exportTo(
   request: ExportSnapshotRequest,
   options: ProgressOptions,
 ): Promise<Snapshot> {
-  const { document, manifest, vm } = await snapshots.ready(ref);
-  const { root, ...others } = vm.held.disks;
+  const snapshot = await snapshots.ready(ref);
+  const { document, manifest, vm } = snapshot;
+  const { root, scratch, ...others } = vm.held.disks;
   const digest = root === undefined ? undefined : rootDigest(root.path);
   const slot = root !== undefined && digest === undefined ? "root" : Object.keys(others)[0];
   if (slot !== undefined) {
@@ -76,8 +92,31 @@ export async function exportTo(
   };
   const { stateDir } = host.config;
   const image = digest === undefined ? undefined : await imageOf(stateDir, digest, request.image !== false);
-  await exportSnapshot(snapshots.store, document.id, request.path, { base, image }, progress("written", options));
+  const write = (content?: ArchiveContent) =>
+    exportSnapshot(snapshots.store, document.id, request.path, { base, image, content }, progress("written", options));
+  if (scratch === undefined) await write();
+  else {
+    const beside = snapshots.store.directory(document.id);
+    await withFileBeside(beside, async (path) => write(await wholeScratch(snapshot, scratch, path, options)));
+  }
   return document;
+}
+
+/** A scratch disk as it goes to other hosts: as one raw image, since the file system that it lies over is made anew on each. */
+async function wholeScratch(
+  { manifest, vm, disks }: ReadySnapshot,
+  { basePath }: WritableDisk,
+  path: string,
+  { deadline }: ProgressOptions,
+): Promise<ArchiveContent> {
+  const held = { ...vm.held, disks: { ...vm.held.disks, scratch: MOVED_SCRATCH } };
+  const moved = { ...manifest, vm: encodeSnapshotVm({ ...vm, held }) };
+  const overlay = disks.find(({ slot }) => slot === "scratch");
+  if (basePath === undefined || overlay === undefined) return { manifest: moved, diskPaths: {} };
+  await flattenOverlay(overlay.path, basePath, path, deadline.signal);
+  const { sizeBytes, sha256 } = await digestMemoryFile(path, { trim: true });
+  const disk = { slot: "scratch", file: "scratch.raw", format: "raw" as const, sizeBytes, sha256 };
+  return { manifest: { ...moved, disks: [disk] }, diskPaths: { scratch: path } };
 }
 
 async function imageOf(stateDir: string, digest: string, isWhole: boolean): Promise<ArchiveImage> {
@@ -236,9 +275,14 @@ function requireOurs(manifest: SnapshotManifest): void {
       details: { problems },
     });
   }
-  const { root, ...others } = held.disks;
+  const { root, scratch, ...others } = held.disks;
   const digest = root === undefined ? undefined : rootDigest(root.path);
-  if (Object.keys(others).length > 0 || held.volumes.length > 0 || (root !== undefined && digest === undefined)) {
+  const isStrange =
+    Object.keys(others).length > 0 || held.volumes.length > 0 || (root !== undefined && digest === undefined);
+  const isWhole = scratch === undefined || MovedScratch.safeParse(scratch).success;
+  const disks = manifest.disks.map(({ slot, format }) => `${slot}.${format}`);
+  const fits = disks.join() === (scratch === undefined ? "" : "scratch.raw");
+  if (isStrange || !isWhole || !fits) {
     throw new MayflyError("snapshot_corrupt", `Cannot import snapshot ${manifest.id}: it names disks of another host`);
   }
 }

@@ -87,7 +87,8 @@ export class VmDiskMaker {
   }
 
   /**
-   * Places for the disks of a copy of a VM: of a scratch disk an empty file, whose content is the caller's, and of directories new overlays. A
+   * Places for the disks of a copy of a VM: of a scratch disk an empty file, whose content is the caller's (an overlay over a base of this host, or
+   * the whole disk of one that came from another), and of directories new overlays. A
    * copy has no volumes.
    * @throws `disk_full`; nothing is held then.
    */
@@ -102,10 +103,10 @@ export class VmDiskMaker {
       await makeDirectory(held.directory, 0o711);
       for (const [slot, disk] of Object.entries(others) as [Exclude<DiskSlot, "root">, WritableDisk][]) {
         const directory = this.stores.directories.keyOf(disk.basePath ?? disk.path);
-        if (slot === "scratch" && disk.basePath !== undefined) {
-          const path = join(held.directory, "scratch.qcow2");
+        if (slot === "scratch") {
+          const path = join(held.directory, `scratch.${disk.format}`);
           newSparseFile(path, 0, []);
-          held.holdScratch(disk.basePath);
+          if (disk.basePath !== undefined) held.holdScratch(disk.basePath);
           own.disks.scratch = { ...disk, path };
         } else if (directory !== undefined && disk.basePath !== undefined) {
           held.holdDirectory(directory);

@@ -42,6 +42,13 @@ export interface ImageFiles extends Omit<ArchiveImage, "rootfsPath"> {
   fillRootfs: ((path: string, sizeBytes: number) => Promise<void>) | undefined;
 }
 
+/** What an archive has instead of the snapshot's own. */
+export interface ArchiveContent {
+  manifest: SnapshotManifest;
+  /** Paths of its disks, by slot. */
+  diskPaths: Readonly<Record<string, string>>;
+}
+
 /** How an archive is written or read. */
 export interface ArchiveOptions {
   signal?: AbortSignal;
@@ -99,16 +106,23 @@ export const MEMBERS = {
 /**
  * Writes a snapshot into a new file, whole or not at all.
  * @param parts `base`: undefined: it is referred to by its checksum, and has to be there where it is imported. `image`: undefined: there is none.
+ * `content`: where its disks lie over files of this host.
  * @throws `snapshot_not_found`, `snapshot_corrupt`; `file_operation_failed`, `disk_full`, `cancelled`.
  */
 export async function exportSnapshot(
   store: SnapshotStore,
   id: string,
   path: string,
-  { base, image }: { base?: ArchiveBase | undefined; image?: ArchiveImage | undefined },
+  {
+    base,
+    image,
+    content,
+  }: { base?: ArchiveBase | undefined; image?: ArchiveImage | undefined; content?: ArchiveContent | undefined },
   options: ArchiveOptions = {},
 ): Promise<void> {
-  const { manifest, deviceState, pagesPath, disks } = await store.load(id);
+  const { deviceState, pagesPath, ...own } = await store.load(id);
+  const manifest = content?.manifest ?? own.manifest;
+  const ownPath = new Map(own.disks.map(({ slot, path }) => [slot, path]));
   await writeWhole(path, async (file) => {
     const archive = new ArchiveWriter(file, options);
     await archive.add(MEMBERS.manifest, Buffer.from(encodeSnapshotManifest(manifest)));
@@ -125,7 +139,9 @@ export async function exportSnapshot(
     }
     await archive.add(MEMBERS.deviceState, deviceState);
     await archive.addSparse(MEMBERS.pages, pagesPath);
-    for (const disk of disks) await archive.addSparse(MEMBERS.disk(disk.file), disk.path);
+    for (const { slot, file } of manifest.disks) {
+      await archive.addSparse(MEMBERS.disk(file), content?.diskPaths[slot] ?? ownPath.get(slot) ?? "");
+    }
     await archive.end();
   });
 }

@@ -73,6 +73,21 @@ export async function publishTree(directory: string, path: string): Promise<bool
 }
 
 /**
+ * Does something with a file beside `path` that is gone afterwards, whatever happens: {@link sweepUnfinished} finds one of a process that was
+ * killed.
+ */
+export async function withFileBeside<T>(path: string, work: (beside: string) => Promise<T>): Promise<T> {
+  const beside = besideName(path);
+  try {
+    await mkdir(dirname(path), { recursive: true });
+    await (await open(beside, "wx", 0o600)).close();
+    return await work(beside);
+  } finally {
+    await rm(beside, { force: true });
+  }
+}
+
+/**
  * Takes a published directory out of sight, so that nobody finds a part of it while it is being removed.
  *
  * @returns where it lies now; {@link sweepUnfinished} removes it there too.

@@ -4,11 +4,13 @@
  */
 import { newSparseFile } from "../sys/disk-files.ts";
 
-const CLUSTER_BITS = 16;
-const CLUSTER_BYTES = 2 ** CLUSTER_BITS;
+/** Of all overlays. */
+export const CLUSTER_BITS = 16;
+export const CLUSTER_BYTES = 2 ** CLUSTER_BITS;
 /** Bytes of the disk that one entry of the first table stands for: a cluster full of 8-byte entries, a cluster each. */
 const L1_ENTRY_BYTES = (CLUSTER_BYTES / 8) * CLUSTER_BYTES;
-const HEADER_BYTES = 104;
+/** The header without extensions. */
+export const HEADER_BYTES = 104;
 /** Clusters before the first table: header, refcount table, one block of refcounts (enough for a file of 2 GiB; QEMU adds more). */
 const FIRST_CLUSTERS = 3;
 

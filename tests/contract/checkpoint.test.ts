@@ -256,6 +256,56 @@ describeVms("checkpoints", () => {
     expect(await vms.shell("old", "cat /file /etc/here")).toBe("kept\nmoved");
   }, 120_000);
 
+  test("a disk of its own moves along, whole: what was written to it and what was below it", async () => {
+    const { snapshots } = vms.engine;
+    const [image, directory] = [await serviceImage(vms, { "etc/here": "moved" }), newDirectory("archive")];
+    const request = { image, command: ["/bin/main"], diskBytes: 64 << 20, pull: "never" as const };
+    await vms.start({ name: "old", ...request });
+    await vms.shell(
+      "old",
+      "head -c 9m /dev/urandom > /data; rm /etc/here; echo 1 > /gone; sync; rm /gone; df / > /before",
+    );
+    const sum = await vms.shell("old", "sha256sum < /data");
+    const { templateId } = await snapshots.checkpoint("old", { name: "kept" }, soon());
+    const [first, second] = [`${directory}/first`, `${directory}/second`];
+    await snapshots.export("kept", { path: first }, { deadline: soon() });
+    await vms.remove("old");
+    await snapshots.remove("kept");
+    await vms.engine.removeTemplate(templateId, { force: false });
+    await vms.engine.removeImage(image);
+    await vms.engine.prune(soon());
+    await snapshots.import({ path: first, name: "back" }, { deadline: soon() });
+    expect((await snapshots.verify("back", soon())).problems).toEqual([]);
+    await vms.start({ snapshot: "back", name: "clone" });
+    await snapshots.restore("back", soon());
+    for (const name of ["clone", "old"]) {
+      expect(await vms.shell(name, "sha256sum < /data; ls /etc/here /gone 2>&1 | wc -l")).toBe(`${sum}\n2`);
+      // Each writes to its own.
+      await vms.shell(
+        name,
+        `head -c 5m /dev/urandom > /more; echo ${name} > /name; sync; echo 3 > /proc/sys/vm/drop_caches`,
+      );
+    }
+    await snapshots.checkpoint("old", { name: "later" }, soon());
+    await snapshots.export("later", { path: second }, { deadline: soon() });
+    const { vmIds } = await snapshots.fork("clone", { namePrefix: "fork" }, soon());
+    for (const id of vmIds) expect(await vms.shell(id, "cat /name; sha256sum < /data")).toBe(`clone\n${sum}`);
+    for (const { id } of vms.engine.listVms()) await vms.remove(id);
+    await snapshots.remove("later");
+    await snapshots.import({ path: second, name: "later" }, { deadline: soon() });
+    await snapshots.restore("later", soon());
+    expect(await vms.shell("old", "cat /name; sha256sum < /data")).toBe(`old\n${sum}`);
+  }, 120_000);
+
+  test("with a directory of this host it does not move", async () => {
+    const [image, source] = [await serviceImage(vms), newDirectory("source")];
+    const mount = { source: { directory: source }, target: "/there", readOnly: true };
+    await vms.start({ name: "bound", image, command: ["/bin/main"], pull: "never", volumes: [mount] });
+    await vms.engine.snapshots.checkpoint("bound", { name: "bound" }, soon());
+    const exported = vms.engine.snapshots.export("bound", { path: `${source}/file` }, { deadline: soon() });
+    expect(await rejection(exported)).toMatchObject({ code: "not_capturable", details: { slot: "volume0" } });
+  });
+
   test("an image that has lost its name to another stays for the snapshot that needs it, over a restart too", async () => {
     const first = await serviceTarball();
     const second = await serviceTarball({ "etc/other": "another" });
