@@ -86,7 +86,8 @@ test.each<[string, (file: Buffer) => void, RegExp]>([
   ["needs a feature that ours have not, as data in another file", (file) => file.writeBigUInt64BE(4n, 72), /features/],
   ["is encrypted", (file) => file.writeUInt32BE(1, 32), /features/],
   ["has other clusters", (file) => file.writeUInt32BE(12, 20), /features/],
-  ["has a table that is too small", (file) => file.writeUInt32BE(0, 36), /table is too small/],
+  ["has a table that is too small", (file) => file.writeUInt32BE(0, 36), /table of 0 entries/],
+  ["has a table that fills memory", (file) => file.writeUInt32BE(2 ** 31, 36), /table of 2147483648 entries/],
   ["ends before its data", (file) => file.writeBigUInt64BE(1n << 40n, 3 * CLUSTER_BYTES), /ends before/],
   ["has compressed clusters", (file) => file.writeBigUInt64BE(1n << 62n, 4 * CLUSTER_BYTES), /compressed/],
   [

@@ -13,6 +13,8 @@ const MAGIC = 0x514649fb;
 const ENTRY_BYTES = 8;
 /** Entries of the second table in a cluster. */
 const ENTRIES = CLUSTER_BYTES / ENTRY_BYTES;
+/** Of a disk of 32 TiB. */
+const MAX_L1_ENTRIES = 65_536;
 const OFFSET_MASK = 0x00fffffffffffe00n;
 const COMPRESSED = 1n << 62n;
 const ZERO = 1n;
@@ -83,8 +85,9 @@ async function layoutOf(overlay: BinaryFile): Promise<Layout> {
   if (!isOurs) throw corrupt(overlay, "it has features that no overlay of ours has");
   const diskBytes = Number(header.readBigUInt64BE(24));
   const l1Entries = header.readUInt32BE(36);
-  if (l1Entries * ENTRIES * CLUSTER_BYTES < diskBytes)
-    throw corrupt(overlay, `its table is too small for ${diskBytes} bytes`);
+  if (l1Entries * ENTRIES * CLUSTER_BYTES < diskBytes || l1Entries > MAX_L1_ENTRIES) {
+    throw corrupt(overlay, `it has a table of ${l1Entries} entries for ${diskBytes} bytes`);
+  }
   return { diskBytes, l1Entries, l1Offset: Number(header.readBigUInt64BE(40)) };
 }
 
