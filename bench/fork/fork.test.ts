@@ -6,6 +6,7 @@ import { forkPromises, judge } from "../promises.ts";
 import { Samples } from "../samples.ts";
 import { forkOptions } from "./options.ts";
 import { plotSvg } from "./plot.ts";
+import { plainShape } from "./qemu-takers.ts";
 import type { ForkReport } from "./scenario.ts";
 import { guestFor } from "./vms.ts";
 
@@ -42,6 +43,12 @@ function reportOf(samples: Samples): ForkReport {
   const head = { scenario: "fork", depth: 5, children: 10, dirtyMiB: 64, commit: "abc" } as const;
   return { ...head, host, rows: samples.rows(), curves: [] };
 }
+
+test("a VM without a template has a size that guests boot with", () => {
+  expect([128, 2048, 4096].map((memoryMiB) => plainShape(memoryMiB))).toEqual(
+    [128, 2052, 4096].map((memoryMiB) => ({ memoryMiB, vcpus: 1 })),
+  );
+});
 
 test("promises are judged, and stand in the document with the figures", () => {
   const samples = new Samples();

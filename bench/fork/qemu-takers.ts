@@ -3,6 +3,7 @@ import type { Shape } from "../../src/contract/machine.ts";
 import { baseSpec } from "../../src/engine/exec-spec.ts";
 import type { Host } from "../../src/engine/host.ts";
 import { runToEnd } from "../../src/engine/warm-up.ts";
+import { shapeFor } from "../../src/machine/shape.ts";
 import { Deadline } from "../../src/sys/deadline.ts";
 import type { Samples, Subject } from "../samples.ts";
 import type { Taker } from "../turns.ts";
@@ -23,6 +24,11 @@ export interface PlainParent {
   signal: AbortSignal;
 }
 
+/** The machine of a VM without a template. As that of one with it: a guest kernel does not boot with every size (SHAPE_MEMORY_MIB). */
+export function plainShape(memoryMiB: number): Shape {
+  return shapeFor({ memoryBytes: memoryMiB * 2 ** 20, cpus: 1 }, Number.POSITIVE_INFINITY);
+}
+
 /** Boots one, and has it write so much memory. */
 export async function plainParent(
   host: Host,
@@ -30,7 +36,7 @@ export async function plainParent(
   directory: string,
   signal: AbortSignal,
 ): Promise<PlainParent> {
-  const shape = { memoryMiB, vcpus: 1 };
+  const shape = plainShape(memoryMiB);
   const deadline = Deadline.after(BOOT_LIMIT_MS, signal);
   const vm = await bootPlainVm(host, shape, deadline);
   if (dirtyMiB > 0) await runToEnd(vm.agent, baseSpec({}, dirtyCommand(dirtyMiB), true), deadline);
