@@ -99,6 +99,8 @@ test("a picture has every curve once in its legend, and all points within its bo
   expect(svg).toStartWith("<svg ");
   expect(svg.match(/<polyline/g)).toHaveLength(3);
   expect(svg).toContain("By &lt;size>");
+  // What it says to who cannot see it.
+  expect(svg).toContain("<title>By &lt;size>; By writes</title>");
   expect(svg).toContain(">a &amp; b</text>");
   expect(svg).toContain(">10 s</text>");
   expect(svg).not.toContain("NaN");

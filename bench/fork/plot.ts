@@ -31,6 +31,7 @@ export function plotSvg(panels: readonly Panel[]): string {
   const height = panels.length * PANEL_HEIGHT;
   const body = panels.map((panel, index) => panelSvg(panel, labels, index * PANEL_HEIGHT)).join("");
   return `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${height}" viewBox="0 0 ${WIDTH} ${height}" font-family="sans-serif" font-size="12" fill="${INK}">
+<title>${escaped(panels.map(({ title }) => title).join("; "))}</title>
 <rect width="${WIDTH}" height="${height}" fill="${BACKGROUND}"/>
 ${body}</svg>
 `;
@@ -109,7 +110,7 @@ function grid(left: number, right: number, y: number): string {
 }
 
 function text(x: number, y: number, content: string, attributes = ""): string {
-  const safe = content.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+  const safe = escaped(content);
   return `<text x="${digits(x)}" y="${digits(y)}"${attributes === "" ? "" : ` ${attributes}`}>${safe}</text>`;
 }
 
@@ -124,4 +125,8 @@ function colourOf(index: number): string {
 
 function digits(value: number): string {
   return String(Number(value.toFixed(1)));
+}
+
+function escaped(content: string): string {
+  return content.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 }
