@@ -20,14 +20,15 @@ test("a buffer is zeroes, also one that had something before", () => {
 });
 
 test("it takes memory as it is filled or made ready, and gives it back", async () => {
+  // So much that garbage of other tests in this process, collected meanwhile, does not matter.
   const before = residentBytes();
   using huge = new AnonymousMemory(64 * 1024 * MIB);
-  expect(residentBytes() - before).toBeLessThan(8 * MIB);
-  await huge.populate(96 * MIB);
-  expect(residentBytes() - before).toBeGreaterThan(90 * MIB);
+  expect(residentBytes() - before).toBeLessThan(64 * MIB);
+  await huge.populate(512 * MIB);
+  expect(residentBytes() - before).toBeGreaterThan(400 * MIB);
   huge.view(40_000 * MIB, 10).fill(1);
   huge[Symbol.dispose]();
-  expect(residentBytes() - before).toBeLessThan(48 * MIB);
+  expect(residentBytes() - before).toBeLessThan(256 * MIB);
 });
 
 test("two at a time do not share anything", () => {
