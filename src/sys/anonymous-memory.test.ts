@@ -4,9 +4,17 @@ import { AnonymousMemory } from "./anonymous-memory.ts";
 
 const MIB = 1 << 20;
 
-/** Memory that this process has, in bytes. */
-function residentBytes(): number {
-  return Number(readFileSync("/proc/self/statm", "utf8").split(" ")[1]) * 4096;
+/** Memory that is there of the mappings in a range of addresses, in bytes. In those of the whole process is other tests' garbage. */
+function residentBytes(start: number, end: number): number {
+  let inRange = false;
+  let bytes = 0;
+  for (const line of readFileSync("/proc/self/smaps", "latin1").split("\n")) {
+    const [, from, to] = /^([0-9a-f]+)-([0-9a-f]+) /.exec(line) ?? [];
+    if (from !== undefined && to !== undefined) {
+      inRange = Number.parseInt(from, 16) < end && Number.parseInt(to, 16) > start;
+    } else if (inRange && line.startsWith("Rss:")) bytes += Number(/\d+/.exec(line)?.[0]) * 1024;
+  }
+  return bytes;
 }
 
 test("a buffer is zeroes, also one that had something before", () => {
@@ -20,15 +28,15 @@ test("a buffer is zeroes, also one that had something before", () => {
 });
 
 test("it takes memory as it is filled or made ready, and gives it back", async () => {
-  // So much that garbage of other tests in this process, collected meanwhile, does not matter.
-  const before = residentBytes();
   using huge = new AnonymousMemory(64 * 1024 * MIB);
-  expect(residentBytes() - before).toBeLessThan(64 * MIB);
-  await huge.populate(512 * MIB);
-  expect(residentBytes() - before).toBeGreaterThan(400 * MIB);
+  const { address, sizeBytes } = huge;
+  const resident = () => residentBytes(address, address + sizeBytes);
+  expect(resident()).toBeLessThan(8 * MIB);
+  await huge.populate(96 * MIB);
+  expect(resident()).toBeGreaterThan(90 * MIB);
   huge.view(40_000 * MIB, 10).fill(1);
   huge[Symbol.dispose]();
-  expect(residentBytes() - before).toBeLessThan(256 * MIB);
+  expect(resident()).toBeLessThan(48 * MIB);
 });
 
 test("two at a time do not share anything", () => {
