@@ -186,7 +186,7 @@ export function settle(): Promise<void> {
 }
 
 /**
- * Stops the parent, saves its devices, and lets it quit so that its memory file is complete. Its agent's connection is closed.
+ * Stops the parent, saves its devices, and lets it quit so that its memory file is complete.
  *
  * Clones go on from the very instruction that it is stopped at, so that is chosen (docs/adr/0041-where-a-template-stops.md): another freeze just
  * before makes the agent expect the stop, and read; of one vCPU the guest has been told that the host is gone, and has not got round to it; it is
@@ -206,5 +206,4 @@ export async function saveAndQuit(
   // QEMU may close the session before its answer is read: its exit is what counts.
   await Promise.allSettled([qmp.execute("quit", undefined, deadline)]);
   await deadline.race(qemu.exited, "the end of the template's QEMU");
-  agent.close();
 }

@@ -112,11 +112,11 @@ async function wholeScratch(
   const held = { ...vm.held, disks: { ...vm.held.disks, scratch: MOVED_SCRATCH } };
   const moved = { ...manifest, vm: encodeSnapshotVm({ ...vm, held }) };
   const overlay = disks.find(({ slot }) => slot === "scratch");
-  if (basePath === undefined || overlay === undefined) return { manifest: moved, diskPaths: {} };
+  if (basePath === undefined || overlay === undefined) return { manifest: moved, disks };
   await flattenOverlay(overlay.path, basePath, path, deadline.signal);
   const { sizeBytes, sha256 } = await digestMemoryFile(path, { trim: true });
   const disk = { slot: "scratch", file: "scratch.raw", format: "raw" as const, sizeBytes, sha256 };
-  return { manifest: { ...moved, disks: [disk] }, diskPaths: { scratch: path } };
+  return { manifest: { ...moved, disks: [disk] }, disks: [{ ...disk, path }] };
 }
 
 async function imageOf(stateDir: string, digest: string, isWhole: boolean): Promise<ArchiveImage> {

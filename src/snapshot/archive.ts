@@ -16,7 +16,7 @@ import {
   type SnapshotBase,
   type SnapshotManifest,
 } from "./manifest.ts";
-import type { SnapshotStore } from "./store.ts";
+import type { LoadedSnapshot, SnapshotStore } from "./store.ts";
 
 /** A base template's files. */
 export interface ArchiveBase {
@@ -45,8 +45,7 @@ export interface ImageFiles extends Omit<ArchiveImage, "rootfsPath"> {
 /** What an archive has instead of the snapshot's own. */
 export interface ArchiveContent {
   manifest: SnapshotManifest;
-  /** Paths of its disks, by slot. */
-  diskPaths: Readonly<Record<string, string>>;
+  disks: LoadedSnapshot["disks"];
 }
 
 /** How an archive is written or read. */
@@ -121,8 +120,7 @@ export async function exportSnapshot(
   options: ArchiveOptions = {},
 ): Promise<void> {
   const { deviceState, pagesPath, ...own } = await store.load(id);
-  const manifest = content?.manifest ?? own.manifest;
-  const ownPath = new Map(own.disks.map(({ slot, path }) => [slot, path]));
+  const { manifest, disks } = content ?? own;
   await writeWhole(path, async (file) => {
     const archive = new ArchiveWriter(file, options);
     await archive.add(MEMBERS.manifest, Buffer.from(encodeSnapshotManifest(manifest)));
@@ -139,9 +137,7 @@ export async function exportSnapshot(
     }
     await archive.add(MEMBERS.deviceState, deviceState);
     await archive.addSparse(MEMBERS.pages, pagesPath);
-    for (const { slot, file } of manifest.disks) {
-      await archive.addSparse(MEMBERS.disk(file), content?.diskPaths[slot] ?? ownPath.get(slot) ?? "");
-    }
+    for (const disk of disks) await archive.addSparse(MEMBERS.disk(disk.file), disk.path);
     await archive.end();
   });
 }

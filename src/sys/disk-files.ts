@@ -16,7 +16,7 @@ import { MayflyError } from "../contract/errors.ts";
 import { diskFull } from "./publish.ts";
 
 /** qcow2: magic, and where the disk's size stands, big-endian (QEMU docs/interop/qcow2.txt). */
-const QCOW2_MAGIC = 0x514649fb;
+export const QCOW2_MAGIC = 0x514649fb;
 const QCOW2_SIZE_OFFSET = 24;
 
 /**

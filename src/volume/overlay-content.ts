@@ -4,15 +4,15 @@
  */
 import { MayflyError } from "../contract/errors.ts";
 import { BinaryFile } from "../sys/binary-file.ts";
+import { QCOW2_MAGIC } from "../sys/disk-files.ts";
 import { punchHole } from "../sys/libc.ts";
 import { copySparse } from "../sys/memory-file.ts";
 import { throwIfCancelled } from "../sys/sparse-stream.ts";
-import { CLUSTER_BITS, CLUSTER_BYTES, HEADER_BYTES } from "./overlay.ts";
+import { CLUSTER_BITS, CLUSTER_BYTES, HEADER_BYTES, L1_ENTRY_BYTES } from "./overlay.ts";
 
-const MAGIC = 0x514649fb;
 const ENTRY_BYTES = 8;
 /** Entries of the second table in a cluster. */
-const ENTRIES = CLUSTER_BYTES / ENTRY_BYTES;
+const ENTRIES = L1_ENTRY_BYTES / CLUSTER_BYTES;
 /** Of a disk of 32 TiB. */
 const MAX_L1_ENTRIES = 65_536;
 const OFFSET_MASK = 0x00fffffffffffe00n;
@@ -48,7 +48,7 @@ export async function flattenOverlay(
     if ((entry & OFFSET_MASK) === 0n) continue;
     throwIfCancelled(signal);
     const second = await readAt(overlay, Number(entry & OFFSET_MASK), CLUSTER_BYTES);
-    await copyClusters(overlay, whole, second, index * ENTRIES * CLUSTER_BYTES, layout.diskBytes);
+    await copyClusters(overlay, whole, second, index * L1_ENTRY_BYTES, layout.diskBytes);
   }
 }
 
@@ -75,7 +75,8 @@ async function copyClusters(
 
 async function layoutOf(overlay: BinaryFile): Promise<Layout> {
   const header = await readAt(overlay, 0, HEADER_BYTES);
-  if (header.readUInt32BE(0) !== MAGIC || header.readUInt32BE(4) !== 3) throw corrupt(overlay, "it is no qcow2 file");
+  if (header.readUInt32BE(0) !== QCOW2_MAGIC || header.readUInt32BE(4) !== 3)
+    throw corrupt(overlay, "it is no qcow2 file");
   // Another file below or beside it, encryption, a size of clusters, features without which it cannot be understood.
   const isOurs =
     header.readBigUInt64BE(8) === 0n &&
@@ -85,7 +86,7 @@ async function layoutOf(overlay: BinaryFile): Promise<Layout> {
   if (!isOurs) throw corrupt(overlay, "it has features that no overlay of ours has");
   const diskBytes = Number(header.readBigUInt64BE(24));
   const l1Entries = header.readUInt32BE(36);
-  if (l1Entries * ENTRIES * CLUSTER_BYTES < diskBytes || l1Entries > MAX_L1_ENTRIES) {
+  if (l1Entries * L1_ENTRY_BYTES < diskBytes || l1Entries > MAX_L1_ENTRIES) {
     throw corrupt(overlay, `it has a table of ${l1Entries} entries for ${diskBytes} bytes`);
   }
   return { diskBytes, l1Entries, l1Offset: Number(header.readBigUInt64BE(40)) };

@@ -2,13 +2,13 @@
  * Empty qcow2 overlays (QEMU docs/interop/qcow2.txt, version 3), written directly: a few kilobytes and no helper process. An overlay names no
  * file below it; QEMU is told that by its arguments.
  */
-import { newSparseFile } from "../sys/disk-files.ts";
+import { newSparseFile, QCOW2_MAGIC } from "../sys/disk-files.ts";
 
 /** Of all overlays. */
 export const CLUSTER_BITS = 16;
 export const CLUSTER_BYTES = 2 ** CLUSTER_BITS;
 /** Bytes of the disk that one entry of the first table stands for: a cluster full of 8-byte entries, a cluster each. */
-const L1_ENTRY_BYTES = (CLUSTER_BYTES / 8) * CLUSTER_BYTES;
+export const L1_ENTRY_BYTES = (CLUSTER_BYTES / 8) * CLUSTER_BYTES;
 /** The header without extensions. */
 export const HEADER_BYTES = 104;
 /** Clusters before the first table: header, refcount table, one block of refcounts (enough for a file of 2 GiB; QEMU adds more). */
@@ -26,7 +26,7 @@ export function emptyOverlay(sizeBytes: number): OverlayContent {
   const clusters = FIRST_CLUSTERS + Math.ceil((l1Entries * 8) / CLUSTER_BYTES);
   // The header's extensions end with eight bytes of zero, which are there already.
   const header = Buffer.alloc(HEADER_BYTES);
-  header.write("QFI\xfb", 0, "latin1");
+  header.writeUInt32BE(QCOW2_MAGIC, 0);
   header.writeUInt32BE(3, 4);
   header.writeUInt32BE(CLUSTER_BITS, 20);
   header.writeBigUInt64BE(BigInt(sizeBytes), 24);
