@@ -8,7 +8,7 @@ const c = dlopen("libc.so.6", {
 const MADV_DONTNEED = 4;
 const PAGE_BYTES = 4096;
 /** The smallest growth for which garbage is collected. */
-const WORTH_BYTES = 1_000_000;
+const WORTH_BYTES = 2_000_000;
 /** What was there after the last collection. */
 let collectedBytes = 0;
 
