@@ -24,7 +24,7 @@
 
 struct cgroup_state cgroup_state;
 
-static int workload_fd = -1, hooks_fd = -1, events_fd = -1, namespace_fd = -1;
+static int workload_fd = -1, hooks_fd = -1, events_fd = -1, freezer_fd = -1, namespace_fd = -1;
 static bool kernel_frozen;
 static struct {
     int directory, events;
@@ -130,6 +130,10 @@ int cgroup_init(const char **what)
     *what = WORKLOAD "/cgroup.events";
     events_fd = openat(workload_fd, "cgroup.events", O_RDONLY | O_CLOEXEC);
     if (events_fd < 0)
+        return -errno;
+    *what = WORKLOAD "/cgroup.freeze";
+    freezer_fd = openat(workload_fd, "cgroup.freeze", O_WRONLY | O_CLOEXEC);
+    if (freezer_fd < 0)
         return -errno;
     *what = HOOKS;
     if (mkdir(HOOKS, 0755) && errno != EEXIST)
@@ -250,6 +254,9 @@ int cgroup_signal(int group, pid_t leader, int signal, pid_t except)
     return error ? error : any ? 0 : -ESRCH;
 }
 
+/* The file stays open: opening and closing it takes twice the code that writing does, which each copy of a frozen guest would translate. */
+static int write_freezer(const char *state) { return pwrite(freezer_fd, state, 1, 0) == 1 ? 0 : -errno; }
+
 /*
  * An empty workload is frozen by the flag alone, since nothing is started into it while that is set: thawing a clone of the
  * base template then costs nothing.
@@ -260,12 +267,12 @@ int cgroup_freeze(void)
     if (!read_event(events_fd, "populated ", 1))
         return 0;
     kernel_frozen = true;
-    return text_write_at(workload_fd, "cgroup.freeze", "1");
+    return write_freezer("1");
 }
 
 int cgroup_thaw(void)
 {
-    int error = kernel_frozen ? text_write_at(workload_fd, "cgroup.freeze", "0") : 0;
+    int error = kernel_frozen ? write_freezer("0") : 0;
     if (!error)
         kernel_frozen = cgroup_state.frozen = false;
     return error;

@@ -87,22 +87,22 @@ static bool pump_objects(void)
 _Noreturn void loop_run(void (*other)(uint32_t event))
 {
     struct epoll_event events[EVENTS_AT_ONCE];
-    bool more = true, polling = false;
+    bool more = true;
     for (;;) {
         /*
          * A VM that is about to be stopped is stopped here, reading: it, and all copies of it, then go on without an interrupt's way through
          * an idle CPU, the scheduler and epoll, which takes half of an emulated guest's time to its first answer. It reads many times in a
          * row, so that the stop finds it in the kernel nearly always: QEMU translates code of the kernel anew after an interrupt that came
-         * from user space, since the stack segment is another one then.
+         * from user space, since the stack segment is another one then. Nothing is asked of epoll from the answer to the freeze on: the stop may come
+         * at once, and whatever epoll has to say is still there afterwards.
          */
-        bool expected = request_stop_is_near();
-        if (!expected)
-            request_calm();
-        bool near = !more && expected;
-        int count = polling && near ? 0 : epoll_wait(epoll_fd, events, EVENTS_AT_ONCE, more || near ? 0 : deferred_timeout_ms());
-        polling = near && count == 0;
-        if (polling)
+        int count = 0;
+        if (request_stop_is_near()) {
             session_expect();
+        } else {
+            request_calm();
+            count = epoll_wait(epoll_fd, events, EVENTS_AT_ONCE, more ? 0 : deferred_timeout_ms());
+        }
         for (int i = 0; i < count; i++) {
             uint32_t event = events[i].data.u32;
             if (event & EVENT_CONNECTION)

@@ -21,9 +21,12 @@
 
 #define FREEZE_LIMIT_MS 2000
 #define STOP_NEAR_NS 100000000 /* how long after a freeze the VM is expected to be stopped */
+#define URGENT_NS 50000000 /* how long after a VM was made itself the agent's own work comes first */
 
 static char path[PATH_MAX];
 static int64_t stop_near_until_ns; /* CLOCK_MONOTONIC */
+static int64_t calm_at_ns;
+static bool is_urgent;
 static uint32_t frozen_in; /* epoch of the host connection whose freeze has made the identity pending */
 static struct { /* what a child of deferred_start works on */
     uint32_t flags;
@@ -106,6 +109,13 @@ static int run_on_files(const struct frame *frame, struct reader *r, struct writ
     }
 }
 
+static int64_t monotonic_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
 static int run_identity(struct reader *r)
 {
     struct identity identity = {.realtime_ns = take_u64(r)};
@@ -120,16 +130,11 @@ static int run_identity(struct reader *r)
     memcpy(identity.machine_id, machine_id, sizeof identity.machine_id);
     memcpy(identity.mac, mac, sizeof identity.mac);
     int error = identity_apply(&identity);
-    if (!error)
-        cgroup_state.identity_pending = false;
-    return error;
-}
-
-static int64_t monotonic_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+    if (error)
+        return error;
+    cgroup_state.identity_pending = false;
+    calm_at_ns = monotonic_ns() + URGENT_NS;
+    return 0;
 }
 
 bool request_stop_is_near(void)
@@ -143,7 +148,6 @@ bool request_stop_is_near(void)
  */
 static void set_urgent(bool urgent)
 {
-    static bool is_urgent;
     if (urgent == is_urgent || getpid() != 1)
         return;
     is_urgent = urgent;
@@ -151,9 +155,14 @@ static void set_urgent(bool urgent)
     syscall(SYS_sched_setscheduler, 0, (urgent ? SCHED_FIFO : SCHED_BATCH) | SCHED_RESET_ON_FORK, &priority);
 }
 
+/*
+ * Not at once: giving the CPU away is hundreds of blocks of code, which a clone would translate between its first answer and its first command.
+ * No timer, which would be as many: an agent that nobody asks anything sleeps, whatever its policy.
+ */
 void request_calm(void)
 {
-    set_urgent(false);
+    if (is_urgent && monotonic_ns() >= calm_at_ns)
+        set_urgent(false);
 }
 
 static int frozen_now(uint32_t stream, int error)
@@ -161,6 +170,7 @@ static int frozen_now(uint32_t stream, int error)
     (void)stream;
     if (!error) {
         stop_near_until_ns = monotonic_ns() + STOP_NEAR_NS;
+        calm_at_ns = stop_near_until_ns;
         set_urgent(true);
     }
     return error;

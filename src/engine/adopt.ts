@@ -23,7 +23,7 @@ import { Ports } from "./ports.ts";
 import { QemuProcess } from "./qemu-process.ts";
 import type { VmRecord } from "./records.ts";
 import { identityOf } from "./restore.ts";
-import { openLogs, RunningVm } from "./running-vm.ts";
+import { closeLogs, openLogs, RunningVm } from "./running-vm.ts";
 import type { Vms } from "./vms.ts";
 import type { Volumes } from "./volumes.ts";
 import { type OutputLogs, Workload } from "./workload.ts";
@@ -38,7 +38,10 @@ export interface RecoveryContext {
   volumes: Volumes;
 }
 
-/** Recovers all of an earlier daemon's VMs. Call it before anything is started. */
+/**
+ * Recovers all of an earlier daemon's VMs. Call it before anything is started. A VM that does not answer soon goes on being adopted afterwards
+ * (`Vms.adoptions`): it may be slow, and another's daemon does not wait for it.
+ */
 export async function recover(context: RecoveryContext): Promise<void> {
   const { host, vms } = context;
   host.records.sweepRestarts();
@@ -69,7 +72,7 @@ function endProcess(pid: number): void {
 
 /** Adopts one VM, or records why it could not be. */
 async function adopt(context: RecoveryContext, record: VmRecord): Promise<void> {
-  const { host, vms, events, volumes } = context;
+  const { host, vms, volumes } = context;
   const { vm } = record;
   if (vm.state === "restarting" && record.qemu === null) {
     vms.restarts.resume(record);
@@ -81,31 +84,89 @@ async function adopt(context: RecoveryContext, record: VmRecord): Promise<void> 
     await takeSuspended(context, record, holdings);
     return;
   }
-  const deadline = Deadline.after(LIMITS_MS.adopt);
-  const qemu =
-    record.qemu === null ? undefined : await QemuProcess.adopt(record.qemu, host.slots, host.records, deadline);
+  const letGo = new AbortController();
+  const deadline = Deadline.after(host.config.adoptionMs, letGo.signal);
+  const qemu = record.qemu === null ? undefined : QemuProcess.adopt(record.qemu, host.slots, host.records, deadline);
   if (qemu === undefined) {
     const error = new MayflyError("qemu_exited", `QEMU of VM ${vm.name} ended while no daemon was running`);
     await holdings.release();
     vms.lost(record, error);
     return;
   }
-  try {
-    const running = await qemu.untilExit(reconnect(context, record, { qemu, holdings }, deadline), "being adopted");
-    listen(context, record.vm, holdings);
-    holdings.open(running.agent);
-    vms.hold(running);
-    events.emit("vm.adopted", vm.id, vm.name);
-    goOn(vms, record, running);
-  } catch (error) {
-    await qemu.kill();
-    await holdings.release();
-    const cause =
-      error instanceof MayflyError
-        ? error
-        : new MayflyError("internal", `Cannot adopt VM ${vm.name}: ${error}`, { cause: error });
-    vms.lost(record, cause);
+  listen(context, vm, holdings);
+  const adoption = new Adoption(context, record, { qemu, holdings, deadline, letGo });
+  const turn = Deadline.after(LIMITS_MS.adoptionTurn);
+  await turn.race(adoption.ended, `the answer of VM ${vm.name}`).catch(() => undefined);
+}
+
+/** What there is of a VM before it has answered. */
+interface AdoptionParts {
+  qemu: QemuProcess;
+  holdings: Holdings;
+  deadline: Deadline;
+  /** Aborts the deadline's signal. */
+  letGo: AbortController;
+}
+
+/** A VM of an earlier daemon that has not answered this one yet: it may stand still, or its host may have no time for it. It goes on meanwhile. */
+export class Adoption {
+  #isUnwanted = false;
+  /** Resolves when the VM has answered and is held, or its QEMU has ended. */
+  readonly ended: Promise<void>;
+
+  constructor(
+    private readonly context: RecoveryContext,
+    private readonly record: VmRecord,
+    private readonly parts: AdoptionParts,
+  ) {
+    context.vms.adoptions.set(record.vm.id, this);
+    this.ended = this.#run().finally(() => context.vms.adoptions.delete(record.vm.id));
   }
+
+  /** Nobody wants it any more: its QEMU is ended. Resolves when it has been adopted or is gone. */
+  async giveUp(): Promise<void> {
+    this.#isUnwanted = true;
+    await this.parts.qemu.kill();
+    await this.ended;
+  }
+
+  /** Leaves it for the next daemon. */
+  async letGo(): Promise<void> {
+    this.parts.qemu.letGo();
+    this.parts.letGo.abort();
+    await this.ended;
+  }
+
+  async #run(): Promise<void> {
+    const { vms, events } = this.context;
+    const { vm } = this.record;
+    const { qemu, holdings, letGo } = this.parts;
+    try {
+      const running = await qemu.untilExit(reconnect(this.context, this.record, this.parts), "being adopted");
+      if (letGo.signal.aborted) {
+        running.letGo();
+        return;
+      }
+      holdings.open(running.agent);
+      vms.hold(running);
+      events.emit("vm.adopted", vm.id, vm.name);
+      goOn(vms, this.record, running);
+    } catch (error) {
+      if (letGo.signal.aborted) {
+        holdings.letGo();
+        return;
+      }
+      await qemu.kill();
+      await holdings.release();
+      if (this.#isUnwanted) vms.settle(this.record, { by: "request" });
+      else vms.lost(this.record, cannotAdopt(vm, error));
+    }
+  }
+}
+
+function cannotAdopt(vm: Vm, error: unknown): MayflyError {
+  if (error instanceof MayflyError) return error;
+  return new MayflyError("internal", `Cannot adopt VM ${vm.name}: ${error}`, { cause: error });
 }
 
 /** A suspended VM holds what it has held. One that was on its way back with volumes cannot: its snapshot does not fit them any more. */
@@ -145,16 +206,18 @@ function goOn(vms: Vms, { vm, main }: VmRecord, running: RunningVm): void {
 async function reconnect(
   { host, vms }: RecoveryContext,
   record: VmRecord,
-  { qemu, holdings }: { qemu: QemuProcess; holdings: Holdings },
-  deadline: Deadline,
+  { qemu, holdings, deadline }: AdoptionParts,
 ): Promise<RunningVm> {
   // Its template may have been removed or damaged since: it runs on what it has mapped.
   const template = { id: record.vm.templateId as TemplateId, memoryPath: record.memoryPath };
   // Its daemon may have died while it stood still.
   await (await qemu.qmp(deadline)).execute("cont", undefined, deadline);
   const { others, knowsMain } = await objectsOf(record, qemu, deadline);
+  using undo = new DisposableStack();
   const { agent, agentClosed } = openAgent(qemu, deadline);
+  undo.defer(() => agent.close());
   const logs = record.vm.autoRemove ? undefined : openLogs(vms.directory(record.vm.id), host.config.logLimitBytes);
+  undo.defer(() => closeLogs(logs));
   // A start that was recorded and never asked for is still to come.
   const isRunning = record.main !== null && (knowsMain || record.vm.state !== "restarting");
   const main = isRunning && record.main !== null ? goOnWith(agent, record.main, record.killAtMs, logs) : undefined;
@@ -165,6 +228,7 @@ async function reconnect(
     const identified = agent.identity(identityRequest(identityOf(record)), deadline);
     await Promise.all([identified, agent.thaw(deadline)]);
   }
+  undo.move();
   return new RunningVm(record.vm.id, { qemu, agent, agentClosed, template, main: undefined }, main, logs, holdings);
 }
 
@@ -189,10 +253,11 @@ async function objectsOf(
   qemu: QemuProcess,
   deadline: Deadline,
 ): Promise<{ others: GuestObject[]; knowsMain: boolean }> {
+  using undo = new DisposableStack();
   const { agent } = openAgent(qemu, deadline);
+  undo.defer(() => agent.close());
   const { objects } = await agent.ready;
   await Promise.all(objects.filter(isUnwanted).map(({ object }) => agent.releaseObject(object, deadline)));
-  agent.close();
   const processes = objects.filter((object) => !isUnwanted(object));
   const others = processes
     .filter(({ object }) => object !== record.main?.object)

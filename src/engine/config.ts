@@ -31,6 +31,8 @@ export interface EngineConfig {
   logLimitBytes: number;
   /** Pauses before a VM is started again by its policy. */
   restartPausesMs: RestartPauses;
+  /** Milliseconds that a VM has to answer a daemon that was started after it, on a machine that is overloaded; then it is given up. */
+  adoptionMs: number;
 }
 
 /** Settings that callers usually leave alone. */
@@ -43,6 +45,7 @@ export const CONFIG_DEFAULTS = {
   templateLimit: 12,
   logLimitBytes: 64 * 2 ** 20,
   restartPausesMs: DEFAULT_PAUSES_MS,
+  adoptionMs: 60_000,
 } as const;
 
 /** Milliseconds that each wait of the engine may take at most. */
@@ -63,8 +66,8 @@ export const LIMITS_MS = {
   teardown: 1_000,
   /** The start of another QEMU for a VM whose own is gone; its template may have to be built first. */
   revival: 300_000,
-  /** Adoption of one VM at start. */
-  adopt: 5_000,
+  /** How long a daemon's start waits for a VM that it adopts; that one has `adoptionMs`. */
+  adoptionTurn: 5_000,
 } as const;
 
 /** Memory that QEMU itself may use beside the guest's, in bytes; part of the VM's memory limit. */

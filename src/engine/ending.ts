@@ -48,6 +48,12 @@ function endsWithin(running: RunningVm, ms: number): Promise<boolean> {
  */
 export async function killVm(vms: Vms, id: string, signal: number, deadline: Deadline): Promise<Vm> {
   await vms.returning(id)?.catch(() => undefined);
+  const adoption = vms.adoptions.get(id);
+  if (adoption !== undefined && signal === SIGKILL) {
+    await adoption.giveUp();
+    const { vm } = recordOf(vms, id);
+    if (vm.finishedAt !== null) return vm;
+  }
   const record = recordOf(vms, id);
   const { name, state, stopSignal } = record.vm;
   const ends = signal === SIGKILL || signal === stopSignal;

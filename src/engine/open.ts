@@ -1,6 +1,7 @@
 /** Opens an engine: lock, records, accelerator, templates, recovery of what ran before; then pools begin to fill. */
 import { createHash } from "node:crypto";
 import { join } from "node:path";
+import type { Image, Vm } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import type { HostArtifacts } from "../contract/machine.ts";
 import { SnapshotStore } from "../snapshot/store.ts";
@@ -65,7 +66,7 @@ export async function openEngine({ newArtifacts, ...options }: OpenOptions): Pro
   const vms = new Vms(host, events, metrics);
   const volumes = new Volumes(host, events);
   const snapshots = new SnapshotRecords(new SnapshotStore(config.stateDir), records, events);
-  images.usedBy = (image) => vms.runningOnImage(image);
+  images.usedBy = (image) => runningOnImage(vms.list(), image);
   images.neededBy = (digest) => usersOfContents(digest, { templates, snapshots, vms });
   await templates.load();
   await images.load();
@@ -76,7 +77,7 @@ export async function openEngine({ newArtifacts, ...options }: OpenOptions): Pro
   await snapshots.load((id) => vms.list().some((vm) => vm.suspendedIn === id));
   await images.collect();
   await volumes.disks.sweep(
-    (id) => vms.isRunning(id) || vms.parked.has(id),
+    (id) => vms.isRunning(id) || vms.parked.has(id) || vms.adoptions.has(id),
     (id) => vms.record(id) !== undefined,
   );
   const pools = new Pools(host, templates, events);
@@ -84,7 +85,7 @@ export async function openEngine({ newArtifacts, ...options }: OpenOptions): Pro
     ...{ config, host, vms, pools, clock: systemClock, metrics },
     memory: { totalBytes: hostMemoryBytes(), availableBytes: availableMemoryBytes },
   });
-  volumes.usedBy = (name) => vms.startedWith(name);
+  volumes.usedBy = (name) => startedWith(vms.list(), name);
   volumes.ending = (id) => vms.ending(id);
   templates.inUse = (id) => vms.runsOn(id) || snapshots.onTemplate(id).length > 0;
   templates.hasSnapshot = (id) => snapshots.find(id) !== undefined || snapshots.expected.has(id);
@@ -148,6 +149,17 @@ function usersOfContents(
     ...snapshots.onImage(digest),
     ...running.map(({ name }) => `VM ${name}`),
   ];
+}
+
+/** The VMs that were started with a volume and not removed since: they may be started again. */
+function startedWith(vms: readonly Vm[], volume: string): Vm[] {
+  return vms.filter(({ mounts }) => mounts.some(({ kind, source }) => kind === "volume" && source === volume));
+}
+
+/** Names of the VMs that run on an image. */
+function runningOnImage(vms: readonly Vm[], { id, name }: Pick<Image, "id" | "name">): string[] {
+  const running = vms.filter((vm) => vm.finishedAt === null && (vm.imageId === id || vm.rootfs === name));
+  return running.map((vm) => vm.name);
 }
 
 function takeLock(stateDir: string): FileLock {

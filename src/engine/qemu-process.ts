@@ -115,13 +115,8 @@ export class QemuProcess {
     slots.release(slot);
   }
 
-  /** Takes over the QEMU of an earlier daemon. @returns undefined when it is gone; its slot is clean then. */
-  static async adopt(
-    record: QemuRecord,
-    slots: Slots,
-    records: Records,
-    deadline: Deadline,
-  ): Promise<QemuProcess | undefined> {
+  /** Takes over the QEMU of an earlier daemon: one that does not say what it is by the deadline is ended. @returns undefined when it is gone; its slot is clean then. */
+  static adopt(record: QemuRecord, slots: Slots, records: Records, deadline: Deadline): QemuProcess | undefined {
     const slot = slots.reserve(record.slot);
     const foreign = ForeignProcess.open(record.identity);
     if (foreign === undefined) {
@@ -132,24 +127,18 @@ export class QemuProcess {
     const { promise, resolve } = Promise.withResolvers<ChildExit>();
     const qemu = new QemuProcess(slot, record.identity, promise, undefined, slots, records, foreign);
     // QEMU holds its QMP socket to its end: the session's end is the event that it has ended.
-    const session = QmpClient.connect(slot.qmpPath, deadline);
-    qemu.#qmp = session;
-    session.then(
-      (qmp) =>
-        qmp.closed.then(() => {
-          if (qemu.#letGo) return;
-          // Its sockets close a moment before it is gone and its slot is free.
-          foreign.signal(SIGKILL);
-          foreign.waitForEnd(LIMITS_MS.teardown);
-          resolve({ exitCode: null, signal: null });
-        }),
-      () => {
-        foreign.signal(SIGKILL);
-        foreign.waitForEnd(LIMITS_MS.teardown);
-        resolve({ exitCode: null, signal: "SIGKILL" });
-      },
+    const gone = (signal: ChildExit["signal"]) => {
+      if (qemu.#letGo) return;
+      // Its sockets close a moment before it is gone and its slot is free.
+      foreign.signal(SIGKILL);
+      foreign.waitForEnd(LIMITS_MS.teardown);
+      resolve({ exitCode: null, signal });
+    };
+    qemu.#qmp = QmpClient.connect(slot.qmpPath, deadline);
+    qemu.#qmp.then(
+      (qmp) => qmp.closed.then(() => gone(null)),
+      () => gone("SIGKILL"),
     );
-    await session.catch(() => undefined);
     return qemu;
   }
 
@@ -230,6 +219,7 @@ export class QemuProcess {
 
   /** Disconnects from it for good: it runs on, its record stays, and its end is no longer seen. */
   letGo(): void {
+    if (this.#letGo) return;
     this.#letGo = true;
     this.dropStateSocket();
     this.#qmp?.then((qmp) => qmp.close()).catch(() => undefined);

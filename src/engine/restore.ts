@@ -17,6 +17,8 @@ import type { SnapshotRecords } from "./snapshot-records.ts";
 /** Brings VMs back: one at a time of each. */
 export class Returns {
   readonly #underWay = new Map<string, Promise<Vm>>();
+  /** Snapshots that are forgotten already, and whose files go. */
+  readonly #removals = new Set<Promise<void>>();
 
   constructor(
     private readonly parts: EngineParts,
@@ -131,8 +133,24 @@ export class Returns {
       refill();
     }
     events.emit("vm.resumed", id, vm.name, { snapshotId });
-    await this.snapshots.release(snapshotId, vms.list());
+    this.#release(snapshotId);
     return resumed;
+  }
+
+  /** The VM runs: nobody waits for the files of the snapshot that it waited in. */
+  #release(snapshotId: string): void {
+    const { vms, events } = this.parts;
+    const removal = this.snapshots.release(snapshotId, vms.list()).catch((error: unknown) => {
+      const reason = error instanceof Error ? error.message : String(error);
+      events.emit("snapshot.removal_failed", snapshotId, undefined, { reason });
+    });
+    this.#removals.add(removal);
+    void removal.then(() => this.#removals.delete(removal));
+  }
+
+  /** Resolves when what is removed is gone. */
+  async close(): Promise<void> {
+    await Promise.all(this.#removals);
   }
 
   async #restore(snapshot: Awaited<ReturnType<SnapshotRecords["ready"]>>, deadline: Deadline): Promise<Vm> {

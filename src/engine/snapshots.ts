@@ -97,7 +97,10 @@ export class LocalSnapshots implements SnapshotEngine {
 
   /** Brings a VM back that is suspended, for what needs it to run. */
   async awaken(ref: string, deadline: Deadline): Promise<void> {
-    if (this.parts.vms.get(ref).state === "suspended") await this.resume(ref, deadline);
+    const { id, name, state } = this.parts.vms.get(ref);
+    if (state === "suspended") await this.resume(ref, deadline);
+    const adoption = this.parts.vms.adoptions.get(id);
+    if (adoption !== undefined) await deadline.race(adoption.ended, `the answer of VM ${name} to the new daemon`);
   }
 
   /** Starts a VM from a snapshot. */
@@ -109,8 +112,9 @@ export class LocalSnapshots implements SnapshotEngine {
   }
 
   /** Ends what is done in the background. */
-  close(): Promise<void> {
-    return this.#promotions.close();
+  async close(): Promise<void> {
+    await this.#promotions.close();
+    await this.#returns.close();
   }
 
   /** How a VM that was started from a snapshot is started again. */

@@ -1,12 +1,13 @@
 /** The VMs of this host: started, listed, ended, removed. Every change of state is recorded before it is told. */
 import { join } from "node:path";
-import type { ExecRequest, Image, Vm } from "../contract/api.ts";
+import type { ExecRequest, Vm } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import { systemClock } from "../sys/clock.ts";
 import type { Deadline } from "../sys/deadline.ts";
 import { bootId } from "../sys/process.ts";
 import { diskFull } from "../sys/publish.ts";
 import { ensureDirectory, removeTree } from "../sys/store-files.ts";
+import type { Adoption } from "./adopt.ts";
 import { EndWaiters } from "./end-waiters.ts";
 import { killVm, stopVm } from "./ending.ts";
 import type { Events } from "./events.ts";
@@ -38,6 +39,8 @@ export class Vms {
   readonly restarts: Restarts;
   /** What suspended VMs hold of the host. */
   readonly parked = new Map<string, Holdings>();
+  /** VMs of an earlier daemon that have not answered this one yet. */
+  readonly adoptions = new Map<string, Adoption>();
   /** Called when a suspended VM goes, with the snapshot that it waited in. */
   onDropped: (snapshotId: string) => Promise<void> = async () => undefined;
   /** The return of a suspended VM that is under way. */
@@ -84,7 +87,8 @@ export class Vms {
     const { vm } = this.#resolve(ref);
     const running = this.#running.get(vm.id);
     if (running !== undefined) return running;
-    throw new MayflyError("vm_not_running", `Cannot ${verb} VM ${vm.name}: it is ${vm.state}`, { vmId: vm.id });
+    const why = this.adoptions.has(vm.id) ? "has not answered yet since the daemon was started" : `is ${vm.state}`;
+    throw new MayflyError("vm_not_running", `Cannot ${verb} VM ${vm.name}: it ${why}`, { vmId: vm.id });
   }
 
   /** Whether any VM runs on a template. */
@@ -101,19 +105,6 @@ export class Vms {
   ending(id: string): Promise<unknown> | undefined {
     const running = this.#running.get(id);
     return running?.isEnding === true ? running.ended : undefined;
-  }
-
-  /** The VMs that were started with a volume and not removed since: they may be started again. */
-  startedWith(volume: string): Vm[] {
-    const mounts = (vm: Vm) => vm.mounts.some(({ kind, source }) => kind === "volume" && source === volume);
-    return this.list().filter(mounts);
-  }
-
-  /** Names of the VMs that run on an image. */
-  runningOnImage({ id, name }: Pick<Image, "id" | "name">): string[] {
-    const isOn = (vm: Vm) => vm.imageId === id || vm.rootfs === name;
-    const running = this.list().filter((vm) => isOn(vm) && vm.finishedAt === null);
-    return running.map((vm) => vm.name);
   }
 
   /** A free name, or the one that is asked for. @throws `name_in_use`. */
@@ -245,6 +236,7 @@ export class Vms {
 
   /** Disconnects from all running VMs: the next daemon adopts them. */
   async letGo(): Promise<void> {
+    await Promise.all([...this.adoptions.values()].map((adoption) => adoption.letGo()));
     for (const holdings of this.parked.values()) holdings.letGo();
     this.parked.clear();
     this.health.letGo();
@@ -349,6 +341,7 @@ export class Vms {
       const hint = vm.state === "creating" ? "wait until it runs" : "stop it first, or force its removal";
       throw new MayflyError("vm_running", `Cannot remove VM ${vm.name}: it is ${vm.state}; ${hint}`, { vmId: vm.id });
     }
+    await this.adoptions.get(vm.id)?.giveUp();
     if (vm.state === "restarting") await this.restarts.cancel(vm.id);
     await this.drop(vm.id);
     await this.#running.get(vm.id)?.end({ by: "request" });
