@@ -34,7 +34,7 @@ export type Tables = Readonly<Record<"machine" | "promises" | "times" | "stages"
 const TIME_METRICS = ["ready", "first-output", "cli"];
 const MEMORY_METRICS = [
   ...["unique-memory", "unique-memory-guest", "unique-memory-used", "unique-memory-guest-used", "host-memory"],
-  "rss-50-vms",
+  ...["rss-50-vms", "rss-50-vms-busy"],
 ];
 const CLONES: readonly Subject[] = ["clone", "clone-pool", "clone-warm"];
 /** What is shown of the scenario `app`. */

@@ -24,8 +24,8 @@ export interface MemoryCase {
 
 /**
  * Starts VMs, leaves them alone, and asks the daemon for what each has to itself (`unique-memory`, `unique-memory-guest`); then the
- * same after `echo hi` in each (`-used`). With `whole`, then also the daemon's resident memory, and by how much less memory the
- * host has available for each VM than before.
+ * same after `echo hi` in each (`-used`). With `whole`, then also by how much less memory the host has available for each VM than before, and the
+ * daemon's resident memory, directly after it was asked for all of that (`-busy`) and after two idle seconds.
  */
 export async function measureMemory(memory: MemoryCase, samples: Samples, signal: AbortSignal): Promise<void> {
   const { daemon, subject, count, whole } = memory;
@@ -39,6 +39,9 @@ export async function measureMemory(memory: MemoryCase, samples: Samples, signal
       samples.add(subject, `unique-memory-guest${suffix}`, "bytes", stats.guestUniqueMemoryBytes);
     }
   };
+  const noteDaemon = async (suffix: string) => {
+    samples.add("daemon", `rss-${count}-vms${suffix}`, "bytes", (await system.info({ signal })).daemonRssBytes);
+  };
   try {
     const availableBefore = availableMemoryBytes();
     for (let index = 0; index < count; index += 1) {
@@ -50,7 +53,9 @@ export async function measureMemory(memory: MemoryCase, samples: Samples, signal
     await noteIdle("-used");
     if (!whole) return;
     samples.add(subject, "host-memory", "bytes", (availableBefore - availableMemoryBytes()) / count);
-    samples.add("daemon", `rss-${count}-vms`, "bytes", (await system.info({ signal })).daemonRssBytes);
+    await noteDaemon("-busy");
+    await pause(IDLE_MS, signal);
+    await noteDaemon("");
   } finally {
     await removeAll(daemon.client, vms);
   }

@@ -5,6 +5,7 @@ import type { Deadline } from "../sys/deadline.ts";
 import { AgentConnection, type Connector } from "./connection.ts";
 import { fileFailure, requestFailure } from "./failures.ts";
 import type { OutputConsumer, ResumePoint } from "./object.ts";
+import { PADDING_BYTES } from "./outbox.ts";
 import { AgentProcess } from "./process.ts";
 import * as encode from "./requests.ts";
 import * as decode from "./results.ts";
@@ -22,6 +23,11 @@ export interface AgentClientOptions {
    */
   onClosed?: (cause: MayflyError) => void;
 }
+
+/** What the guest's kernel keeps for what comes from the host: a ring as long as virtio-mmio allows, each with a page. */
+const PORT_BUFFERS_BYTES = 1024 * 4096;
+/** Frames of padding in one go. */
+const PADDING_FRAMES = 8;
 
 const NO_PAYLOAD = new Uint8Array(0);
 const nothing = () => undefined;
@@ -183,6 +189,18 @@ export class AgentClient {
   /** Writes back and drops the guest's caches. */
   async sync(deadline: Deadline): Promise<void> {
     return this.#ask(FrameType.sync, NO_PAYLOAD, "sync", nothing, deadline);
+  }
+
+  /**
+   * Has zeroes in the buffers that the guest's kernel keeps for what comes from the host. Each message goes into the next of them and stays there until its turn
+   * comes again, so a guest that was sent a thousand messages has {@link PORT_BUFFERS_BYTES} of them to itself. Other requests are held up for some
+   * milliseconds at most.
+   */
+  async zeroPortBuffers(deadline: Deadline): Promise<void> {
+    for (let sent = 0; sent < PORT_BUFFERS_BYTES; sent += PADDING_FRAMES * PADDING_BYTES) {
+      for (let frame = 0; frame < PADDING_FRAMES; frame++) this.#connection.outbox.padding();
+      await this.ping(deadline);
+    }
   }
 
   /** Fills up to `maxBytes` of free memory with zeroes. @returns how many bytes were. */

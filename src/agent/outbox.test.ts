@@ -1,8 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { encodeFrame, pack, settle } from "../../tests/support/fake-peer.ts";
 import type { ByteChannel } from "../sys/channel.ts";
-import { Outbox } from "./outbox.ts";
-import { FrameType } from "./wire.ts";
+import { Outbox, PADDING_BYTES } from "./outbox.ts";
+import { FrameType, HEADER_BYTES } from "./wire.ts";
 
 const EPOCH = 77;
 const GREETING = Buffer.from("greeting");
@@ -41,6 +41,19 @@ describe("the outbox", () => {
     outbox.open(channel, GREETING);
     expect(writes.length).toBe(1);
     expect(writes[0]?.equals(Buffer.concat(expected))).toBe(true);
+  });
+
+  test("has padding that no connection's agent takes, in whole pages", async () => {
+    const { channel, writes } = recorder();
+    const outbox = new Outbox(EPOCH, () => undefined);
+    outbox.open(channel, GREETING);
+    outbox.padding();
+    outbox.frame(FrameType.ping, 4, Buffer.from("abc"));
+    await settle();
+    const padding = encodeFrame(0, 0, 0, Buffer.alloc(PADDING_BYTES - HEADER_BYTES));
+    expect(padding.length % 4096).toBe(0);
+    const ping = encodeFrame(FrameType.ping, EPOCH, 4, Buffer.from("abc"));
+    expect(Buffer.concat(writes.slice(1)).equals(Buffer.concat([padding, ping]))).toBe(true);
   });
 
   test("writes once for each turn, with what is added just before", async () => {

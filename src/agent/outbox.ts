@@ -6,6 +6,9 @@ import { FrameType, HEADER_BYTES, streamOf, writeHeader, writeU53 } from "./wire
 /** Bytes after which a write does not wait for the end of the turn. */
 const FLUSH_BYTES = 256 * 1024;
 
+/** Length of a frame of padding: a whole number of pages, so that most that it goes into have nothing but zeroes. */
+export const PADDING_BYTES = 64 * 1024;
+
 /** Collects frames of one epoch and writes them to a channel. Before {@link open} it only collects. */
 export class Outbox {
   readonly #epoch: number;
@@ -73,6 +76,13 @@ export class Outbox {
     this.#schedule();
   }
 
+  /** Adds zeroes that the agent ignores: a frame of an epoch that no connection has, as long as {@link PADDING_BYTES}. */
+  padding(): void {
+    const at = this.#header(0, 0, PADDING_BYTES - HEADER_BYTES, 0);
+    this.#bytes.fill(0, at, this.#used);
+    this.#schedule();
+  }
+
   /** From now on frames go to `channel`: first `greeting`, and in the same write everything collected. */
   open(channel: ByteChannel, greeting: Uint8Array): void {
     const first = Buffer.concat([greeting, this.#bytes.subarray(0, this.#used)]);
@@ -89,7 +99,7 @@ export class Outbox {
   }
 
   /** Writes a header and makes room for its payload. @returns where that begins. */
-  #header(type: number, stream: number, length: number): number {
+  #header(type: number, stream: number, length: number, epoch = this.#epoch): number {
     if (this.#wanted !== undefined) {
       const wanted = this.#wanted;
       this.#wanted = undefined;
@@ -101,7 +111,7 @@ export class Outbox {
       larger.set(this.#bytes.subarray(0, this.#used));
       this.#bytes = larger;
     }
-    writeHeader(this.#bytes, this.#used, type, this.#epoch, stream, length);
+    writeHeader(this.#bytes, this.#used, type, epoch, stream, length);
     const at = this.#used + HEADER_BYTES;
     this.#used = needed;
     return at;

@@ -80,6 +80,7 @@ async function makeParent(
   await warm(parent.agent, WARM_ROUNDS, deadline);
   onStep("trimming the guest's memory");
   await parent.agent.sync(deadline);
+  await parent.agent.zeroPortBuffers(deadline);
   await parent.agent.trim(TRIM_BYTES, deadline);
   // Trimming forks the agent, which leaves its pages copy-on-write: once more, so that no clone has to break that.
   await warm(parent.agent, 1, deadline);

@@ -1,6 +1,6 @@
 /**
- * Memory that a VM does not use goes back to the host. The agent drops the guest's caches and fills what is free with zeroes, which is what the
- * template's file has there; meanwhile pages that equal that file are dropped from QEMU's own, a batch at a time, while its vCPUs and devices stand
+ * Memory that a VM does not use goes back to the host. The agent drops the guest's caches and fills what is free with zeroes, and the daemon the buffers of
+ * the agent's port, which is what the template's file has there; meanwhile pages that equal that file are dropped from QEMU's own, a batch at a time, while its vCPUs and devices stand
  * still. What is in guest memory is the same before and after, whatever the guest says or does, and nothing is ever written to the file.
  */
 import type { RefreshResult } from "../contract/api.ts";
@@ -72,6 +72,8 @@ async function giveBack(
 ): Promise<Stops> {
   const stops: Stops = { count: 0, totalMs: 0, longestMs: 0 };
   let filling = true;
+  // What the guest was sent, which its template has zeroes for.
+  await running.clone.qemu.untilExit(running.agent.zeroPortBuffers(deadline), "filling the port's buffers");
   // Caches first, so that what they held is free; all of it in one request.
   const filled = running.agent.trim(memoryBytes, deadline).finally(() => {
     filling = false;

@@ -18,9 +18,10 @@ import { applicationProcess, rehearsalPlan } from "./warmed.ts";
 const EXERCISE_MS = 20_000;
 /**
  * How often an application is exercised in each warm clone. Its second request still runs much for the first time: with three, the request
- * after them took 15 ms of CPU instead of 24 (Node) and 13 instead of 27 (Python) under emulation, for 0.3 MB more of each clone's own.
+ * after them took 15 ms of CPU instead of 24 (Node) and 13 instead of 27 (Python) under emulation, for 0.3 MB more of each clone's own. With six,
+ * Node's first answer came after 33 ms instead of 36 (medians of 20; podman's beside them after 476 and 494).
  */
-const EXERCISES = 3;
+const EXERCISES = 6;
 
 /**
  * Makes a warm clone of a QEMU that blocks on its state socket. It has a throwaway identity: whoever gets it applies its own, which the agent

@@ -317,6 +317,7 @@ async function freezeAndTrim(
 ): Promise<string | null> {
   await agent.freeze(deadline);
   await agent.sync(deadline);
+  await agent.zeroPortBuffers(deadline);
   await agent.trim(TRIM_BYTES, deadline);
   await agent.identity(earlierIdentity(WARM_HOSTNAME), deadline);
   await runToEnd(agent, { ...WARM_COMMAND, hook: true, outside: true }, deadline);

@@ -1,6 +1,6 @@
 /** Memory that a guest has freed goes back to the host, and its programs do not notice. */
 import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
-import { createHash } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { COUNTER, goOnOneByOne, numbersOf } from "../support/counting.ts";
 import { Output, soon, TestEngine } from "../support/engine.ts";
@@ -84,6 +84,25 @@ describeVms("refreshed VMs", () => {
     expect(await written).toBe("8");
     await vms.engine.refreshVm("writer", soon());
     expect(await vms.shell("writer", "sha256sum -c /tmp/sums | grep -c OK")).toBe("8");
+  });
+
+  test("what its agent was sent goes back as well: the kernel keeps each message in a page of its own", async () => {
+    await vms.start({ memoryBytes, name: "told" });
+    // What refreshing itself leaves.
+    await vms.engine.refreshVm("told", soon());
+    const before = await guestBytes("told");
+    const output = new Output();
+    const command = { command: ["/bin/sh", "-c", "cat >/dev/null; echo taken"], stdin: true };
+    const session = await vms.engine.exec("told", command, output, soon());
+    for (let sent = 0; sent < 5 * MIB; sent += MIB) await session.write(randomBytes(MIB));
+    session.closeInput();
+    await output.has("taken");
+    await session.exited;
+    const told = await guestBytes("told");
+    expect(told).toBeGreaterThan(before + 4 * MIB);
+    await vms.engine.refreshVm("told", soon());
+    expect((await guestBytes("told")) - before).toBeLessThan(2 * MIB);
+    expect(await vms.shell("told", "echo on")).toBe("on");
   });
 
   test("one that was refreshed is forked, suspended and adopted like all others", async () => {
