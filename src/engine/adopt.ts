@@ -39,8 +39,8 @@ export interface RecoveryContext {
 }
 
 /**
- * Recovers all of an earlier daemon's VMs. Call it before anything is started. A VM that does not answer soon goes on being adopted afterwards
- * (`Vms.adoptions`): it may be slow, and another's daemon does not wait for it.
+ * Recovers all of an earlier daemon's VMs. Call it before anything is started. Those that have not answered within a few seconds go on being adopted
+ * afterwards (`Vms.adoptions`): they may be slow, or keep silent, and no daemon waits for that.
  */
 export async function recover(context: RecoveryContext): Promise<void> {
   const { host, vms } = context;
@@ -53,12 +53,12 @@ export async function recover(context: RecoveryContext): Promise<void> {
   for (const orphan of orphans) QemuProcess.reap(orphan, host.slots, host.records);
   // A thousand guests that answer at once answer late: each has its time when it is its turn.
   const turns = new Gate(hostCpuCount() + 1);
-  const inTurn = async (record: VmRecord) => {
-    using _turn = await turns.enter();
-    await adopt(context, record);
-  };
-  await Promise.all(records.filter((record) => record.vm.finishedAt === null).map(inTurn));
+  for (const record of records) if (record.vm.finishedAt === null) await adopt(context, turns, record);
   host.slots.sweep(endProcess);
+  const all = Promise.all([...vms.adoptions.values()].map(({ ended }) => ended));
+  await Deadline.after(LIMITS_MS.adoptions)
+    .race(all, "the answers of all VMs")
+    .catch(() => undefined);
 }
 
 /** Ends a process that was spawned a moment before its daemon died, too early to be recorded. */
@@ -70,8 +70,8 @@ function endProcess(pid: number): void {
   foreign?.waitForEnd(LIMITS_MS.exit);
 }
 
-/** Adopts one VM, or records why it could not be. */
-async function adopt(context: RecoveryContext, record: VmRecord): Promise<void> {
+/** Begins to adopt one VM, or records why it cannot be. */
+async function adopt(context: RecoveryContext, turns: Gate, record: VmRecord): Promise<void> {
   const { host, vms, volumes } = context;
   const { vm } = record;
   if (vm.state === "restarting" && record.qemu === null) {
@@ -84,9 +84,7 @@ async function adopt(context: RecoveryContext, record: VmRecord): Promise<void> 
     await takeSuspended(context, record, holdings);
     return;
   }
-  const letGo = new AbortController();
-  const deadline = Deadline.after(host.config.adoptionMs, letGo.signal);
-  const qemu = record.qemu === null ? undefined : QemuProcess.adopt(record.qemu, host.slots, host.records, deadline);
+  const qemu = record.qemu === null ? undefined : QemuProcess.adopt(record.qemu, host.slots, host.records);
   if (qemu === undefined) {
     const error = new MayflyError("qemu_exited", `QEMU of VM ${vm.name} ended while no daemon was running`);
     await holdings.release();
@@ -94,33 +92,40 @@ async function adopt(context: RecoveryContext, record: VmRecord): Promise<void> 
     return;
   }
   listen(context, vm, holdings);
-  const adoption = new Adoption(context, record, { qemu, holdings, deadline, letGo });
-  const turn = Deadline.after(LIMITS_MS.adoptionTurn);
-  await turn.race(adoption.ended, `the answer of VM ${vm.name}`).catch(() => undefined);
+  new Adoption(context, record, { qemu, holdings, turns }).begin();
 }
 
 /** What there is of a VM before it has answered. */
 interface AdoptionParts {
   qemu: QemuProcess;
   holdings: Holdings;
-  deadline: Deadline;
-  /** Aborts the deadline's signal. */
-  letGo: AbortController;
+  turns: Gate;
 }
 
 /** A VM of an earlier daemon that has not answered this one yet: it may stand still, or its host may have no time for it. It goes on meanwhile. */
 export class Adoption {
+  readonly #letGo = new AbortController();
+  readonly #ended = Promise.withResolvers<void>();
   #isUnwanted = false;
-  /** Resolves when the VM has answered and is held, or its QEMU has ended. */
-  readonly ended: Promise<void>;
 
   constructor(
     private readonly context: RecoveryContext,
     private readonly record: VmRecord,
     private readonly parts: AdoptionParts,
-  ) {
-    context.vms.adoptions.set(record.vm.id, this);
-    this.ended = this.#run().finally(() => context.vms.adoptions.delete(record.vm.id));
+  ) {}
+
+  /** Resolves when the VM has answered and is held, or its QEMU has ended, or it was left for the next daemon. */
+  get ended(): Promise<void> {
+    return this.#ended.promise;
+  }
+
+  begin(): void {
+    const { adoptions } = this.context.vms;
+    const { id } = this.record.vm;
+    adoptions.set(id, this);
+    const done = this.#run().finally(() => adoptions.delete(id));
+    done.then(this.#ended.resolve, this.#ended.reject);
+    this.ended.catch(() => undefined);
   }
 
   /** Nobody wants it any more: its QEMU is ended. Resolves when it has been adopted or is gone. */
@@ -133,17 +138,18 @@ export class Adoption {
   /** Leaves it for the next daemon. */
   async letGo(): Promise<void> {
     this.parts.qemu.letGo();
-    this.parts.letGo.abort();
+    this.#letGo.abort();
     await this.ended;
   }
 
   async #run(): Promise<void> {
     const { vms, events } = this.context;
     const { vm } = this.record;
-    const { qemu, holdings, letGo } = this.parts;
+    const { qemu, holdings } = this.parts;
+    const { signal } = this.#letGo;
     try {
-      const running = await qemu.untilExit(reconnect(this.context, this.record, this.parts), "being adopted");
-      if (letGo.signal.aborted) {
+      const running = await qemu.untilExit(this.#inTurn(signal), "being adopted");
+      if (signal.aborted) {
         running.letGo();
         return;
       }
@@ -152,7 +158,7 @@ export class Adoption {
       events.emit("vm.adopted", vm.id, vm.name);
       goOn(vms, this.record, running);
     } catch (error) {
-      if (letGo.signal.aborted) {
+      if (signal.aborted) {
         holdings.letGo();
         return;
       }
@@ -160,6 +166,27 @@ export class Adoption {
       await holdings.release();
       if (this.#isUnwanted) vms.settle(this.record, { by: "request" });
       else vms.lost(this.record, cannotAdopt(vm, error));
+    }
+  }
+
+  /** Asks it when it is its turn. One that keeps silent has it for a second, and goes on beside the others. */
+  async #inTurn(signal: AbortSignal): Promise<RunningVm> {
+    const { turns } = this.parts;
+    const waiting = turns.enter();
+    const place = await Deadline.after(Number.POSITIVE_INFINITY, signal)
+      .race(waiting, "its turn")
+      .catch((error: unknown) => {
+        void waiting.then((late) => late[Symbol.dispose]());
+        throw error;
+      });
+    const leave = () => place[Symbol.dispose]();
+    const timer = setTimeout(leave, LIMITS_MS.adoptionTurn);
+    try {
+      const deadline = Deadline.after(this.context.host.config.adoptionMs, signal);
+      return await reconnect(this.context, this.record, this.parts, deadline);
+    } finally {
+      clearTimeout(timer);
+      leave();
     }
   }
 }
@@ -206,7 +233,8 @@ function goOn(vms: Vms, { vm, main }: VmRecord, running: RunningVm): void {
 async function reconnect(
   { host, vms }: RecoveryContext,
   record: VmRecord,
-  { qemu, holdings, deadline }: AdoptionParts,
+  { qemu, holdings }: AdoptionParts,
+  deadline: Deadline,
 ): Promise<RunningVm> {
   // Its template may have been removed or damaged since: it runs on what it has mapped.
   const template = { id: record.vm.templateId as TemplateId, memoryPath: record.memoryPath };

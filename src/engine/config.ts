@@ -66,8 +66,10 @@ export const LIMITS_MS = {
   teardown: 1_000,
   /** The start of another QEMU for a VM whose own is gone; its template may have to be built first. */
   revival: 300_000,
-  /** How long a daemon's start waits for a VM that it adopts; that one has `adoptionMs`. */
-  adoptionTurn: 5_000,
+  /** How long a VM that is being adopted keeps others waiting for their turns. */
+  adoptionTurn: 1_000,
+  /** How long a daemon's start waits for VMs that it adopts, all together; each has `adoptionMs`. */
+  adoptions: 5_000,
 } as const;
 
 /** Memory that QEMU itself may use beside the guest's, in bytes; part of the VM's memory limit. */

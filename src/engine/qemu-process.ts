@@ -36,6 +36,10 @@ export class QemuProcess {
   #qmp: Promise<QmpClient> | undefined;
   #released = false;
   #letGo = false;
+  /** There is a session whose end tells that one that is not our child has ended. */
+  #isWatched = false;
+  /** Of one that is not our child: it has ended, or is to. */
+  #onGone: ((signal: ChildExit["signal"]) => void) | undefined;
   /** Resolves when it has ended, however. */
   readonly exited: Promise<ChildExit>;
 
@@ -115,8 +119,8 @@ export class QemuProcess {
     slots.release(slot);
   }
 
-  /** Takes over the QEMU of an earlier daemon: one that does not say what it is by the deadline is ended. @returns undefined when it is gone; its slot is clean then. */
-  static adopt(record: QemuRecord, slots: Slots, records: Records, deadline: Deadline): QemuProcess | undefined {
+  /** Takes over the QEMU of an earlier daemon, without a word to it yet. @returns undefined when it is gone; its slot is clean then. */
+  static adopt(record: QemuRecord, slots: Slots, records: Records): QemuProcess | undefined {
     const slot = slots.reserve(record.slot);
     const foreign = ForeignProcess.open(record.identity);
     if (foreign === undefined) {
@@ -126,25 +130,33 @@ export class QemuProcess {
     }
     const { promise, resolve } = Promise.withResolvers<ChildExit>();
     const qemu = new QemuProcess(slot, record.identity, promise, undefined, slots, records, foreign);
-    // QEMU holds its QMP socket to its end: the session's end is the event that it has ended.
-    const gone = (signal: ChildExit["signal"]) => {
-      if (qemu.#letGo) return;
+    qemu.#onGone = (signal) => {
+      if (qemu.#letGo || qemu.#released) return;
       // Its sockets close a moment before it is gone and its slot is free.
       foreign.signal(SIGKILL);
       foreign.waitForEnd(LIMITS_MS.teardown);
       resolve({ exitCode: null, signal });
     };
-    qemu.#qmp = QmpClient.connect(slot.qmpPath, deadline);
-    qemu.#qmp.then(
-      (qmp) => qmp.closed.then(() => gone(null)),
-      () => gone("SIGKILL"),
-    );
     return qemu;
   }
 
   /** The QMP session, connected at its first use. */
   qmp(deadline: Deadline): Promise<QmpClient> {
-    this.#qmp ??= this.untilExit(QmpClient.connect(this.slot.qmpPath, deadline), "connecting to QMP");
+    if (this.#qmp !== undefined) return this.#qmp;
+    const session = QmpClient.connect(this.slot.qmpPath, deadline);
+    // QEMU holds its QMP socket to its end: of one that is not our child, the session's end is the event that it has ended.
+    session.then(
+      (qmp) => {
+        this.#isWatched = true;
+        return qmp.closed.then(() => this.#onGone?.(null));
+      },
+      (error: unknown) => {
+        // One that keeps silent is there.
+        const isThere = error instanceof MayflyError && ["deadline_exceeded", "cancelled"].includes(error.code);
+        if (!isThere) this.#onGone?.("SIGKILL");
+      },
+    );
+    this.#qmp = this.untilExit(session, "connecting to QMP");
     return this.#qmp;
   }
 
@@ -213,6 +225,7 @@ export class QemuProcess {
       if (!this.#released) killChild(this.pid);
     } else if (!this.#released) {
       this.foreign.signal(SIGKILL);
+      if (!this.#isWatched) this.#onGone?.("SIGKILL");
     }
     await this.exited;
   }
