@@ -112,7 +112,8 @@ async function suspend(
     deadline.signal?.throwIfAborted();
     await snapshots.add(written.document, written.vm);
     try {
-      await vms.park(running, written.document.id, () => wake(record.vm.id));
+      // Bound, not a closure: that would keep all of this, the VM's state with it, for as long as it is suspended.
+      await vms.park(running, written.document.id, wake.bind(undefined, record.vm.id));
     } catch (error) {
       await snapshots.remove(written.document.id);
       throw error;

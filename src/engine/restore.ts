@@ -126,7 +126,7 @@ export class Returns {
         vms.comeBack({ ...vm, suspendedIn: null }, { ...record, killAtMs }, launch, deadline),
       );
     } catch (error) {
-      holdings.park(() => this.wake(id));
+      holdings.park(this.wake.bind(this, id));
       if (hasRun) await vms.drop(id, asCause(error));
       throw error;
     } finally {

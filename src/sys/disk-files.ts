@@ -75,10 +75,11 @@ export function newSparseFile(
 
 /** Bytes of a file from an offset on, fewer at its end. At once. */
 export function readRange(path: string, offset: number, length: number): Buffer {
-  const bytes = Buffer.alloc(length);
   const fd = openSync(path, "r");
   try {
-    return bytes.subarray(0, readSync(fd, bytes, 0, length, offset));
+    const there = Math.max(0, fstatSync(fd).size - offset);
+    const bytes = Buffer.alloc(Math.min(length, there));
+    return bytes.subarray(0, readSync(fd, bytes, 0, bytes.length, offset));
   } finally {
     closeSync(fd);
   }
