@@ -25,7 +25,7 @@
 
 static char path[PATH_MAX];
 static int64_t stop_near_until_ns; /* CLOCK_MONOTONIC */
-static int64_t calm_at_ns;
+static int64_t calm_at_ns; /* 0: to be told after the first answer, before which nothing needs it */
 static bool is_urgent;
 static uint32_t frozen_in; /* epoch of the host connection whose freeze has made the identity pending */
 static struct { /* what a child of deferred_start works on */
@@ -109,13 +109,6 @@ static int run_on_files(const struct frame *frame, struct reader *r, struct writ
     }
 }
 
-static int64_t monotonic_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
 static int run_identity(struct reader *r)
 {
     struct identity identity = {.realtime_ns = take_u64(r)};
@@ -133,8 +126,15 @@ static int run_identity(struct reader *r)
     if (error)
         return error;
     cgroup_state.identity_pending = false;
-    calm_at_ns = monotonic_ns() + URGENT_NS;
+    calm_at_ns = 0;
     return 0;
+}
+
+static int64_t monotonic_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
 bool request_stop_is_near(void)
@@ -161,7 +161,12 @@ static void set_urgent(bool urgent)
  */
 void request_calm(void)
 {
-    if (is_urgent && monotonic_ns() >= calm_at_ns)
+    if (!is_urgent)
+        return;
+    int64_t now_ns = monotonic_ns();
+    if (!calm_at_ns)
+        calm_at_ns = now_ns + URGENT_NS;
+    if (now_ns >= calm_at_ns)
         set_urgent(false);
 }
 

@@ -98,7 +98,7 @@ export class Admission {
     this.#checkWorstCase(wanted);
     if (this.#turn.idle && this.#fits(wanted)) return this.#take(wanted, take);
     this.parts.metrics.queued();
-    using _turn = await this.#inTurn(wanted, deadline);
+    using _turn = await this.#turn.enterBy(deadline, WAIT, () => this.#low(wanted));
     for (;;) {
       this.#sample = undefined;
       this.#checkWorstCase(wanted);
@@ -120,18 +120,6 @@ export class Admission {
       return await work();
     } finally {
       this.#returning.delete(id);
-    }
-  }
-
-  /** Waits behind those that came before. */
-  async #inTurn(wanted: Wanted, deadline: Deadline): Promise<Disposable> {
-    const entered = this.#turn.enter();
-    try {
-      return await deadline.race(entered, WAIT, () => this.#low(wanted));
-    } catch (error) {
-      // Its turn comes nevertheless, and passes.
-      void entered.then((turn) => turn[Symbol.dispose]());
-      throw error;
     }
   }
 

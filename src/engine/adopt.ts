@@ -92,7 +92,7 @@ async function adopt(context: RecoveryContext, turns: Gate, record: VmRecord): P
     return;
   }
   listen(context, vm, holdings);
-  new Adoption(context, record, { qemu, holdings, turns }).begin();
+  new Adoption(context, record, { qemu, holdings, turns });
 }
 
 /** What there is of a VM before it has answered. */
@@ -102,29 +102,21 @@ interface AdoptionParts {
   turns: Gate;
 }
 
-/** A VM of an earlier daemon that has not answered this one yet: it may stand still, or its host may have no time for it. It goes on meanwhile. */
+/** A VM of an earlier daemon that has not answered this one yet, among `Vms.adoptions` until it has: it may stand still, or its host may have no time for it. It goes on meanwhile. */
 export class Adoption {
   readonly #letGo = new AbortController();
-  readonly #ended = Promise.withResolvers<void>();
   #isUnwanted = false;
+  /** Resolves when the VM has answered and is held, or its QEMU has ended, or it was left for the next daemon. */
+  readonly ended: Promise<void>;
 
   constructor(
     private readonly context: RecoveryContext,
     private readonly record: VmRecord,
     private readonly parts: AdoptionParts,
-  ) {}
-
-  /** Resolves when the VM has answered and is held, or its QEMU has ended, or it was left for the next daemon. */
-  get ended(): Promise<void> {
-    return this.#ended.promise;
-  }
-
-  begin(): void {
-    const { adoptions } = this.context.vms;
-    const { id } = this.record.vm;
-    adoptions.set(id, this);
-    const done = this.#run().finally(() => adoptions.delete(id));
-    done.then(this.#ended.resolve, this.#ended.reject);
+  ) {
+    const { adoptions } = context.vms;
+    adoptions.set(record.vm.id, this);
+    this.ended = this.#run().finally(() => adoptions.delete(record.vm.id));
     this.ended.catch(() => undefined);
   }
 
@@ -171,14 +163,7 @@ export class Adoption {
 
   /** Asks it when it is its turn. One that keeps silent has it for a second, and goes on beside the others. */
   async #inTurn(signal: AbortSignal): Promise<RunningVm> {
-    const { turns } = this.parts;
-    const waiting = turns.enter();
-    const place = await Deadline.after(Number.POSITIVE_INFINITY, signal)
-      .race(waiting, "its turn")
-      .catch((error: unknown) => {
-        void waiting.then((late) => late[Symbol.dispose]());
-        throw error;
-      });
+    const place = await this.parts.turns.enterBy(Deadline.after(Number.POSITIVE_INFINITY, signal), "its turn");
     const leave = () => place[Symbol.dispose]();
     const timer = setTimeout(leave, LIMITS_MS.adoptionTurn);
     try {

@@ -1,4 +1,5 @@
 import { expect, test } from "bun:test";
+import { Deadline } from "../sys/deadline.ts";
 import { Gate } from "./gate.ts";
 
 const settle = () => new Promise((resolve) => setImmediate(resolve));
@@ -44,5 +45,19 @@ test("a place is given back once, also by who fails", async () => {
   const last = await gate.enter();
   expect(gate.idle).toBe(false);
   last[Symbol.dispose]();
+  expect(gate.idle).toBe(true);
+});
+
+test("a place that comes after its deadline passes to the next", async () => {
+  const gate = new Gate(1);
+  const first = await gate.enterBy(Deadline.after(1_000), "a place");
+  const cancelled = new AbortController();
+  const second = gate.enterBy(Deadline.after(Number.POSITIVE_INFINITY, cancelled.signal), "a place");
+  const third = gate.enter();
+  cancelled.abort();
+  await expect(second).rejects.toMatchObject({ code: "cancelled" });
+  first[Symbol.dispose]();
+  (await third)[Symbol.dispose]();
+  await settle();
   expect(gate.idle).toBe(true);
 });

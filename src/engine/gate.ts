@@ -1,4 +1,6 @@
 /** A gate that lets a bounded number of starts through at a time, in the order they came. */
+import type { MayflyError } from "../contract/errors.ts";
+import type { Deadline } from "../sys/deadline.ts";
 
 /** More QEMUs starting at once than cores to start them only makes each one slower. */
 export class Gate {
@@ -28,5 +30,16 @@ export class Gate {
         else next();
       },
     };
+  }
+
+  /** Waits for a place, at most until the deadline or its signal: one that comes later passes to the next. @throws as {@link Deadline.race} does. */
+  async enterBy(deadline: Deadline, what: string, expired?: () => MayflyError): Promise<Disposable> {
+    const entered = this.enter();
+    try {
+      return await deadline.race(entered, what, expired);
+    } catch (error) {
+      void entered.then((place) => place[Symbol.dispose]());
+      throw error;
+    }
   }
 }
