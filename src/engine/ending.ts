@@ -4,7 +4,7 @@ import { MayflyError } from "../contract/errors.ts";
 import { Deadline } from "../sys/deadline.ts";
 import { LIMITS_MS } from "./config.ts";
 import type { VmRecord } from "./records.ts";
-import type { RunningVm } from "./running-vm.ts";
+import { type RunningVm, withEnd } from "./running-vm.ts";
 import type { Vms } from "./vms.ts";
 
 const SIGKILL = 9;
@@ -50,9 +50,11 @@ export async function killVm(vms: Vms, id: string, signal: number, deadline: Dea
   await vms.returning(id)?.catch(() => undefined);
   const adoption = vms.adoptions.get(id);
   if (adoption !== undefined && signal === SIGKILL) {
-    await adoption.giveUp();
     const { vm } = recordOf(vms, id);
-    if (vm.finishedAt !== null) return vm;
+    await adoption.giveUp();
+    // One that is removed at its end has no record any more.
+    const ended = vms.record(id)?.vm ?? withEnd(vm, { by: "request" });
+    if (ended.finishedAt !== null) return ended;
   }
   const record = recordOf(vms, id);
   const { name, state, stopSignal } = record.vm;

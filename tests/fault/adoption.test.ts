@@ -66,6 +66,15 @@ describeVms("a VM that stands still while a daemon starts", () => {
     expect(readProc(`/proc/${pid}/cmdline`)).toBe("");
   }, 60_000);
 
+  test("ends when it is told to, also one that is removed then", async () => {
+    const { id, pid: qemu } = await vms.start({ autoRemove: true });
+    process.kill(qemu ?? 0, "SIGSTOP");
+    vms = await vms.reopen();
+    expect(await vms.engine.killVm(id, 9, soon())).toMatchObject({ id, state: "exited", pid: null });
+    expect(vms.engine.listVms().map(({ name }) => name)).toEqual(["slow"]);
+    expect(readProc(`/proc/${qemu}/cmdline`)).toBe("");
+  }, 60_000);
+
   test("is removed by force", async () => {
     vms = await vms.reopen();
     expect((await rejection(vms.engine.removeVm("slow", { force: false, deadline: soon() }))).code).toBe("vm_running");
