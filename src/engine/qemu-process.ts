@@ -1,5 +1,6 @@
 /** One QEMU process: spawned through the launcher with listening sockets, watched, killed, its slot given back. */
 import { MayflyError } from "../contract/errors.ts";
+import { withTimersDelayed } from "../machine/saved-timers.ts";
 import { QmpClient } from "../qmp/client.ts";
 import type { Deadline } from "../sys/deadline.ts";
 import { closeFd, listenUnix, socketPair, writeAll } from "../sys/libc.ts";
@@ -23,6 +24,8 @@ import type { Slot, Slots } from "./slots.ts";
 const NOISE = /^.*warning: hub 0 is not connected to host network\n?/gm;
 const TAIL_BYTES = 4096;
 const SIGKILL = 9;
+/** How long after it goes on a guest gets its first timer interrupt, at the earliest: about as long as a clone takes to be ready on a slow machine. */
+const TIMER_DELAY_NS = 60_000_000n;
 
 /** What a QEMU process is recorded as, so that a later daemon can adopt or reap it. */
 export interface QemuRecord {
@@ -160,13 +163,16 @@ export class QemuProcess {
     return this.#qmp;
   }
 
-  /** Writes a device state into the socket on which it blocks: it loads and resumes by itself. */
+  /**
+   * Writes a device state into the socket on which it blocks: it loads and resumes by itself. Its guest's next timer interrupt is put off, so that
+   * the agent answers first (docs/adr/0041-where-a-template-stops.md).
+   */
   loadState(deviceState: Uint8Array): void {
     if (this.#stateFd === undefined) throw new MayflyError("internal", "The device state was loaded already");
     const fd = this.#stateFd;
     this.#stateFd = undefined;
     try {
-      writeAll(fd, deviceState, `the state socket of QEMU ${this.pid}`);
+      writeAll(fd, withTimersDelayed(deviceState, TIMER_DELAY_NS), `the state socket of QEMU ${this.pid}`);
     } catch (cause) {
       // It has ended, which is known a moment later, and then says why.
       throw new MayflyError("connection_failed", `QEMU ${this.pid} does not take its device state`, { cause });

@@ -2,7 +2,9 @@
 import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
 import { statSync } from "node:fs";
 import { join } from "node:path";
+import { withTimersDelayed } from "../../src/machine/saved-timers.ts";
 import { QmpClient } from "../../src/qmp/client.ts";
+import { readBytes } from "../../src/sys/paths.ts";
 import { soon, TestEngine } from "../support/engine.ts";
 import { describeVms } from "../support/engine-host.ts";
 import { NOTHING_LEFT } from "../support/engine-leftovers.ts";
@@ -43,6 +45,13 @@ describeVms("a template", () => {
     expect(mode("memory")).toBe("440 0 900000");
     expect(mode("device-state")).toBe("400 0 0");
     expect(mode("manifest.json")).toBe("444 0 0");
+  });
+
+  test("has the timer of its CPU in its saved devices, where it is found and put off for clones", async () => {
+    const saved = await readBytes(join(vms.stateDir, "templates", first().id, "device-state"));
+    const later = withTimersDelayed(saved, 10n ** 12n);
+    expect(later).not.toEqual(saved);
+    expect(withTimersDelayed(later, 10n ** 11n)).toBe(later);
   });
 
   test("is sound, also while clones run", async () => {
