@@ -48,10 +48,11 @@ export async function run(options: BenchOptions, listener: Listener): Promise<Ou
 }
 
 async function measureAllMemory(bench: Bench, samples: Samples): Promise<void> {
-  const { warm, blocked, signal } = bench;
+  const { warm, blocked, copies, signal } = bench;
   const few = { count: MEMORY_VMS, whole: false };
   const cases: MemoryCase[] = [
     { daemon: warm, subject: "clone", request: { pool: false }, count: DAEMON_VMS, whole: true },
+    ...(copies === undefined ? [] : ([{ daemon: copies, subject: "clone-copy", request: {}, ...few }] as const)),
     ...(blocked === undefined
       ? []
       : ([

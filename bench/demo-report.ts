@@ -54,7 +54,12 @@ each once the pool has been refilled, as somebody would who types commands.
 
 /** Which way the VMs of a series came to be. */
 export function formatPaths(vms: readonly DemoVm[]): string {
-  const words = { warm: "paused clones", pool: "waiting QEMUs", cold: "nothing prepared" } as const;
+  const words = {
+    warm: "paused clones",
+    copy: "their parent, copied",
+    pool: "waiting QEMUs",
+    cold: "nothing prepared",
+  } as const;
   const parts = Object.entries(words).flatMap(([path, word]) => {
     const count = vms.filter((vm) => vm.path === path).length;
     return count === 0 ? [] : [`${count} from ${word}`];

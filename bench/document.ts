@@ -36,7 +36,7 @@ const MEMORY_METRICS = [
   ...["unique-memory", "unique-memory-guest", "unique-memory-used", "unique-memory-guest-used", "host-memory"],
   ...["rss-50-vms", "rss-50-vms-busy"],
 ];
-const CLONES: readonly Subject[] = ["clone", "clone-pool", "clone-warm"];
+const CLONES: readonly Subject[] = ["clone", "clone-copy", "clone-pool", "clone-warm"];
 /** What is shown of the scenario `app`. */
 const APP_METRICS = ["first-http", "first-output", "ready"];
 const PROMISE_HEADING = ["promise", "decided by", "bound", "measured", "n", ""];

@@ -57,6 +57,7 @@ export async function startOwnDaemon(options: OwnDaemonOptions): Promise<OwnDaem
     ...ownCommandLine({ small: true, script }),
     ...["bench", "serve", `--directory=${directory}`, `--artifacts=${options.artifactsOf}`],
     ...[`--blocked=${pool.blocked}`, `--warm=${pool.warm}`],
+    ...(pool.parent === undefined ? [] : [`--parent=${Number(pool.parent)}`]),
     ...(options.accelerator === undefined ? [] : [`--accelerator=${options.accelerator}`]),
   ];
   const log = openSync(logPath, "a", 0o600);

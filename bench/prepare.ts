@@ -2,6 +2,7 @@
 import { chmod, mkdtemp } from "node:fs/promises";
 import type { SystemInfo } from "../src/contract/api.ts";
 import { MayflyError } from "../src/contract/errors.ts";
+import type { PoolSizes } from "../src/engine/config.ts";
 import { loadArtifacts } from "../src/setup/artifacts.ts";
 import { kernelAside } from "../src/setup/kernel-choice.ts";
 import { qemuAside } from "../src/setup/qemu-store.ts";
@@ -59,21 +60,21 @@ export async function prepare(
   const info = await warm.client.system.info({ signal });
   const { accelerator } = info;
   const started = { bench: { options, signal, warm }, info };
-  let blocked: Bench["blocked"];
-  if (options.pool) {
-    const own = `${directory}/blocked`;
+  const another = async (name: string, pool: PoolSizes) => {
+    const own = `${directory}/${name}`;
     await linkTemplate(template, warm.stateDir, own);
-    const pool = { blocked: BLOCKED_POOL, warm: 0 };
-    blocked = await startOwnDaemon({ directory: own, artifactsOf, pool, accelerator, signal });
-    resources.use(blocked);
-  }
+    return resources.use(await startOwnDaemon({ directory: own, artifactsOf, pool, accelerator, signal }));
+  };
+  const blocked = options.pool ? await another("blocked", { blocked: BLOCKED_POOL, warm: 0 }) : undefined;
+  const canCopy = options.pool && accelerator === "tcg";
+  const copies = canCopy ? await another("copies", { blocked: 0, warm: 0, parent: true }) : undefined;
   let boots: ColdBoots | undefined;
   if (options.peers.includes("boot")) {
     boots = await ColdBoots.open(`${directory}/boot`, artifacts, accelerator);
     resources.use(boots);
   }
   const peers = await preparePeers(options, directory, listener, resources);
-  return { ...started, bench: { ...started.bench, blocked, boots, peers } };
+  return { ...started, bench: { ...started.bench, blocked, copies, boots, peers } };
 }
 
 /** Lets this process and the daemons that it starts use another QEMU or kernel than those in force, where one is named. */

@@ -17,6 +17,7 @@ const SHOWN_MEDIANS = 3;
 type Picture = readonly [Subject, string, string];
 const PICTURES: readonly Picture[] = [
   ["clone", "ready", "clone, nothing prepared: request to ready"],
+  ["clone-copy", "ready", "clone copied from its parent: request to ready"],
   ["clone-pool", "ready", "clone in a QEMU started before: request to ready"],
   ["clone-warm", "ready", "warm clone: request to ready"],
   ["clone-warm", "first-output", "warm clone: request to first output"],

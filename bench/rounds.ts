@@ -70,8 +70,12 @@ async function takeWarm(bench: Bench, samples: Samples): Promise<boolean> {
 }
 
 /** Waits until all pools are full and the sample before has been cleaned up. */
-export async function settle({ warm, blocked, signal }: Bench): Promise<void> {
+export async function settle({ warm, blocked, copies, signal }: Bench): Promise<void> {
   const deadline = Deadline.after(SETTLE_LIMIT_MS, signal);
-  await Promise.all([warm.pools.untilFull(deadline), blocked?.pools.untilFull(deadline)]);
+  await Promise.all([
+    warm.pools.untilFull(deadline),
+    blocked?.pools.untilFull(deadline),
+    copies?.pools.untilFull(deadline),
+  ]);
   await pause(GAP_MS, signal);
 }

@@ -4,6 +4,7 @@ import { type Summary, summarize } from "./statistics.ts";
 /** What is measured, in the order of reports: ways to start a VM, other runtimes, and what Mayfly needs around its VMs. */
 export const SUBJECTS = [
   "clone",
+  "clone-copy",
   "clone-pool",
   "clone-warm",
   "boot",

@@ -23,6 +23,7 @@ const OPTIONS = {
   artifacts: { kind: "value", value: "DIR", summary: "State directory whose artifacts are used" },
   blocked: { kind: "value", value: "N", summary: "QEMUs kept blocked on their state socket" },
   warm: { kind: "value", value: "N", summary: "Warm clones kept" },
+  parent: { kind: "value", value: "0|1", summary: "Whether a parent is kept that clones are copied from" },
   accelerator: { kind: "value", value: "NAME", summary: "Accelerator; without it the probe chooses" },
 } as const;
 
@@ -36,7 +37,8 @@ export async function serve(argv: readonly string[]): Promise<number> {
   const { options } = readOptions(OPTIONS, argv, "mayfly bench serve", false);
   const directory = text(options, "directory");
   const { stateDir, runDir } = directoriesOf(directory);
-  const pool = { blocked: Number(text(options, "blocked")), warm: Number(text(options, "warm")) };
+  const parent = options["parent"] === undefined ? {} : { parent: text(options, "parent") === "1" };
+  const pool = { blocked: Number(text(options, "blocked")), warm: Number(text(options, "warm")), ...parent };
   const accelerator = options["accelerator"];
   const artifacts = await loadArtifacts(text(options, "artifacts"));
   const flags = [`--state-dir=${stateDir}`, `--run-dir=${runDir}`, "--log-level=warn", "--ready-fd=3"];

@@ -1,4 +1,5 @@
 /** The subjects of one round: each takes one sample of its own way to run the same command. */
+import type { ClonePath } from "../src/contract/api.ts";
 import { MayflyError } from "../src/contract/errors.ts";
 import { Deadline } from "../src/sys/deadline.ts";
 import { ownCommand } from "../src/sys/own-command.ts";
@@ -21,16 +22,20 @@ export interface Bench {
   warm: OwnDaemon;
   /** Keeps QEMUs blocked on their state socket; absent without pools. */
   blocked: OwnDaemon | undefined;
+  /** Keeps a parent and nothing else, where clones can be copied from one. */
+  copies: OwnDaemon | undefined;
   peers: readonly Peer[];
   boots: ColdBoots | undefined;
 }
 
 /** All subjects that the options ask for and this machine has. */
 export function takersOf(bench: Bench): Taker[] {
-  const { warm, blocked, boots, peers, signal } = bench;
-  const pooled = blocked === undefined ? [] : [fromPool(bench, "clone-pool", blocked), cli(bench, "clone-warm")];
+  const { warm, blocked, copies, boots, peers, signal } = bench;
+  const copied = copies === undefined ? [] : [fromPool(bench, "clone-copy", copies, "copy")];
+  const pooled =
+    blocked === undefined ? [] : [fromPool(bench, "clone-pool", blocked, "pool"), cli(bench, "clone-warm")];
   const cold = boots === undefined ? [] : [coldBoot(boots, signal)];
-  return [nothingPrepared(bench, warm), cli(bench, "clone"), ...pooled, ...peers.map(peer), ...cold];
+  return [nothingPrepared(bench, warm), cli(bench, "clone"), ...copied, ...pooled, ...peers.map(peer), ...cold];
 
   function peer({ name, run }: Peer): Taker {
     return {
@@ -53,13 +58,13 @@ function nothingPrepared({ signal }: Bench, daemon: OwnDaemon): Taker {
   };
 }
 
-function fromPool({ signal }: Bench, subject: Subject, daemon: OwnDaemon): Taker {
+function fromPool({ signal }: Bench, subject: Subject, daemon: OwnDaemon, expected: ClonePath): Taker {
   return {
     name: subject,
     async take(samples) {
       const run = await runEcho(daemon.transport, {}, Deadline.after(RUN_LIMIT_MS, signal));
       const { path } = run.vm.clone;
-      if (path !== "pool") {
+      if (path !== expected) {
         throw new MayflyError("pool_exhausted", `Cannot measure ${subject}: a full pool gave a VM by the path ${path}`);
       }
       addRun(samples, subject, run);

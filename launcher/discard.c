@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +25,6 @@
 #define ENTRY_PRESENT ((uint64_t)1 << 63)
 #define ENTRY_SWAPPED ((uint64_t)1 << 62)
 #define ENTRY_FILE ((uint64_t)1 << 61)
-#define START_TIME_FIELD 22
 
 struct run {
     uint64_t first, count; /* pages */
@@ -41,16 +39,6 @@ static struct {
     uint64_t found_pages, next_page;  /* where the next look begins */
     uint64_t hole_start, hole_end;    /* the last hole of the file that was found, in bytes */
 } job;
-
-static uint64_t number(const char *what, const char *text)
-{
-    char *end;
-    errno = 0;
-    uint64_t value = strtoull(text, &end, 0);
-    if (errno || end == text || *end)
-        fail(EXIT_CANNOT_RUN, "--discard: %s is not a number: %s", what, text);
-    return value;
-}
 
 /* Whether the file has nothing from `at` to `end`, so that it reads as zeroes there. */
 static bool is_hole(uint64_t at, uint64_t end)
@@ -153,23 +141,6 @@ static uint64_t look(void)
     return job.found_pages * PAGE_BYTES;
 }
 
-static bool is_still_it(void)
-{
-    char path[64], text[1024];
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)job.pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    if (fd >= 0)
-        close(fd);
-    if (length <= 0)
-        return false;
-    text[length] = 0;
-    const char *at = strrchr(text, ')'); /* its name, the second field, may have anything in it */
-    for (int field = 2; at && field < START_TIME_FIELD; field++)
-        at = strchr(at + 1, ' ');
-    return at && strtoull(at + 1, NULL, 10) == job.start_time;
-}
-
 /* Of what was found that which still equals the file. Returns the number of runs. */
 static size_t compare_again(struct run equal[MAX_RUNS])
 {
@@ -200,7 +171,7 @@ static uint64_t discard(void)
     if (error)
         fail(EXIT_CANNOT_RUN, "cannot stop process %d: %s", (int)job.pid, strerror(-error));
     /* Stopped, it cannot become another. */
-    long result = is_still_it() ? getppid() == job.parent ? 0 : -ECANCELED : -ESRCH;
+    long result = process_is(job.pid, job.start_time) ? getppid() == job.parent ? 0 : -ECANCELED : -ESRCH;
     size_t equal_count = result ? 0 : compare_again(equal);
     for (size_t i = 0; i < equal_count && !result; i++) {
         uint64_t length = equal[i].count * PAGE_BYTES;
@@ -214,20 +185,6 @@ static uint64_t discard(void)
     return bytes;
 }
 
-/* Who ends while a thread is stopped leaves it where it is, and its process would not survive that. */
-static void protect(void)
-{
-    static const int signals[] = {SIGHUP, SIGINT, SIGTERM, SIGPIPE, SIGQUIT};
-    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
-        signal(signals[i], SIG_IGN);
-    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    if (write(fd, "-1000", 5) != 5) /* not allowed: then as likely as others */
-        errno = 0;
-    close(fd);
-}
-
 _Noreturn void discard_run(char **arguments)
 {
     char path[64], line[32];
@@ -235,10 +192,10 @@ _Noreturn void discard_run(char **arguments)
         if (!arguments[i])
             fail(EXIT_CANNOT_RUN, "--discard takes PID START_TIME ADDRESS BYTES FILE");
     job.parent = getppid();
-    job.pid = (pid_t)number("PID", arguments[0]);
-    job.start_time = number("START_TIME", arguments[1]);
-    job.address = number("ADDRESS", arguments[2]);
-    job.pages = number("BYTES", arguments[3]) / PAGE_BYTES;
+    job.pid = (pid_t)number_of("--discard", "PID", arguments[0]);
+    job.start_time = number_of("--discard", "START_TIME", arguments[1]);
+    job.address = number_of("--discard", "ADDRESS", arguments[2]);
+    job.pages = number_of("--discard", "BYTES", arguments[3]) / PAGE_BYTES;
     struct stat stat;
     job.file = open(arguments[4], O_RDONLY | O_CLOEXEC);
     if (job.file < 0 || fstat(job.file, &stat))
@@ -247,9 +204,9 @@ _Noreturn void discard_run(char **arguments)
         fail(EXIT_CANNOT_RUN, "%s has not the size that is mapped", arguments[4]);
     snprintf(path, sizeof path, "/proc/%d/pagemap", (int)job.pid);
     job.map = open(path, O_RDONLY | O_CLOEXEC);
-    if (job.map < 0 || !is_still_it())
+    if (job.map < 0 || !process_is(job.pid, job.start_time))
         fail(EXIT_CANNOT_RUN, "cannot look at process %d: %s", (int)job.pid, strerror(job.map < 0 ? errno : ESRCH));
-    protect();
+    protect_from_signals();
     setvbuf(stdout, NULL, _IOLBF, 0);
     while (fgets(line, sizeof line, stdin)) {
         if (!strcmp(line, "look\n"))

@@ -18,6 +18,7 @@
 
 #include "discard.h"
 #include "options.h"
+#include "parent.h"
 
 #define SET_MEMORY_MERGE 67 /* PR_SET_MEMORY_MERGE, Linux 6.4 */
 
@@ -97,6 +98,8 @@ int main(int argc, char **argv)
     struct plan plan = {.uid = -1, .gid = -1};
     if (argc > 1 && !strcmp(argv[1], "--discard"))
         discard_run(argv + 2);
+    if (argc > 1 && !strcmp(argv[1], "--parent"))
+        parent_run(argv + 2);
     options_parse(&plan, argc, argv);
     join_cgroups(&plan);
     set_limits(&plan);

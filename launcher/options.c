@@ -1,8 +1,10 @@
 #include "options.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +40,29 @@ _Noreturn void fail(int status, const char *format, ...)
     if (write(2, line, length) < 0)
         _exit(status);
     _exit(status);
+}
+
+uint64_t number_of(const char *option, const char *what, const char *text)
+{
+    char *end;
+    errno = 0;
+    uint64_t value = strtoull(text, &end, 0);
+    if (errno || end == text || *end)
+        fail(EXIT_CANNOT_RUN, "%s: %s is not a number: %s", option, what, text);
+    return value;
+}
+
+void protect_from_signals(void)
+{
+    static const int signals[] = {SIGHUP, SIGINT, SIGTERM, SIGPIPE, SIGQUIT};
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        signal(signals[i], SIG_IGN);
+    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    if (write(fd, "-1000", 5) != 5) /* not allowed: then as likely as others */
+        errno = 0;
+    close(fd);
 }
 
 static _Noreturn void fail_usage(const char *what, const char *value)

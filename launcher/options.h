@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/resource.h>
 #include <sys/types.h>
 
@@ -39,6 +40,12 @@ struct plan {
 
 /* Fills in the plan. Ends the program with EXIT_CANNOT_RUN and one line if the command line makes no sense. */
 void options_parse(struct plan *plan, int argc, char **argv);
+
+/* A number of the command line, as C writes them; or the program ends, and names what it was to be. */
+uint64_t number_of(const char *option, const char *what, const char *text);
+
+/* For a program that keeps another one stopped: who ends meanwhile would leave that as it is, and it would not survive. */
+void protect_from_signals(void);
 
 /* Prints one line on the standard error and ends the program. */
 __attribute__((format(printf, 2, 3))) _Noreturn void fail(int status, const char *format, ...);

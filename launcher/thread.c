@@ -4,8 +4,8 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/wait.h>
@@ -24,10 +24,10 @@
 #define RESTART_NO_HANDLER 514
 #define RESTART_BLOCK 516
 #define SYSCALL_BYTES 2
+#define START_TIME_FIELD 22
 #define MAX_VDSO_BYTES 65536
 
-/* Waits for the next stop. Returns its status, or -ESRCH when the thread has ended. */
-static int next_stop(pid_t pid)
+int thread_next_stop(pid_t pid)
 {
     int status;
     while (waitpid(pid, &status, __WALL) < 0)
@@ -80,6 +80,23 @@ static void prepare_restart(struct user_regs_struct *registers)
     registers->orig_rax = (unsigned long long)-1;
 }
 
+bool process_is(pid_t pid, uint64_t start_time)
+{
+    char path[64], text[1024];
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        close(fd);
+    if (length <= 0)
+        return false;
+    text[length] = 0;
+    const char *at = strrchr(text, ')'); /* its name, the second field, may have anything in it */
+    for (int field = 2; at && field < START_TIME_FIELD; field++)
+        at = strchr(at + 1, ' ');
+    return at && strtoull(at + 1, NULL, 10) == start_time;
+}
+
 int thread_stop(struct stopped_thread *thread, pid_t pid)
 {
     uint64_t all = ~(uint64_t)0;
@@ -90,7 +107,7 @@ int thread_stop(struct stopped_thread *thread, pid_t pid)
     if (ptrace(INTERRUPT, pid, NULL, NULL))
         return -errno;
     for (;;) {
-        status = next_stop(pid);
+        status = thread_next_stop(pid);
         if (status < 0)
             return status;
         if (status >> 16 == EVENT_STOP)
@@ -112,12 +129,19 @@ int thread_stop(struct stopped_thread *thread, pid_t pid)
 
 long thread_call(struct stopped_thread *thread, long number, uint64_t first, uint64_t second, uint64_t third)
 {
+    return thread_call_with(thread, number, (uint64_t[MAX_ARGUMENTS]){first, second, third});
+}
+
+long thread_call_with(struct stopped_thread *thread, long number, const uint64_t arguments[MAX_ARGUMENTS])
+{
     struct user_regs_struct registers = thread->registers;
     registers.orig_rax = (unsigned long long)-1;
     registers.rax = (unsigned long long)number;
-    registers.rdi = first;
-    registers.rsi = second;
-    registers.rdx = third;
+    registers.rdi = arguments[0];
+    registers.rsi = arguments[1];
+    registers.rdx = arguments[2];
+    registers.r10 = arguments[3];
+    registers.r8 = arguments[4];
     registers.rip = thread->instruction;
     if (ptrace(PTRACE_SETREGS, thread->pid, NULL, &registers))
         return -ESRCH;
@@ -125,7 +149,7 @@ long thread_call(struct stopped_thread *thread, long number, uint64_t first, uin
         int status;
         if (ptrace(PTRACE_SYSCALL, thread->pid, NULL, NULL))
             return -ESRCH;
-        while ((status = next_stop(thread->pid)) >= 0 && WSTOPSIG(status) != SYSCALL_STOP)
+        while ((status = thread_next_stop(thread->pid)) >= 0 && WSTOPSIG(status) != SYSCALL_STOP)
             if (ptrace(PTRACE_SYSCALL, thread->pid, NULL, NULL))
                 return -ESRCH;
         if (status < 0)

@@ -2,9 +2,12 @@
 #ifndef MAYFLY_THREAD_H
 #define MAYFLY_THREAD_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 #include <sys/user.h>
+
+#define MAX_ARGUMENTS 5
 
 struct stopped_thread {
     pid_t pid;
@@ -13,11 +16,19 @@ struct stopped_thread {
     uint64_t instruction;              /* address of a syscall instruction; 0 until it has been looked for */
 };
 
-/* Stops the first thread of a process, each time of the same. Returns 0 or -errno; then it runs as before. */
+/* Whether a process is there and has started at that time (ticks, as proc(5) has it). */
+bool process_is(pid_t pid, uint64_t start_time);
+
+/* Waits for the next stop of a thread. Returns its status as waitpid has it, or -ESRCH when it has ended. */
+int thread_next_stop(pid_t pid);
+
+/* Stops the first thread of a process, or another by its id, each time the same. Returns 0 or -errno; then it runs as before. */
 int thread_stop(struct stopped_thread *thread, pid_t pid);
 
 /* Has it make a system call. Returns what that returned; -ESRCH if it has gone meanwhile. */
 long thread_call(struct stopped_thread *thread, long number, uint64_t first, uint64_t second, uint64_t third);
+
+long thread_call_with(struct stopped_thread *thread, long number, const uint64_t arguments[MAX_ARGUMENTS]);
 
 /* Lets it go on as if nothing had been. */
 void thread_go_on(struct stopped_thread *thread);

@@ -51,7 +51,10 @@ test("a warm-up is a URL or a command", () => {
 test("pool sizes", () => {
   expect(parsePool("--pool", "3")).toEqual({ warm: 3, blocked: 0 });
   expect(parsePool("--pool", "0:12")).toEqual({ warm: 0, blocked: 12 });
-  for (const text of ["", "1:2:3", "-1", "1:", "x", "1:x"]) expect(() => parsePool("--pool", text)).toThrow("--pool");
+  expect(parsePool("--pool", "0:0:1")).toEqual({ warm: 0, blocked: 0, parent: true });
+  expect(parsePool("--pool", "4:0:0")).toEqual({ warm: 4, blocked: 0, parent: false });
+  for (const text of ["", "1:2:3", "1:2:1:0", "1:2:", "-1", "1:", "x", "1:x"])
+    expect(() => parsePool("--pool", text)).toThrow("--pool");
 });
 
 test("a request says what is wrong with it", () => {

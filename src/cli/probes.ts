@@ -33,11 +33,16 @@ export function parseWarmUp(text: string): WarmUp {
   throw new MayflyError("invalid_argument", `--warm-up is ${JSON.stringify(text)}, not a command or http://:PORT/PATH`);
 }
 
-/** `WARM` or `WARM:BLOCKED`. @throws MayflyError `invalid_argument`. */
+/** `WARM`, `WARM:BLOCKED` or `WARM:BLOCKED:PARENT`. @throws MayflyError `invalid_argument`. */
 export function parsePool(option: string, text: string): PoolRequest {
-  const [warm = "", blocked = "0", ...rest] = text.split(":");
-  if (rest.length === 0) return { warm: parseCount(option, warm), blocked: parseCount(option, blocked) };
-  throw new MayflyError("invalid_argument", `${option} is ${JSON.stringify(text)}, not WARM or WARM:BLOCKED`);
+  const [warm = "", blocked = "0", parent, ...rest] = text.split(":");
+  const sizes = { warm: parseCount(option, warm), blocked: parseCount(option, blocked) };
+  if (parent === undefined) return sizes;
+  if (rest.length === 0 && (parent === "0" || parent === "1")) return { ...sizes, parent: parent === "1" };
+  throw new MayflyError(
+    "invalid_argument",
+    `${option} is ${JSON.stringify(text)}, not WARM[:BLOCKED[:PARENT]] with 0 or 1 as PARENT`,
+  );
 }
 
 /** An address in the VM: its host is the VM itself, by no name or as `localhost`. */

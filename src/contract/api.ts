@@ -93,8 +93,8 @@ export type CreateVmRequest = z.infer<typeof CreateVmRequest>;
 export const VmState = z.enum(["creating", "running", "restarting", "stopping", "suspended", "exited", "failed"]);
 export type VmState = z.infer<typeof VmState>;
 
-/** From what a VM was started: a warm clone, a QEMU blocked on its state socket, or nothing prepared. */
-export const ClonePath = z.enum(["warm", "pool", "cold"]);
+/** From what a VM was started: a warm clone, a copy of its template's parent, a QEMU blocked on its state socket, or nothing prepared. */
+export const ClonePath = z.enum(["warm", "copy", "pool", "cold"]);
 export type ClonePath = z.infer<typeof ClonePath>;
 
 /** A VM as listed and inspected. */
@@ -287,7 +287,9 @@ export const SystemInfo = z.object({
       profile: z.enum(DEVICE_PROFILES),
       blocked: z.int(),
       warm: z.int(),
-      target: z.object({ blocked: z.int(), warm: z.int() }),
+      /** Whether there is a parent that clones are copied from. */
+      parent: z.boolean(),
+      target: z.object({ blocked: z.int(), warm: z.int(), parent: z.boolean() }),
     }),
   ),
   daemonRssBytes: z.int(),

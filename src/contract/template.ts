@@ -25,6 +25,8 @@ export const POOL_MAX = 256;
 export const PoolRequest = z.strictObject({
   warm: z.int().min(0).max(POOL_MAX),
   blocked: z.int().min(0).max(POOL_MAX),
+  /** Whether a parent is kept that clones are copied from, under emulation; default: if there are warm ones. */
+  parent: z.boolean().optional(),
 });
 export type PoolRequest = z.infer<typeof PoolRequest>;
 

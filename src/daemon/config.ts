@@ -3,6 +3,7 @@ import { version } from "../../package.json";
 import type { Version } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import { type Accelerator, DEVICE_PROFILES, type DeviceProfile } from "../contract/machine.ts";
+import type { PoolRequest } from "../contract/template.ts";
 import { daemonSocketPath, runDirectory, stateDirectory } from "../sys/directories.ts";
 import type { LogLevel } from "./log.ts";
 
@@ -17,7 +18,7 @@ export interface DaemonOptions {
   /** A TCP listener besides, only with a token. */
   tcp: { host: string; port: number; tokenFile: string | undefined; token: string | undefined } | undefined;
   /** Prepared VMs of the default template; undefined: the engine's own numbers. */
-  pool: { blocked: number; warm: number } | undefined;
+  pool: PoolRequest | undefined;
   /** The accelerator to use; undefined: the one that a probe finds usable. */
   accelerator: Accelerator | undefined;
   /** How many times the host's memory all VMs could take together; undefined: the engine's own number. */
@@ -119,10 +120,15 @@ function tcpOptions(values: Environment): DaemonOptions["tcp"] {
 
 function poolSizes(text: string | undefined): DaemonOptions["pool"] {
   if (text === undefined || text === "") return undefined;
-  const match = /^(\d{1,4}):(\d{1,4})$/.exec(text);
+  const match = /^(\d{1,4}):(\d{1,4})(?::([01]))?$/.exec(text);
   const [blocked, warm] = [Number(match?.[1]), Number(match?.[2])];
-  if (blocked <= POOL_LIMIT && warm <= POOL_LIMIT) return { blocked, warm };
-  throw wrong("MAYFLY_POOL", text, `BLOCKED:WARM, such as 2:4, each at most ${POOL_LIMIT}`);
+  const parent = match?.[3] === undefined ? {} : { parent: match[3] === "1" };
+  if (blocked <= POOL_LIMIT && warm <= POOL_LIMIT) return { blocked, warm, ...parent };
+  throw wrong(
+    "MAYFLY_POOL",
+    text,
+    `BLOCKED:WARM[:PARENT], such as 2:4 or 0:0:1, each at most ${POOL_LIMIT}, PARENT 0 or 1`,
+  );
 }
 
 function ratio(text: string | undefined): number | undefined {

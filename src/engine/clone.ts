@@ -4,6 +4,7 @@
  */
 import { AgentClient } from "../agent/client.ts";
 import { MayflyError } from "../contract/errors.ts";
+import type { Shape } from "../contract/machine.ts";
 import type { DiskFiles } from "../machine/devices/disk.ts";
 import { shapeOf } from "../machine/profile.ts";
 import type { Deadline } from "../sys/deadline.ts";
@@ -14,6 +15,7 @@ import { cloneMemoryMode, type Host, planFor } from "./host.ts";
 import { applyIdentity, type GuestSetup } from "./identity.ts";
 import { QemuProcess } from "./qemu-process.ts";
 import { ResumedMain } from "./resumed-main.ts";
+import type { Slot } from "./slots.ts";
 import type { CloneStage, StageClock } from "./stages.ts";
 
 /** What distinguishes a clone from its template. */
@@ -35,20 +37,31 @@ export interface Clone {
   main: ResumedMain | undefined;
 }
 
+/** What the host has of a guest that runs: its agent, and its main process. */
+export type CloneChannel = Pick<Clone, "agent" | "agentClosed" | "main">;
+
 /** A clone that was resumed, warmed and paused again before it was asked for. */
-export interface WarmClone extends Clone {
+export interface WarmClone {
+  qemu: QemuProcess;
   template: LoadedTemplate;
+  /** Gives its channel; of one that nobody is connected to yet it is opened. */
+  connect(deadline: Deadline): CloneChannel;
   /** Path of the root disk that it was warmed with and still has; undefined: a placeholder. */
   root: string | undefined;
   /** Lets its vCPUs run. */
   resume(deadline: Deadline): Promise<void>;
 }
 
+/** Sets what a QEMU may take of the host: its guest's memory and its own, and its threads. */
+export function limitQemu({ cgroup }: Slot, { memoryMiB }: Shape): void {
+  cgroup.limit({ memoryBytes: memoryMiB * 2 ** 20 + QEMU_OVERHEAD_BYTES, pids: QEMU_PIDS });
+}
+
 /** Spawns a QEMU that blocks on its state socket. @param merge whether its memory may be merged with that of others. */
 export function spawnBlocked(host: Host, template: LoadedTemplate, disks: DiskFiles, merge = false): QemuProcess {
   const shape = shapeOf(template.manifest.fingerprint);
   return QemuProcess.spawn(host.slots, host.records, (slot) => {
-    slot.cgroup.limit({ memoryBytes: shape.memoryMiB * 2 ** 20 + QEMU_OVERHEAD_BYTES, pids: QEMU_PIDS });
+    limitQemu(slot, shape);
     grantDisks(slot, disks);
     return planFor(host, slot, {
       shape,
@@ -103,10 +116,11 @@ export async function cloneFromWarm(
   deadline: Deadline,
 ): Promise<Clone> {
   await using cleanup = new AsyncDisposableStack();
-  const { qemu, agent, template, agentClosed, main } = warm;
+  const { qemu, template } = warm;
   cleanup.defer(() => qemu.kill());
   named("plan", () => template.check());
   clock.end("plan");
+  const { agent, agentClosed, main } = warm.connect(deadline);
   // QEMU takes its commands in order: the disks are in place before the guest goes on, and so before it carries out anything.
   const session = await qemu.qmp(deadline);
   const disks = disksToAttach(template, request.disks, warm.root);

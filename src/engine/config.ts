@@ -6,7 +6,12 @@ import { DEFAULT_PAUSES_MS, type RestartPauses } from "./restart-policy.ts";
 export interface PoolSizes {
   blocked: number;
   warm: number;
+  /** Whether there is a parent that clones are copied from; absent: if there are warm ones. */
+  parent?: boolean | undefined;
 }
+
+/** What of them there is. */
+export type PoolState = PoolSizes & { parent: boolean };
 
 /** Settings of an engine. */
 export interface EngineConfig {

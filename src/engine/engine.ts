@@ -251,6 +251,10 @@ export class LocalEngine implements Engine {
       .flatMap((pool) => [
         gauge("mayfly_pool_members", "Prepared QEMUs.", pool.blocked, { template: pool.templateId, kind: "blocked" }),
         gauge("mayfly_pool_members", "Prepared QEMUs.", pool.warm, { template: pool.templateId, kind: "warm" }),
+        gauge("mayfly_pool_members", "Prepared QEMUs.", Number(pool.parent), {
+          template: pool.templateId,
+          kind: "parent",
+        }),
       ]);
     const running = vms.list().filter((vm) => vm.pid !== null);
     const health = (["starting", "healthy", "unhealthy"] as const).map((status) => {

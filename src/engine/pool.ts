@@ -7,12 +7,13 @@ import { Deadline } from "../sys/deadline.ts";
 import { availableMemoryBytes } from "../sys/host.ts";
 import type { LoadedTemplate } from "../template/store.ts";
 import { spawnBlocked, type WarmClone } from "./clone.ts";
-import { LIMITS_MS, type PoolSizes } from "./config.ts";
+import { LIMITS_MS, type PoolSizes, type PoolState } from "./config.ts";
 import type { Host } from "./host.ts";
+import { ParentVm } from "./parent-vm.ts";
 import { PoolShares } from "./pool-shares.ts";
 import type { QemuProcess } from "./qemu-process.ts";
 import type { WarmRoot } from "./rehearsal.ts";
-import { makeWarmClone } from "./warm-clone.ts";
+import { makeWarmClone, warmCopy } from "./warm-clone.ts";
 import { templateDisks } from "./warmed.ts";
 
 /** Members that may fail or die one after the other before the pool waits for the next request. */
@@ -21,13 +22,21 @@ const MAX_FAILURES = 3;
 /** Memory beyond the reserve without which nothing is prepared: what a start was given must not go to the pool right after it. */
 const HEADROOM_BYTES = 128 * 2 ** 20;
 
+/** Copies that may fail one after the other before clones are made without a parent again. */
+const MAX_COPY_FAILURES = 2;
+
 /** What a pool gives out. */
-export type Prepared = { kind: "warm"; clone: WarmClone } | { kind: "blocked"; qemu: QemuProcess };
+export type Prepared =
+  | { kind: "warm"; path: "warm" | "copy"; clone: WarmClone }
+  | { kind: "blocked"; qemu: QemuProcess };
 
 /** The pool of one template. */
 export class Pool {
   readonly #blocked: QemuProcess[] = [];
   readonly #warm: WarmClone[] = [];
+  /** What warm clones are copied from, where this host can. */
+  #parent: ParentVm | undefined;
+  #copyFailures = 0;
   #refilling: Promise<void> | undefined;
   #failures = 0;
   readonly #closing = new AbortController();
@@ -41,25 +50,37 @@ export class Pool {
     private target: PoolSizes,
   ) {}
 
-  get sizes(): PoolSizes {
-    return { blocked: this.#blocked.length, warm: this.#warm.length };
+  get sizes(): PoolState {
+    return { blocked: this.#blocked.length, warm: this.#warm.length, parent: this.#parent !== undefined };
   }
 
-  get targets(): PoolSizes {
-    return this.target;
+  get targets(): PoolState {
+    const { blocked, warm, parent = warm > 0 } = this.target;
+    // Under KVM a copy would have no virtual machine: that belongs to the memory of who has made it.
+    return { blocked, warm, parent: parent && this.host.accelerator === "tcg" };
   }
 
-  /**
-   * Takes the best that is there: one that was warmed for the image that is asked for, before one that was warmed for none.
-   * @returns undefined when the pool has nothing that fits.
-   */
-  take(root: WarmRoot | undefined): Prepared | undefined {
+  /** Takes a warm clone: one that was warmed for the image that is asked for, before one that was warmed for none. */
+  takeWarm(root: WarmRoot | undefined): Prepared | undefined {
     this.#shares.asked(root);
     const clone = this.#takeWarm(root?.path) ?? this.#takeWarm(undefined);
-    const qemu = clone?.qemu ?? this.#blocked.shift();
-    if (qemu === undefined) return undefined;
-    qemu.slot.cgroup.prioritise("serving");
-    return clone === undefined ? { kind: "blocked", qemu } : { kind: "warm", clone };
+    clone?.qemu.slot.cgroup.prioritise("serving");
+    return clone && { kind: "warm", path: "warm", clone };
+  }
+
+  /** A copy of the parent, for who finds nothing else that is warm. @returns undefined: there is no parent, or it could not be copied. */
+  async copy(deadline: Deadline): Promise<Prepared | undefined> {
+    const clone = await this.#copy(deadline).catch((error: unknown) => {
+      this.onChange?.({ type: "refill_failed", error });
+      return undefined;
+    });
+    return clone && { kind: "warm", path: "copy", clone };
+  }
+
+  /** Takes a QEMU that waits for its state, to be a clone of this template. */
+  takePrepared(): Prepared | undefined {
+    const qemu = this.takeBlocked();
+    return qemu && { kind: "blocked", qemu };
   }
 
   /** Takes a QEMU that waits for its state, whichever that will be. */
@@ -77,6 +98,7 @@ export class Pool {
   /** Changes the sizes; what is too many goes. */
   async resize(target: PoolSizes): Promise<void> {
     this.target = target;
+    if (!this.targets.parent) await this.#endParent();
     const excess = [
       ...this.#blocked.splice(target.blocked),
       ...this.#warm.splice(target.warm).map((clone) => clone.qemu),
@@ -106,7 +128,13 @@ export class Pool {
   /** Ends all of it. */
   async drain(): Promise<void> {
     const qemus = [...this.#blocked.splice(0), ...this.#warm.splice(0).map((clone) => clone.qemu)];
-    await Promise.all(qemus.map((qemu) => qemu.kill()));
+    await Promise.all([this.#endParent(), ...qemus.map((qemu) => qemu.kill())]);
+  }
+
+  async #endParent(): Promise<void> {
+    const parent = this.#parent;
+    this.#parent = undefined;
+    await parent?.end();
   }
 
   /** Ends all of it for good. */
@@ -126,7 +154,8 @@ export class Pool {
       if (availableMemoryBytes() < this.host.config.memoryReserveBytes + HEADROOM_BYTES) return;
       try {
         await this.#dropUnasked();
-        if (this.#warm.length < this.target.warm) {
+        if (this.#wantsParent) await this.#becomeParent();
+        else if (this.#warm.length < this.target.warm) {
           const clone = await this.#makeWarm();
           this.#failures = 0;
           // The pool may have become smaller meanwhile.
@@ -173,23 +202,76 @@ export class Pool {
     return qemu;
   }
 
+  get #wantsParent(): boolean {
+    return this.targets.parent && this.#parent === undefined && this.#copyFailures < MAX_COPY_FAILURES;
+  }
+
+  async #becomeParent(): Promise<void> {
+    const deadline = Deadline.after(LIMITS_MS.clone, this.#closing.signal);
+    await using cleanup = new AsyncDisposableStack();
+    const warm = await this.#warmUp(undefined, deadline);
+    cleanup.defer(() => warm.qemu.kill());
+    const parent = await ParentVm.of(this.host, warm, deadline).catch((error: unknown) => {
+      this.#copyFailures += 1;
+      throw error;
+    });
+    cleanup.move();
+    this.#parent = parent;
+    parent.qemu.exited.then(() => {
+      if (this.#parent === parent) this.#parent = undefined;
+    });
+  }
+
+  async #copy(deadline: Deadline): Promise<WarmClone | undefined> {
+    const parent = this.#parent;
+    if (parent === undefined) return undefined;
+    try {
+      this.template.check();
+      const clone = await parent.child(deadline);
+      this.#copyFailures = 0;
+      return clone;
+    } catch (error) {
+      this.#copyFailures += 1;
+      if (this.#parent === parent) this.#parent = undefined;
+      await parent.end();
+      throw error;
+    }
+  }
+
   /** A clone that has run what every first request runs, and is paused again: it costs no CPU. */
   async #makeWarm(): Promise<WarmClone> {
     const deadline = Deadline.after(LIMITS_MS.clone, this.#closing.signal);
-    await using cleanup = new AsyncDisposableStack();
-    this.template.check();
-    const qemu = this.#makeBlocked();
-    cleanup.defer(() => qemu.kill());
     const wanted = this.#shares.next(
       this.#warm.map(({ root }) => root),
       this.target.warm,
     );
-    const common: WarmRoot = { path: this.host.config.artifacts.rehearsal.path, fstype: "erofs" };
-    const rehearsal = { root: wanted ?? common, keep: wanted !== undefined };
-    const clone = await makeWarmClone(qemu, this.template, rehearsal, deadline).catch((error: unknown) => {
+    await using cleanup = new AsyncDisposableStack();
+    const copy = await this.#copy(deadline);
+    if (copy === undefined) return await this.#warmUp(wanted, deadline);
+    cleanup.defer(() => copy.qemu.kill());
+    copy.qemu.slot.cgroup.prioritise("background");
+    const warm = await this.#unlessRefused(wanted, warmCopy(copy, wanted, deadline));
+    cleanup.move();
+    return warm;
+  }
+
+  /** What cannot be warmed on an image is not tried again until that is asked for. */
+  #unlessRefused<T>(wanted: WarmRoot | undefined, warming: Promise<T>): Promise<T> {
+    return warming.catch((error: unknown) => {
       if (wanted !== undefined) this.#shares.refused();
       throw error;
     });
+  }
+
+  /** @param wanted root that it is warmed on, and stays on; undefined: the common one. */
+  async #warmUp(wanted: WarmRoot | undefined, deadline: Deadline): Promise<WarmClone> {
+    await using cleanup = new AsyncDisposableStack();
+    this.template.check();
+    const qemu = this.#makeBlocked();
+    cleanup.defer(() => qemu.kill());
+    const common: WarmRoot = { path: this.host.config.artifacts.rehearsal.path, fstype: "erofs" };
+    const rehearsal = { root: wanted ?? common, keep: wanted !== undefined };
+    const clone = await this.#unlessRefused(wanted, makeWarmClone(qemu, this.template, rehearsal, deadline));
     cleanup.move();
     return clone;
   }

@@ -23,6 +23,10 @@ export const DEFAULT_SHAPE: Required<Shape> = {
   profile: "full",
 };
 
+function hasAny({ sizes: { blocked, warm, parent } }: Pool): boolean {
+  return blocked + warm > 0 || parent;
+}
+
 /** Pools by template. */
 export class Pools {
   readonly #pools = new Map<string, Pool>();
@@ -60,8 +64,8 @@ export class Pools {
 
   #fill(): void {
     for (const template of this.templates.pooled()) this.of(template).refill();
-    const { blocked, warm } = this.host.config.pool;
-    if (blocked + warm === 0) return;
+    const { blocked, warm, parent = false } = this.host.config.pool;
+    if (blocked + warm === 0 && !parent) return;
     this.#fillDefault().catch((error: unknown) =>
       this.events.emit("pool.refill_failed", "default", undefined, { reason: refillFailure(error) }),
     );
@@ -79,8 +83,8 @@ export class Pools {
 
   /** Whether a template's pool has something prepared. */
   hasPrepared(templateId: string): boolean {
-    const { blocked = 0, warm = 0 } = this.#pools.get(templateId)?.sizes ?? {};
-    return blocked + warm > 0;
+    const pool = this.#pools.get(templateId);
+    return pool !== undefined && hasAny(pool);
   }
 
   /** The pool of a template, made at the first call. */
@@ -106,8 +110,7 @@ export class Pools {
     const wanted = this.templates.poolOf(template.id);
     const pool = this.of(template);
     if (wanted === null) return;
-    if (wanted.warm !== pool.targets.warm || wanted.blocked !== pool.targets.blocked) await pool.resize(wanted);
-    else pool.refill();
+    await pool.resize(wanted);
   }
 
   /** Ends the pool of a template. */
@@ -137,7 +140,7 @@ export class Pools {
 
   /** Gives the memory of prepared VMs back; they are made again when there is more. @returns whether there were any. */
   async drain(): Promise<boolean> {
-    const filled = [...this.#pools.values()].filter(({ sizes: { blocked, warm } }) => blocked + warm > 0);
+    const filled = [...this.#pools.values()].filter(hasAny);
     for (const pool of filled) {
       await pool.drain();
       this.events.emit("pool.drained", pool.template.id, undefined, { reason: "memory pressure" });

@@ -4,6 +4,7 @@ import { withTimersDelayed } from "../machine/saved-timers.ts";
 import { QmpClient } from "../qmp/client.ts";
 import type { Deadline } from "../sys/deadline.ts";
 import { closeFd, listenUnix, socketPair, writeAll } from "../sys/libc.ts";
+import { buryCopy, type ParentProcess } from "../sys/parent-process.ts";
 import {
   type ChildExit,
   type DetachedChild,
@@ -11,12 +12,14 @@ import {
   identifyProcess,
   killChild,
   openDevice,
+  openForAppending,
+  openForWriting,
   type ProcessIdentity,
   spawnDetached,
   tailOfFile,
 } from "../sys/process.ts";
 import { LIMITS_MS } from "./config.ts";
-import type { QemuPlan } from "./plan.ts";
+import { CHILD_FDS, type QemuPlan } from "./plan.ts";
 import type { Records } from "./records.ts";
 import type { Slot, Slots } from "./slots.ts";
 
@@ -112,6 +115,46 @@ export class QemuProcess {
     }
   }
 
+  /**
+   * Copies a QEMU that stands still, into a slot of its own, which `prepare` may set limits of.
+   * @throws `qemu_spawn_failed`, `limit_reached`; nothing is left of the copy then.
+   */
+  static async copy(
+    slots: Slots,
+    records: Records,
+    parent: ParentProcess,
+    prepare: (slot: Slot) => void,
+  ): Promise<QemuProcess> {
+    const slot = slots.take();
+    const opened: number[] = [];
+    const open = (fd: number) => opened[opened.push(fd) - 1] ?? fd;
+    let pid: number | undefined;
+    try {
+      const descriptors = new Map<number, number>([
+        [CHILD_FDS.qmp, open(listenUnix(slot.qmpPath, 4))],
+        [CHILD_FDS.agent, open(listenUnix(slot.agentPath, 4))],
+      ]);
+      const log = open(openForAppending(slot.logPath));
+      for (const output of [1, 2]) descriptors.set(output, log);
+      prepare(slot);
+      const groups = slot.cgroup.procsFiles.map((file) => open(openForWriting(file)));
+      pid = await parent.copy({ uid: slot.uid, descriptors, groups });
+      const identity = identifyProcess(pid);
+      const foreign = identity === undefined ? undefined : ForeignProcess.open(identity);
+      if (identity === undefined || foreign === undefined) throw new Error("it ended at once");
+      records.addQemu({ identity, slot: slot.number });
+      return QemuProcess.#watched(slot, identity, foreign, slots, records, pid);
+    } catch (error) {
+      if (pid !== undefined) buryCopy(pid);
+      slots.release(slot);
+      if (error instanceof MayflyError) throw error;
+      const why = error instanceof Error ? error.message : String(error);
+      throw new MayflyError("qemu_spawn_failed", `Cannot copy QEMU ${parent.pid}: ${why}`, { cause: error });
+    } finally {
+      for (const fd of opened) closeFd(fd);
+    }
+  }
+
   /** Ends the QEMU of an earlier daemon, if it is still there, and frees its slot. */
   static reap(record: QemuRecord, slots: Slots, records: Records): void {
     const slot = slots.reserve(record.slot);
@@ -131,14 +174,26 @@ export class QemuProcess {
       records.removeQemu(record.identity);
       return undefined;
     }
+    return QemuProcess.#watched(slot, record.identity, foreign, slots, records, undefined);
+  }
+
+  /** One that Bun does not wait for: its QMP session tells that it has ended. @param copy its pid, if it is a child of ours for all that. */
+  static #watched(
+    slot: Slot,
+    identity: ProcessIdentity,
+    foreign: ForeignProcess,
+    slots: Slots,
+    records: Records,
+    copy: number | undefined,
+  ): QemuProcess {
     const { promise, resolve } = Promise.withResolvers<ChildExit>();
-    const qemu = new QemuProcess(slot, record.identity, promise, undefined, slots, records, foreign);
+    const qemu = new QemuProcess(slot, identity, promise, undefined, slots, records, foreign);
     qemu.#onGone = (signal) => {
       if (qemu.#letGo || qemu.#released) return;
       // Its sockets close a moment before it is gone and its slot is free.
       foreign.signal(SIGKILL);
       foreign.waitForEnd(LIMITS_MS.teardown);
-      resolve({ exitCode: null, signal });
+      resolve((copy === undefined ? undefined : buryCopy(copy)) ?? { exitCode: null, signal });
     };
     return qemu;
   }
@@ -161,6 +216,13 @@ export class QemuProcess {
     );
     this.#qmp = this.untilExit(session, "connecting to QMP");
     return this.#qmp;
+  }
+
+  /** Ends the QMP session; the next use connects again. */
+  async disconnect(): Promise<void> {
+    const session = this.#qmp;
+    this.#qmp = undefined;
+    (await session)?.close();
   }
 
   /**

@@ -15,7 +15,7 @@ import type { Gate } from "./gate.ts";
 import type { HookPlan } from "./hooks.ts";
 import type { Host } from "./host.ts";
 import { type GuestFile, newIdentity } from "./identity.ts";
-import type { Pool } from "./pool.ts";
+import type { Pool, Prepared } from "./pool.ts";
 import type { WarmRoot } from "./rehearsal.ts";
 import { StageClock } from "./stages.ts";
 import type { VolumeFill } from "./volume-fill.ts";
@@ -93,7 +93,8 @@ export async function startClone(
     merge: parts.merge === true,
   };
   const machineId = hexOf(request.identity.machineId);
-  const prepared = parts.merge === true ? undefined : context.pool?.take(imageRoot(parts));
+  const pool = parts.merge === true ? undefined : context.pool;
+  const prepared = await preparedBy(pool, imageRoot(parts), deadline);
   if (prepared !== undefined) {
     const clock = new StageClock(startedMs);
     try {
@@ -101,7 +102,12 @@ export async function startClone(
         prepared.kind === "warm"
           ? await cloneFromWarm(prepared.clone, onRootOf(prepared.clone, request), clock, deadline)
           : await cloneFromTemplate(context.host, template, request, prepared.qemu, clock, deadline);
-      return { clone: limitHost(clone, sizes), path: prepared.kind === "warm" ? "warm" : "pool", clock, machineId };
+      return {
+        clone: limitHost(clone, sizes),
+        path: prepared.kind === "warm" ? prepared.path : "pool",
+        clock,
+        machineId,
+      };
     } catch (error) {
       if (!isDeadOnArrival(error)) throw error;
     }
@@ -110,6 +116,15 @@ export async function startClone(
   const clock = new StageClock(startedMs);
   const clone = await cloneFromTemplate(context.host, template, request, undefined, clock, deadline);
   return { clone: limitHost(clone, sizes), path: "cold", clock, machineId };
+}
+
+/** The best of a pool: a warm one, a copy of its parent, one that waits for its state. */
+async function preparedBy(
+  pool: Pool | undefined,
+  root: WarmRoot | undefined,
+  deadline: Deadline,
+): Promise<Prepared | undefined> {
+  return pool?.takeWarm(root) ?? (await pool?.copy(deadline)) ?? pool?.takePrepared();
 }
 
 /** A machine id as records and files have it. */

@@ -37,7 +37,10 @@ test("a guest that is stopped in its kernel stays there", async () => {
 });
 
 test("a guest that is stopped in user space goes on, and is stopped again", async () => {
-  expect(await stopAt([{ level: 3 }, { level: 3 }, {}])).toEqual({ told: ["stop", "cont", "stop", "cont", "stop"], isThere: true });
+  expect(await stopAt([{ level: 3 }, { level: 3 }, {}])).toEqual({
+    told: ["stop", "cont", "stop", "cont", "stop"],
+    isThere: true,
+  });
 });
 
 test("a guest that takes no interrupts goes on, and is stopped again", async () => {
@@ -45,7 +48,10 @@ test("a guest that takes no interrupts goes on, and is stopped again", async () 
 });
 
 test("a guest whose timer has fired goes on, and is stopped again; other interrupts may wait", async () => {
-  expect(await stopAt([{ waiting: [236, 36] }, { waiting: [36] }])).toEqual({ told: ["stop", "cont", "stop"], isThere: true });
+  expect(await stopAt([{ waiting: [236, 36] }, { waiting: [36] }])).toEqual({
+    told: ["stop", "cont", "stop"],
+    isThere: true,
+  });
 });
 
 test("a guest that is never found in its kernel is stopped in the end", async () => {

@@ -15,7 +15,8 @@ const INTERRUPTS = 0x200;
  * @returns whether it is stopped there. If not, its agent expected no stop any more, or it was elsewhere at each attempt.
  */
 export async function stopInKernel(qmp: Pick<QmpClient, "execute">, deadline: Deadline): Promise<boolean> {
-  const ask = async (what: string) => String(await qmp.execute("human-monitor-command", { "command-line": what }, deadline));
+  const ask = async (what: string) =>
+    String(await qmp.execute("human-monitor-command", { "command-line": what }, deadline));
   for (let attempt = 1; ; attempt++) {
     // Interrupts that are under way are dealt with meanwhile.
     await pause(RUN_MS);

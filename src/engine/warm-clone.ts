@@ -51,17 +51,54 @@ export async function makeWarmClone(
     const rehearse = rehearsal.keep ? rehearseImage : rehearseContainer;
     if (hasRoot(template)) await warming(rehearse(clone, rehearsal.root, deadline));
   } else await warming(exerciseApplication(clone, application, deadline));
-  await warming(agent.freeze(deadline));
-  // What was printed before has come when this has.
-  if (main !== undefined) await warming(agent.ping(deadline));
-  main?.hold();
-  const qmp = await qemu.qmp(deadline);
-  await qmp.execute("stop", undefined, deadline);
+  return paused(
+    clone,
+    template,
+    rehearsal.keep && application === undefined ? rehearsal.root.path : undefined,
+    deadline,
+  );
+}
+
+/**
+ * Has a copy of a warm clone run for a moment, so that what it has to copy or to map of its parent's memory is its own before it is handed out.
+ * @param root an image's, to rehearse a container on it that the clone then stays on.
+ * @throws as {@link makeWarmClone}.
+ */
+export async function warmCopy(copy: WarmClone, root: WarmRoot | undefined, deadline: Deadline): Promise<WarmClone> {
+  const { qemu, template } = copy;
+  const clone = { qemu, template, ...copy.connect(deadline) };
+  const warming = <T>(work: Promise<T>) => qemu.untilExit(work, "warming a clone");
+  await warming(copy.resume(deadline));
+  if (root !== undefined) {
+    await warming(clone.agent.identity(identityRequest(newIdentity(WARM_HOSTNAME)), deadline));
+    await warming(clone.agent.thaw(deadline));
+    await warming(rehearseImage(clone, root, deadline));
+  }
+  return paused(clone, template, root?.path, deadline);
+}
+
+/** Freezes the workload and stops the vCPUs, until it is handed out. */
+async function paused(
+  clone: Clone,
+  template: LoadedTemplate,
+  root: string | undefined,
+  deadline: Deadline,
+): Promise<WarmClone> {
+  const { qemu, agent, agentClosed, main } = clone;
+  const stop = async () => {
+    await agent.freeze(deadline);
+    // What was printed before has come when this has.
+    if (main !== undefined) await agent.ping(deadline);
+    main?.hold();
+    const qmp = await qemu.qmp(deadline);
+    await qmp.execute("stop", undefined, deadline);
+    return qmp;
+  };
+  const qmp = await qemu.untilExit(stop(), "warming a clone");
   const resume = async (until: Deadline) => {
     await qmp.execute("cont", undefined, until);
   };
-  const root = rehearsal.keep && application === undefined ? rehearsal.root.path : undefined;
-  return { ...clone, template, resume, root };
+  return { qemu, template, root, connect: () => ({ agent, agentClosed, main }), resume };
 }
 
 /** Whether its machine has a disk that containers could be on. */

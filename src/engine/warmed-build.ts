@@ -15,8 +15,8 @@ import { copySparse } from "../sys/memory-file.ts";
 import type { ApplicationPart } from "../template/application.ts";
 import type { LoadedTemplate, TemplateStore, TemplateWorkspace } from "../template/store.ts";
 import { fullDisk, saveAndQuit, settle, TRIM_BYTES } from "./build.ts";
-import { openAgent } from "./clone.ts";
-import { LIMITS_MS, QEMU_OVERHEAD_BYTES, QEMU_PIDS } from "./config.ts";
+import { limitQemu, openAgent } from "./clone.ts";
+import { LIMITS_MS } from "./config.ts";
 import { type ContainerPlan, mainSpec, planContainer } from "./container-plan.ts";
 import { listHooks, rehearseHooks } from "./hooks.ts";
 import { type Host, planFor, tenantGid } from "./host.ts";
@@ -198,7 +198,7 @@ async function startBuilder(
 ): Promise<Builder & AsyncDisposable> {
   const shape = shapeOf(base.manifest.fingerprint);
   const qemu = QemuProcess.spawn(host.slots, host.records, (slot) => {
-    slot.cgroup.limit({ memoryBytes: shape.memoryMiB * 2 ** 20 + QEMU_OVERHEAD_BYTES, pids: QEMU_PIDS });
+    limitQemu(slot, shape);
     for (const path of Object.values(workspace)) grantFile(path, slot.uid);
     return planFor(host, slot, {
       shape,

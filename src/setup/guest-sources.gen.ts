@@ -75,8 +75,10 @@ import launcher2 from "../../launcher/discard.h" with { type: "text" };
 import launcher3 from "../../launcher/launcher.c" with { type: "text" };
 import launcher4 from "../../launcher/options.c" with { type: "text" };
 import launcher5 from "../../launcher/options.h" with { type: "text" };
-import launcher6 from "../../launcher/thread.c" with { type: "text" };
-import launcher7 from "../../launcher/thread.h" with { type: "text" };
+import launcher6 from "../../launcher/parent.c" with { type: "text" };
+import launcher7 from "../../launcher/parent.h" with { type: "text" };
+import launcher8 from "../../launcher/thread.c" with { type: "text" };
+import launcher9 from "../../launcher/thread.h" with { type: "text" };
 
 export const AGENT: Readonly<Record<string, string>> = {
   "Makefile": agent0,
@@ -158,6 +160,8 @@ export const LAUNCHER: Readonly<Record<string, string>> = {
   "launcher.c": launcher3,
   "options.c": launcher4,
   "options.h": launcher5,
-  "thread.c": launcher6,
-  "thread.h": launcher7,
+  "parent.c": launcher6,
+  "parent.h": launcher7,
+  "thread.c": launcher8,
+  "thread.h": launcher9,
 };

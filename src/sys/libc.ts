@@ -215,6 +215,17 @@ export function pidfdSignal(fd: number, signal: number): boolean {
   throw failure("signal through", `pidfd ${fd}`);
 }
 
+const SYS_WAIT4 = 61;
+const WNOHANG = 1;
+const WAIT_ALL = 0x40000000;
+
+/** Waits for a child of ours that nothing else waits for. @returns its status as waitpid(2) has it; undefined if there is none. */
+export function waitForChild(pid: number, how: "if it has ended" | "until it has ended"): number | undefined {
+  const status = new Int32Array(1);
+  const flags = WAIT_ALL | (how === "if it has ended" ? WNOHANG : 0);
+  return Number(c.syscall(SYS_WAIT4, pid, ptr(status), flags, 0)) === pid ? status[0] : undefined;
+}
+
 /** Whether the process of a pidfd has ended (a zombie has). Blocks for at most `waitMs`. */
 export function pidfdEnded(fd: number, waitMs = 0): boolean {
   const pollfd = Buffer.alloc(8);

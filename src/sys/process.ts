@@ -1,5 +1,5 @@
 /** Processes of the host: starting one that outlives us, and telling a process from a later one with the same pid. */
-import { closeSync, fstatSync, openSync, readFileSync, readSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readdirSync, readFileSync, readlinkSync, readSync } from "node:fs";
 import { pidfdEnded, pidfdOpen, pidfdSignal } from "./libc.ts";
 
 export { type UniqueMemory, uniqueMemoryOf } from "./unique-memory.ts";
@@ -34,6 +34,9 @@ export interface SpawnRequest {
   logPath: string;
 }
 
+/** State of a connected socket, as the kernel prints it. */
+const CONNECTED = "03";
+
 let bootIdCache: string | undefined;
 
 /** The kernel's id of this boot. */
@@ -44,7 +47,7 @@ export function bootId(): string {
 
 /** Starts a process in a session of its own, so that it lives on when this one ends. */
 export function spawnDetached(request: SpawnRequest): DetachedChild {
-  const log = openSync(request.logPath, "a", 0o600);
+  const log = openForAppending(request.logPath);
   try {
     const child = Bun.spawn([...request.command], {
       env: request.env,
@@ -64,6 +67,16 @@ export function spawnDetached(request: SpawnRequest): DetachedChild {
 /** Opens a device for reading and writing, to hand it to a child. */
 export function openDevice(path: string): number {
   return openSync(path, "r+");
+}
+
+/** Opens a log, made if need be, to hand it to a process. */
+export function openForAppending(path: string): number {
+  return openSync(path, "a", 0o600);
+}
+
+/** Opens a file of the kernel's for writing, to hand it to a process. */
+export function openForWriting(path: string): number {
+  return openSync(path, "w");
 }
 
 /** Kills a child of ours that has not been waited for (its pid cannot have been used again). */
@@ -145,6 +158,25 @@ export function tailOfFile(path: string, bytes: number): string {
     return buffer.toString("utf8", 0, read);
   } finally {
     closeSync(fd);
+  }
+}
+
+/** How many of its sockets a process has connected, as far as they are connected here: unix sockets (/proc/net/unix). */
+export function connectedSockets(pid: number): number {
+  const connected = new Set<string>();
+  for (const line of readFileSync("/proc/net/unix", "latin1").split("\n")) {
+    const [, , , , , state, inode] = line.split(/\s+/);
+    if (state === CONNECTED && inode !== undefined) connected.add(`socket:[${inode}]`);
+  }
+  const own = readdirSync(`/proc/${pid}/fd`).map((fd) => linkOf(`/proc/${pid}/fd/${fd}`));
+  return own.filter((target) => connected.has(target)).length;
+}
+
+function linkOf(path: string): string {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return "";
   }
 }
 

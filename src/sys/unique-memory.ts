@@ -3,11 +3,11 @@ import { closeSync, openSync, readFileSync, readSync } from "node:fs";
 
 /** Memory that a process has to itself, from /proc. Bytes. */
 export interface UniqueMemory {
-  /** Anonymous, swapped and page-table bytes. */
+  /** Anonymous bytes that no other process has, swapped and page-table bytes. */
   totalBytes: number;
   /** Of these, pages of the mapping of `memoryPath` that it has copied. */
   guestBytes: number;
-  /** Pages of `memoryPath` that it has mapped and not copied. */
+  /** Of that mapping, what it shares: pages of the file, and copies that its QEMU's parent has made. */
   sharedBytes: number;
   /** Of `totalBytes`, pages that the kernel has merged with equal ones (KSM), which others may share. */
   mergedBytes: number;
@@ -22,7 +22,10 @@ export interface CountedMappings {
 }
 
 const [LINE_FEED, SPACE, DIGIT_0, DIGIT_9] = [10, 32, 48, 57];
-const [RESIDENT, ANONYMOUS, SWAP, MERGED] = ["\nRss:", "\nAnonymous:", "\nSwap:", "\nKSM:"] as const;
+/** After each mapping's header line. */
+const FIRST_FIELD = "\nSize:";
+const [RESIDENT, PRIVATE_DIRTY] = ["\nRss:", "\nPrivate_Dirty:"] as const;
+const [ANONYMOUS, SWAP, MERGED] = ["\nAnonymous:", "\nSwap:", "\nKSM:"] as const;
 /** At least so much is free for each read. */
 const ROOM_BYTES = 16 << 10;
 
@@ -30,7 +33,8 @@ const ROOM_BYTES = 16 << 10;
 let listing = Buffer.allocUnsafeSlow(4 * ROOM_BYTES);
 
 /**
- * Counts what the process has to itself: anonymous pages (a private file page that was written is one), swap, page tables.
+ * Counts what the process has to itself: anonymous pages (a private file page that was written is one) that it does not share with one that it
+ * was copied from, swap, page tables.
  * @returns undefined when it has ended.
  */
 export function uniqueMemoryOf(pid: number, memoryPath: string): UniqueMemory | undefined {
@@ -52,26 +56,29 @@ export function uniqueMemoryOf(pid: number, memoryPath: string): UniqueMemory | 
 
 /** Adds up a list of mappings (proc_pid_smaps(5)): all, and those of one file. */
 export function countMappings(mappings: Buffer, memoryPath: string): CountedMappings {
-  const all = (field: string) => {
-    let sum = 0;
-    for (let at = mappings.indexOf(field); at >= 0; at = mappings.indexOf(field, at + 1)) {
-      sum += numberAt(mappings, at + field.length);
+  const counted = { totalKiB: 0, guestKiB: 0, sharedKiB: 0, mergedKiB: 0 };
+  const guest = Buffer.from(` ${memoryPath}`);
+  for (let at = mappings.indexOf(FIRST_FIELD); at >= 0; ) {
+    const next = mappings.indexOf(FIRST_FIELD, at + 1);
+    const fields = mappings.subarray(at, next < 0 ? mappings.length : next);
+    const mergedKiB = fieldOf(fields, MERGED);
+    // Of anonymous pages those that no other process has, as the parent and other copies of it may: what only one has is dirty.
+    const ownKiB = Math.min(fieldOf(fields, ANONYMOUS), fieldOf(fields, PRIVATE_DIRTY) + mergedKiB);
+    const uniqueKiB = ownKiB + fieldOf(fields, SWAP);
+    counted.totalKiB += uniqueKiB;
+    counted.mergedKiB += mergedKiB;
+    if (mappings.subarray(at - guest.length, at).equals(guest)) {
+      counted.guestKiB += uniqueKiB;
+      counted.sharedKiB += Math.max(0, fieldOf(fields, RESIDENT) - ownKiB);
     }
-    return sum;
-  };
-  const [totalKiB, mergedKiB] = [all(ANONYMOUS) + all(SWAP), all(MERGED)];
-  let [guestKiB, sharedKiB] = [0, 0];
-  const header = ` ${memoryPath}\n`;
-  for (let at = mappings.indexOf(header); at >= 0; at = mappings.indexOf(header, at + 1)) {
-    const next = (field: string) => {
-      const found = mappings.indexOf(field, at);
-      return found < 0 ? 0 : numberAt(mappings, found + field.length);
-    };
-    const copiedKiB = next(ANONYMOUS);
-    guestKiB += copiedKiB + next(SWAP);
-    sharedKiB += Math.max(0, next(RESIDENT) - copiedKiB);
+    at = next;
   }
-  return { totalKiB, guestKiB, sharedKiB, mergedKiB };
+  return counted;
+}
+
+function fieldOf(fields: Buffer, name: string): number {
+  const at = fields.indexOf(name);
+  return at < 0 ? 0 : numberAt(fields, at + name.length);
 }
 
 /** The decimal number that follows spaces. */

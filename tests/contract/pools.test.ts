@@ -6,15 +6,17 @@ import { Output, soon, TestEngine } from "../support/engine.ts";
 import { describeVms, readProc } from "../support/engine-host.ts";
 import { NOTHING_LEFT } from "../support/engine-leftovers.ts";
 
-const KINDS: readonly { path: ClonePath; pool: PoolSizes }[] = [
-  { path: "cold", pool: { blocked: 0, warm: 0 } },
-  { path: "pool", pool: { blocked: 2, warm: 0 } },
-  { path: "warm", pool: { blocked: 0, warm: 2 } },
+const KINDS: readonly { name: string; path: ClonePath; pool: PoolSizes }[] = [
+  { name: "cold path", path: "cold", pool: { blocked: 0, warm: 0 } },
+  { name: "pool path", path: "pool", pool: { blocked: 2, warm: 0 } },
+  { name: "warm path, each warmed by itself", path: "warm", pool: { blocked: 0, warm: 2, parent: false } },
+  { name: "warm path, copied from a parent", path: "warm", pool: { blocked: 0, warm: 2 } },
+  { name: "copy of a parent", path: "copy", pool: { blocked: 0, warm: 0, parent: true } },
 ];
 
 describeVms("clones", () => {
-  for (const { path, pool } of KINDS) {
-    describe(`started by the ${path} path`, () => {
+  for (const { name, path, pool } of KINDS) {
+    describe(`started by the ${name}`, () => {
       let vms: TestEngine;
 
       beforeAll(async () => {
@@ -71,19 +73,22 @@ describeVms("clones", () => {
     });
   }
 
-  test("of a burst beyond the pool are started from nothing", async () => {
-    await using vms = await TestEngine.open({ pool: { blocked: 1, warm: 1 } });
+  test.each([
+    ["nothing", "cold", false],
+    ["their parent", "copy", true],
+  ] as const)("of a burst beyond the pool are started from %s", async (_, beyond, parent) => {
+    await using vms = await TestEngine.open({ pool: { blocked: 1, warm: 1, parent } });
     const made = await Promise.all([1, 2, 3, 4].map(() => vms.run(["true"])));
     const paths = made.map(({ vm }) => vm.clone.path).sort();
     expect(paths.filter((path) => path === "warm").length).toBeGreaterThanOrEqual(1);
-    expect(paths.filter((path) => path === "cold").length).toBeGreaterThanOrEqual(1);
+    expect(paths.filter((path) => path === beyond).length).toBeGreaterThanOrEqual(1);
     await vms.poolsFull();
     expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
   });
 
   test("that wait warm use no CPU", async () => {
     await using vms = await TestEngine.open({ pool: { blocked: 1, warm: 1 } });
-    const pids = await vms.processes(2);
+    const pids = await vms.processes(3);
     const ticks = () => pids.map((pid) => readProc(`/proc/${pid}/stat`).split(" ").slice(13, 15).join(" "));
     // The blocked one may still be starting.
     let before = ticks();
@@ -99,21 +104,25 @@ describeVms("clones", () => {
   test("that die while they wait are replaced, and a request does not notice", async () => {
     for (const pool of [
       { blocked: 1, warm: 0 },
+      { blocked: 0, warm: 1, parent: false },
       { blocked: 0, warm: 1 },
+      { blocked: 0, warm: 0, parent: true },
     ]) {
       await using vms = await TestEngine.open({ pool });
-      const [pid = 0] = await vms.processes(1);
-      process.kill(pid, "SIGKILL");
+      const [{ blocked = 0, warm = 0, parent = false } = {}] = vms.engine.info().pools;
+      const count = blocked + warm + Number(parent);
+      const pids = await vms.processes(count);
+      for (const pid of pids) process.kill(pid, "SIGKILL");
       expect((await vms.run(["echo", "fine"])).stdout).toBe("fine\n");
       await vms.poolsFull();
-      expect(await vms.processes(1)).not.toContain(pid);
+      for (const pid of await vms.processes(count)) expect(pids).not.toContain(pid);
       expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
     }
   });
 
   test("that wait end with their engine", async () => {
     const vms = await TestEngine.open({ pool: { blocked: 1, warm: 1 } });
-    await vms.processes(2);
+    await vms.processes(3);
     await vms.close();
     await vms.processes(0);
   });

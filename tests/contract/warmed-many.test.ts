@@ -57,7 +57,7 @@ describeVms("fifty VMs of one warmed service", () => {
         return vm;
       };
       const started = await Promise.all(Array.from({ length: MANY }, (_, index) => start(index)));
-      expect(new Set(started.map(({ clone }) => clone.path))).toEqual(new Set(["warm", "pool", "cold"]));
+      expect(new Set(started.map(({ clone }) => clone.path))).toEqual(new Set(["warm", "copy"]));
       const answers = await ask(started);
       expect(answers.map((answer) => answer["host"])).toEqual(started.map(({ name }) => name));
       expect(new Set(answers.map((answer) => answer["random"])).size).toBe(MANY);

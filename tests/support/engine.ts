@@ -151,7 +151,11 @@ export class TestEngine implements AsyncDisposable {
   /** Waits until pools have what they should have. */
   async poolsFull(deadline: Deadline = soon()): Promise<void> {
     const full = () =>
-      this.engine.info().pools.every((pool) => pool.blocked === pool.target.blocked && pool.warm === pool.target.warm);
+      this.engine
+        .info()
+        .pools.every(
+          ({ target, ...pool }) => [pool.blocked, pool.warm, pool.parent].join() === Object.values(target).join(),
+        );
     while (!full()) {
       const { promise, resolve } = Promise.withResolvers<void>();
       const stop = this.engine.subscribe((event) => event.type === "pool.refilled" && resolve());
@@ -182,7 +186,7 @@ export class TestEngine implements AsyncDisposable {
   async leftBehind(): Promise<Leftovers> {
     const read = () => {
       const { pools, vms } = this.engine.info();
-      const owned = pools.reduce((sum, pool) => sum + pool.blocked + pool.warm, vms);
+      const owned = pools.reduce((sum, { blocked, warm, parent }) => sum + blocked + warm + Number(parent), vms);
       return leftoversOf(this, { owned, records: this.engine.listVms().length, descriptors: this.#descriptors });
     };
     const deadline = soon(3_000);

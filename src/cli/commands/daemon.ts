@@ -24,7 +24,10 @@ const OPTIONS = {
   },
   listen: { kind: "value", value: "[HOST:]PORT", summary: "A TCP listener besides; needs a token" },
   "token-file": { kind: "value", value: "FILE", complete: "file", summary: "File with the bearer token for TCP" },
-  pool: { kind: "value", value: "BLOCKED:WARM", summary: "Prepared VMs of the default template, such as 2:4" },
+  pool: {
+    ...{ kind: "value", value: "BLOCKED:WARM[:PARENT]" },
+    summary: "Prepared VMs of the default template, such as 2:4",
+  },
   accelerator: {
     kind: "value",
     value: "NAME",

@@ -1,0 +1,70 @@
+/**
+ * The parent of a template's clones: a warm clone that never runs again, and of whose QEMU copies are made. A copy is a QEMU that stands where its
+ * parent stands, in a slot of its own, with the code translated that its parent has translated, all memory shared that neither has written since
+ * (docs/adr/0042-clones-from-a-parent.md).
+ */
+import { shapeOf } from "../machine/profile.ts";
+import { type Deadline, pause } from "../sys/deadline.ts";
+import { ParentProcess } from "../sys/parent-process.ts";
+import { connectedSockets } from "../sys/process.ts";
+import type { ApplicationPart } from "../template/application.ts";
+import { limitQemu, openAgent, type WarmClone } from "./clone.ts";
+import type { Host } from "./host.ts";
+import { QemuProcess } from "./qemu-process.ts";
+import { ResumedMain } from "./resumed-main.ts";
+
+/** Looks at whether QEMU has noticed that nobody is connected any more, in ms. */
+const LOOK_MS = 2;
+
+/** A parent, while its QEMU stands still. */
+export class ParentVm {
+  private constructor(
+    private readonly host: Host,
+    readonly qemu: QemuProcess,
+    private readonly warm: WarmClone,
+    private readonly main: ApplicationPart["main"] | undefined,
+    private readonly process: ParentProcess,
+  ) {}
+
+  /**
+   * Makes a warm clone a parent.
+   * @throws `qemu_spawn_failed` where this host does not allow it, or QEMU has what cannot be shared. The clone is of no use then.
+   */
+  static async of(host: Host, warm: WarmClone, deadline: Deadline): Promise<ParentVm> {
+    const { qemu, template } = warm;
+    const { agent, main } = warm.connect(deadline);
+    const { application } = template.manifest;
+    const resumed = application && main ? { ...application.main, ...main.process.arrived } : undefined;
+    agent.close();
+    await qemu.disconnect();
+    while (connectedSockets(qemu.pid) > 0)
+      await qemu.untilExit(deadline.race(pause(LOOK_MS), "QEMU to be left alone"), "becoming a parent");
+    const process = await ParentProcess.stop(host.config.artifacts.launcher.path, qemu.identity);
+    return new ParentVm(host, qemu, warm, resumed, process);
+  }
+
+  /** Makes a child. @throws `qemu_spawn_failed` (the parent is gone then), `limit_reached`; nothing is left of it. */
+  async child(deadline: Deadline): Promise<WarmClone> {
+    const { template, root } = this.warm;
+    const { slots, records } = this.host;
+    const qemu = await QemuProcess.copy(slots, records, this.process, (slot) =>
+      limitQemu(slot, shapeOf(template.manifest.fingerprint)),
+    );
+    const session = qemu.qmp(deadline);
+    session.catch(() => undefined);
+    const resume = async (until: Deadline) => {
+      await (await qemu.qmp(until)).execute("cont", undefined, until);
+    };
+    const connect = (until: Deadline) => {
+      const channel = openAgent(qemu, until);
+      return { ...channel, main: this.main && new ResumedMain(channel.agent, this.main) };
+    };
+    return { qemu, template, root, resume, connect };
+  }
+
+  /** Ends it; its children go on. */
+  async end(): Promise<void> {
+    this.process[Symbol.dispose]();
+    await this.qemu.kill();
+  }
+}

@@ -1,0 +1,68 @@
+/** A process that stands still for good, and copies of it: fork(2) of a program that knows nothing of it, with all of its threads. */
+import { constants } from "node:os";
+import { MayflyError } from "../contract/errors.ts";
+import { waitForChild } from "./libc.ts";
+import { LineProgram } from "./line-program.ts";
+import type { ChildExit, ProcessIdentity } from "./process.ts";
+
+/** What a copy has that is not its parent's. */
+export interface CopyRequest {
+  uid: number;
+  /** What is open here as the value becomes descriptor KEY there. */
+  descriptors: ReadonlyMap<number, number>;
+  /** Files of control groups that are open here, which it joins by. */
+  groups: readonly number[];
+}
+
+/** A child of ours that is to be copied: its memory is shared with the copies until one of them writes. */
+export class ParentProcess implements Disposable {
+  private constructor(
+    readonly pid: number,
+    private readonly program: LineProgram,
+  ) {}
+
+  /**
+   * Stops a child of ours for good. Nobody may be connected to it, and its threads wait for something.
+   * @param launcher path of the launcher, whose program keeps it stopped; it ends with that, and that with us.
+   * @throws `qemu_spawn_failed` if it cannot be copied; it may have ended then.
+   */
+  static async stop(launcher: string, process: ProcessIdentity): Promise<ParentProcess> {
+    const place = [process.pid, process.startTicks].map(String);
+    const parent = new ParentProcess(process.pid, new LineProgram([launcher, "--parent", ...place]));
+    if ((await parent.program.next()) === "ready") return parent;
+    throw await parent.#failed();
+  }
+
+  /**
+   * Makes a copy, which goes on at once. It is a child of ours, too.
+   * @returns its pid.
+   * @throws `qemu_spawn_failed`: the parent has ended then.
+   */
+  async copy({ uid, descriptors, groups }: CopyRequest): Promise<number> {
+    const own = [...descriptors].map(([there, here]) => `${there}=${here}`);
+    const answer = await this.program.ask([uid, ...own, ...groups.map((file) => `join=${file}`)].join(" "));
+    if (answer !== undefined && /^[1-9]\d*$/.test(answer)) return Number(answer);
+    // It had begun one, and ended it.
+    if (answer?.startsWith("-")) waitForChild(-Number(answer), "until it has ended");
+    throw await this.#failed();
+  }
+
+  async #failed(): Promise<MayflyError> {
+    return new MayflyError("qemu_spawn_failed", `Cannot copy process ${this.pid}: ${await this.program.lastWords()}`);
+  }
+
+  /** Ends it. */
+  [Symbol.dispose](): void {
+    this.program[Symbol.dispose]();
+  }
+}
+
+/** Waits for a copy that has ended, so that nothing of it is left. @returns how it ended; undefined if that is not known. */
+export function buryCopy(pid: number): ChildExit | undefined {
+  const status = waitForChild(pid, "if it has ended");
+  if (status === undefined) return undefined;
+  const number = status & 0x7f;
+  if (number === 0) return { exitCode: (status >> 8) & 0xff, signal: null };
+  const [name = `signal ${number}`] = Object.entries(constants.signals).find(([, value]) => value === number) ?? [];
+  return { exitCode: null, signal: name };
+}
