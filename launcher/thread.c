@@ -25,15 +25,93 @@
 #define RESTART_BLOCK 516
 #define SYSCALL_BYTES 2
 #define START_TIME_FIELD 22
+#define MAX_TOLD 256
 #define MAX_VDSO_BYTES 65536
 
+/* What was told of threads while another one was waited for. */
+static struct {
+    pid_t pid;
+    int status;
+} told[MAX_TOLD];
+static size_t told_count;
+
+static void keep(pid_t pid, int status)
+{
+    if (told_count < MAX_TOLD) {
+        told[told_count].pid = pid;
+        told[told_count++].status = status;
+    }
+}
+
+/* Takes what was told of a thread; its end stays known. */
+static bool take(pid_t pid, int *status)
+{
+    for (size_t i = 0; i < told_count; i++) {
+        if (told[i].pid != pid)
+            continue;
+        *status = told[i].status;
+        if (WIFSTOPPED(*status))
+            told[i] = told[--told_count];
+        return true;
+    }
+    return false;
+}
+
+/* Waits for all at once: the first thread of a process that was killed is not told of before all its others have been waited for. */
 int thread_next_stop(pid_t pid)
 {
     int status;
-    while (waitpid(pid, &status, __WALL) < 0)
-        if (errno != EINTR)
+    while (!take(pid, &status)) {
+        pid_t one = waitpid(-1, &status, __WALL);
+        if (one > 0)
+            keep(one, status);
+        else if (errno != EINTR)
             return -ESRCH;
+    }
     return WIFSTOPPED(status) ? status : -ESRCH;
+}
+
+bool thread_has_ended(pid_t pid)
+{
+    int status;
+    for (pid_t one; (one = waitpid(-1, &status, __WALL | WNOHANG)) > 0;)
+        keep(one, status);
+    for (size_t i = 0; i < told_count; i++)
+        if (told[i].pid == pid && !WIFSTOPPED(told[i].status))
+            return true;
+    return false;
+}
+
+/* The process that a thread is one of; 0 if it is gone. */
+static pid_t process_of(pid_t thread)
+{
+    char path[64], line[128];
+    int pid = 0;
+    snprintf(path, sizeof path, "/proc/%d/status", (int)thread);
+    FILE *status = fopen(path, "re");
+    while (status && !pid && fgets(line, sizeof line, status))
+        if (sscanf(line, "Tgid: %d", &pid) != 1)
+            pid = 0;
+    if (status)
+        fclose(status);
+    return pid;
+}
+
+pid_t thread_end_all(pid_t pid, pid_t copy)
+{
+    int status;
+    for (size_t i = 0; i < told_count && !copy; i++)
+        copy = process_of(told[i].pid) == pid ? 0 : process_of(told[i].pid);
+    kill(pid, SIGKILL);
+    for (;;) {
+        if (copy)
+            kill(copy, SIGKILL);
+        pid_t one = waitpid(-1, &status, __WALL);
+        if (one < 0 && errno != EINTR)
+            return copy;
+        if (one > 0 && WIFSTOPPED(status) && process_of(one) != pid)
+            copy = process_of(one);
+    }
 }
 
 /* The address of a syscall instruction: every process has one in what the kernel maps into it. Returns 0 without one. */

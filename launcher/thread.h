@@ -22,6 +22,15 @@ bool process_is(pid_t pid, uint64_t start_time);
 /* Waits for the next stop of a thread. Returns its status as waitpid has it, or -ESRCH when it has ended. */
 int thread_next_stop(pid_t pid);
 
+/*
+ * Ends a process that is stopped, and its copy, which may be there although nobody knows of it yet (0): until nothing of them is left but what
+ * their own parent has to be told. Returns the copy, or 0.
+ */
+pid_t thread_end_all(pid_t pid, pid_t copy);
+
+/* Whether one that is stopped has ended, as by SIGKILL. SIGCHLD tells that there is something to look at. */
+bool thread_has_ended(pid_t pid);
+
 /* Stops the first thread of a process, or another by its id, each time the same. Returns 0 or -errno; then it runs as before. */
 int thread_stop(struct stopped_thread *thread, pid_t pid);
 

@@ -246,16 +246,14 @@ export class LocalEngine implements Engine {
     const { admission, metrics, pools, vms } = this.parts;
     const gauge = (name: string, help: string, value: number, labels: Record<string, string> = {}) =>
       ({ name, help, type: "gauge", labels, value }) as const;
-    const pooled = pools
-      .describe()
-      .flatMap((pool) => [
-        gauge("mayfly_pool_members", "Prepared QEMUs.", pool.blocked, { template: pool.templateId, kind: "blocked" }),
-        gauge("mayfly_pool_members", "Prepared QEMUs.", pool.warm, { template: pool.templateId, kind: "warm" }),
-        gauge("mayfly_pool_members", "Prepared QEMUs.", Number(pool.parent), {
-          template: pool.templateId,
-          kind: "parent",
-        }),
-      ]);
+    const pooled = pools.describe().flatMap((pool) => [
+      gauge("mayfly_pool_members", "Prepared QEMUs.", pool.blocked, { template: pool.templateId, kind: "blocked" }),
+      gauge("mayfly_pool_members", "Prepared QEMUs.", pool.warm, { template: pool.templateId, kind: "warm" }),
+      gauge("mayfly_pool_members", "Prepared QEMUs.", Number(pool.parent), {
+        template: pool.templateId,
+        kind: "parent",
+      }),
+    ]);
     const running = vms.list().filter((vm) => vm.pid !== null);
     const health = (["starting", "healthy", "unhealthy"] as const).map((status) => {
       const count = running.filter((vm) => vm.health?.status === status).length;

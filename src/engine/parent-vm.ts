@@ -40,6 +40,7 @@ export class ParentVm {
     while (connectedSockets(qemu.pid) > 0)
       await qemu.untilExit(deadline.race(pause(LOOK_MS), "QEMU to be left alone"), "becoming a parent");
     const process = await ParentProcess.stop(host.config.artifacts.launcher.path, qemu.identity);
+    qemu.isKeptBy(process);
     return new ParentVm(host, qemu, warm, resumed, process);
   }
 

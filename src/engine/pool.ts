@@ -2,7 +2,7 @@
  * Prepared QEMUs of one template: blocked on their state socket, and warm clones (resumed, warmed, workload frozen, paused).
  * Refilled one at a time in the background, at the lowest CPU weight, so that requests do not feel it.
  */
-import type { MayflyError } from "../contract/errors.ts";
+import { MayflyError } from "../contract/errors.ts";
 import { Deadline } from "../sys/deadline.ts";
 import { availableMemoryBytes } from "../sys/host.ts";
 import type { LoadedTemplate } from "../template/store.ts";
@@ -22,8 +22,8 @@ const MAX_FAILURES = 3;
 /** Memory beyond the reserve without which nothing is prepared: what a start was given must not go to the pool right after it. */
 const HEADROOM_BYTES = 128 * 2 ** 20;
 
-/** Copies that may fail one after the other before clones are made without a parent again. */
-const MAX_COPY_FAILURES = 2;
+/** Parents in a row that give no copy at all before clones are made without: what a host does not allow now it will not allow later. */
+const MAX_BARREN_PARENTS = 2;
 
 /** What a pool gives out. */
 export type Prepared =
@@ -36,7 +36,7 @@ export class Pool {
   readonly #warm: WarmClone[] = [];
   /** What warm clones are copied from, where this host can. */
   #parent: ParentVm | undefined;
-  #copyFailures = 0;
+  #barrenParents = 0;
   #refilling: Promise<void> | undefined;
   #failures = 0;
   readonly #closing = new AbortController();
@@ -57,7 +57,8 @@ export class Pool {
   get targets(): PoolState {
     const { blocked, warm, parent = warm > 0 } = this.target;
     // Under KVM a copy would have no virtual machine: that belongs to the memory of who has made it.
-    return { blocked, warm, parent: parent && this.host.accelerator === "tcg" };
+    const isAble = this.host.accelerator === "tcg" && this.#barrenParents < MAX_BARREN_PARENTS;
+    return { blocked, warm, parent: parent && isAble };
   }
 
   /** Takes a warm clone: one that was warmed for the image that is asked for, before one that was warmed for none. */
@@ -203,7 +204,7 @@ export class Pool {
   }
 
   get #wantsParent(): boolean {
-    return this.targets.parent && this.#parent === undefined && this.#copyFailures < MAX_COPY_FAILURES;
+    return this.targets.parent && this.#parent === undefined;
   }
 
   async #becomeParent(): Promise<void> {
@@ -212,13 +213,16 @@ export class Pool {
     const warm = await this.#warmUp(undefined, deadline);
     cleanup.defer(() => warm.qemu.kill());
     const parent = await ParentVm.of(this.host, warm, deadline).catch((error: unknown) => {
-      this.#copyFailures += 1;
+      if (!isKilled(error)) this.#barrenParents += 1;
       throw error;
     });
     cleanup.move();
     this.#parent = parent;
     parent.qemu.exited.then(() => {
-      if (this.#parent === parent) this.#parent = undefined;
+      if (this.#parent !== parent) return;
+      this.#parent = undefined;
+      this.#failures += 1;
+      this.#startFilling();
     });
   }
 
@@ -228,10 +232,10 @@ export class Pool {
     try {
       this.template.check();
       const clone = await parent.child(deadline);
-      this.#copyFailures = 0;
+      this.#barrenParents = 0;
       return clone;
     } catch (error) {
-      this.#copyFailures += 1;
+      if (!isKilled(error)) this.#barrenParents += 1;
       if (this.#parent === parent) this.#parent = undefined;
       await parent.end();
       throw error;
@@ -277,7 +281,12 @@ export class Pool {
   }
 }
 
+/** Somebody has ended the parent or its copy: that says nothing of what this host allows. */
+function isKilled(error: unknown): boolean {
+  return error instanceof MayflyError && error.code === "qemu_exited";
+}
+
 /** Why a refill failed, for events. */
 export function refillFailure(error: unknown): string {
-  return error instanceof Error ? (error as MayflyError).message : String(error);
+  return error instanceof Error ? error.message : String(error);
 }

@@ -4,7 +4,7 @@ import { withTimersDelayed } from "../machine/saved-timers.ts";
 import { QmpClient } from "../qmp/client.ts";
 import type { Deadline } from "../sys/deadline.ts";
 import { closeFd, listenUnix, socketPair, writeAll } from "../sys/libc.ts";
-import { buryCopy, type ParentProcess } from "../sys/parent-process.ts";
+import { buryCopy, endCopy, type ParentProcess } from "../sys/parent-process.ts";
 import {
   type ChildExit,
   type DetachedChild,
@@ -44,6 +44,9 @@ export class QemuProcess {
   #letGo = false;
   /** There is a session whose end tells that one that is not our child has ended. */
   #isWatched = false;
+  #keeper: ParentProcess | undefined;
+  /** Of our child: how it has ended, where Bun does not see that. */
+  #onBuried: ((exit: ChildExit) => void) | undefined;
   /** Of one that is not our child: it has ended, or is to. */
   #onGone: ((signal: ChildExit["signal"]) => void) | undefined;
   /** Resolves when it has ended, however. */
@@ -59,7 +62,9 @@ export class QemuProcess {
     private readonly foreign: ForeignProcess | undefined,
   ) {
     this.#stateFd = stateFd;
-    this.exited = exited.then((exit) => {
+    this.exited = exited.then(async (exit) => {
+      // With who keeps it a copy ends that it has begun, in this slot's control group.
+      await this.#keeper?.gone;
       this.#release();
       return exit;
     });
@@ -96,7 +101,11 @@ export class QemuProcess {
       if (identity === undefined) throw new Error("it ended at once");
       records.addQemu({ identity, slot: slot.number });
       opened.splice(opened.indexOf(ours), 1);
-      return new QemuProcess(slot, identity, child.exited, ours, slots, records, undefined);
+      const { promise: buried, resolve } = Promise.withResolvers<ChildExit>();
+      const exited = Promise.race([child.exited, buried]);
+      const qemu = new QemuProcess(slot, identity, exited, ours, slots, records, undefined);
+      qemu.#onBuried = resolve;
+      return qemu;
     } catch (error) {
       const tail = tailOfFile(slot.logPath, TAIL_BYTES);
       if (child === undefined) slots.release(slot);
@@ -145,7 +154,7 @@ export class QemuProcess {
       records.addQemu({ identity, slot: slot.number });
       return QemuProcess.#watched(slot, identity, foreign, slots, records, pid);
     } catch (error) {
-      if (pid !== undefined) buryCopy(pid);
+      if (pid !== undefined) endCopy(pid);
       slots.release(slot);
       if (error instanceof MayflyError) throw error;
       const why = error instanceof Error ? error.message : String(error);
@@ -153,6 +162,18 @@ export class QemuProcess {
     } finally {
       for (const fd of opened) closeFd(fd);
     }
+  }
+
+  /**
+   * Has become a parent, which `keeper` keeps stopped. One that is killed meanwhile is not Bun's to wait for when Bun is told, and later it is not
+   * told again.
+   */
+  isKeptBy(keeper: ParentProcess): void {
+    this.#keeper = keeper;
+    keeper.gone.then(() => {
+      const exit = buryCopy(this.pid);
+      if (exit !== undefined) this.#onBuried?.(exit);
+    });
   }
 
   /** Ends the QEMU of an earlier daemon, if it is still there, and frees its slot. */

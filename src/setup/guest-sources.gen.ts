@@ -70,15 +70,17 @@ import agent67 from "../../guest/agent/turns.c" with { type: "text" };
 import agent68 from "../../guest/agent/turns.h" with { type: "text" };
 import agent69 from "../../guest/agent/wire.h" with { type: "text" };
 import launcher0 from "../../launcher/Makefile" with { type: "text" };
-import launcher1 from "../../launcher/discard.c" with { type: "text" };
-import launcher2 from "../../launcher/discard.h" with { type: "text" };
-import launcher3 from "../../launcher/launcher.c" with { type: "text" };
-import launcher4 from "../../launcher/options.c" with { type: "text" };
-import launcher5 from "../../launcher/options.h" with { type: "text" };
-import launcher6 from "../../launcher/parent.c" with { type: "text" };
-import launcher7 from "../../launcher/parent.h" with { type: "text" };
-import launcher8 from "../../launcher/thread.c" with { type: "text" };
-import launcher9 from "../../launcher/thread.h" with { type: "text" };
+import launcher1 from "../../launcher/copy.c" with { type: "text" };
+import launcher2 from "../../launcher/copy.h" with { type: "text" };
+import launcher3 from "../../launcher/discard.c" with { type: "text" };
+import launcher4 from "../../launcher/discard.h" with { type: "text" };
+import launcher5 from "../../launcher/launcher.c" with { type: "text" };
+import launcher6 from "../../launcher/options.c" with { type: "text" };
+import launcher7 from "../../launcher/options.h" with { type: "text" };
+import launcher8 from "../../launcher/parent.c" with { type: "text" };
+import launcher9 from "../../launcher/parent.h" with { type: "text" };
+import launcher10 from "../../launcher/thread.c" with { type: "text" };
+import launcher11 from "../../launcher/thread.h" with { type: "text" };
 
 export const AGENT: Readonly<Record<string, string>> = {
   "Makefile": agent0,
@@ -155,13 +157,15 @@ export const AGENT: Readonly<Record<string, string>> = {
 
 export const LAUNCHER: Readonly<Record<string, string>> = {
   "Makefile": launcher0,
-  "discard.c": launcher1,
-  "discard.h": launcher2,
-  "launcher.c": launcher3,
-  "options.c": launcher4,
-  "options.h": launcher5,
-  "parent.c": launcher6,
-  "parent.h": launcher7,
-  "thread.c": launcher8,
-  "thread.h": launcher9,
+  "copy.c": launcher1,
+  "copy.h": launcher2,
+  "discard.c": launcher3,
+  "discard.h": launcher4,
+  "launcher.c": launcher5,
+  "options.c": launcher6,
+  "options.h": launcher7,
+  "parent.c": launcher8,
+  "parent.h": launcher9,
+  "thread.c": launcher10,
+  "thread.h": launcher11,
 };

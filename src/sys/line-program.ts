@@ -24,8 +24,8 @@ export class LineProgram implements Disposable {
     this.#answers = this.#child.stdout[Symbol.asyncIterator]();
   }
 
-  /** Resolves when it has ended. */
-  get exited(): Promise<unknown> {
+  /** Resolves with its exit code when it has ended. */
+  get exited(): Promise<number> {
     return this.#child.exited;
   }
 

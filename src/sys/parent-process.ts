@@ -3,7 +3,10 @@ import { constants } from "node:os";
 import { MayflyError } from "../contract/errors.ts";
 import { waitForChild } from "./libc.ts";
 import { LineProgram } from "./line-program.ts";
-import type { ChildExit, ProcessIdentity } from "./process.ts";
+import { type ChildExit, killChild, type ProcessIdentity } from "./process.ts";
+
+/** Exit code of the launcher's program when the process, or its copy, was ended by somebody else. */
+const NOT_FOUND = 127;
 
 /** What a copy has that is not its parent's. */
 export interface CopyRequest {
@@ -36,25 +39,38 @@ export class ParentProcess implements Disposable {
   /**
    * Makes a copy, which goes on at once. It is a child of ours, too.
    * @returns its pid.
-   * @throws `qemu_spawn_failed`: the parent has ended then.
+   * @throws `qemu_spawn_failed`, or `qemu_exited` if it or its copy was killed: the parent has ended then.
    */
   async copy({ uid, descriptors, groups }: CopyRequest): Promise<number> {
     const own = [...descriptors].map(([there, here]) => `${there}=${here}`);
     const answer = await this.program.ask([uid, ...own, ...groups.map((file) => `join=${file}`)].join(" "));
     if (answer !== undefined && /^[1-9]\d*$/.test(answer)) return Number(answer);
     // It had begun one, and ended it.
-    if (answer?.startsWith("-")) waitForChild(-Number(answer), "until it has ended");
+    if (answer?.startsWith("-")) endCopy(-Number(answer));
     throw await this.#failed();
   }
 
+  /** Resolves when the program that keeps it has ended, and it is about to, or has. */
+  get gone(): Promise<unknown> {
+    return this.program.exited;
+  }
+
   async #failed(): Promise<MayflyError> {
-    return new MayflyError("qemu_spawn_failed", `Cannot copy process ${this.pid}: ${await this.program.lastWords()}`);
+    const why = await this.program.lastWords();
+    const isGone = (await this.program.exited) === NOT_FOUND;
+    return new MayflyError(isGone ? "qemu_exited" : "qemu_spawn_failed", `Cannot copy process ${this.pid}: ${why}`);
   }
 
   /** Ends it. */
   [Symbol.dispose](): void {
     this.program[Symbol.dispose]();
   }
+}
+
+/** Ends a copy, and waits until it has, which takes milliseconds and blocks: for what has failed only. */
+export function endCopy(pid: number): void {
+  killChild(pid);
+  waitForChild(pid, "until it has ended");
 }
 
 /** Waits for a copy that has ended, so that nothing of it is left. @returns how it ended; undefined if that is not known. */

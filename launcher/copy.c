@@ -1,0 +1,211 @@
+#include "copy.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "options.h"
+
+#define SET_REGISTER_SET 0x4205 /* PTRACE_SETREGSET */
+#define CAPABILITIES 0x20080522 /* _LINUX_CAPABILITY_VERSION_3 */
+
+/* What is stopped, and the copy that is being made; 0: none. */
+static pid_t stopped, half_made;
+
+void give_up_with(pid_t pid)
+{
+    stopped = pid;
+}
+
+static _Noreturn void end_with(int status, const char *why)
+{
+    pid_t copy = thread_end_all(stopped, half_made);
+    if (copy) {
+        printf("-%d\n", (int)copy);
+        fflush(stdout);
+    }
+    fail(status, "%s", why);
+}
+
+_Noreturn void give_up(const char *format, ...)
+{
+    char why[512];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(why, sizeof why, format, arguments);
+    va_end(arguments);
+    end_with(EXIT_CANNOT_RUN, why);
+}
+
+_Noreturn void give_up_gone(pid_t pid)
+{
+    char why[64];
+    snprintf(why, sizeof why, "process %d has ended", (int)pid);
+    end_with(EXIT_NOT_FOUND, why);
+}
+
+long call(struct stopped_thread *thread, const char *what, long number, const uint64_t arguments[MAX_ARGUMENTS])
+{
+    long result = thread_call_with(thread, number, arguments);
+    if (result == -ESRCH)
+        give_up_gone(thread->pid);
+    if (result < 0)
+        give_up("process %d cannot %s: %s", (int)thread->pid, what, strerror((int)-result));
+    return result;
+}
+
+void write_there(pid_t pid, uint64_t address, const void *bytes, size_t count)
+{
+    struct iovec here = {(void *)(uintptr_t)bytes, count}, there = {(void *)(uintptr_t)address, count};
+    if (process_vm_writev(pid, &here, 1, &there, 1, 0) != (ssize_t)count)
+        give_up("cannot write into process %d: %s", (int)pid, strerror(errno));
+}
+
+void read_there(pid_t pid, uint64_t address, void *bytes, size_t count)
+{
+    struct iovec here = {bytes, count}, there = {(void *)(uintptr_t)address, count};
+    if (process_vm_readv(pid, &here, 1, &there, 1, 0) != (ssize_t)count)
+        give_up("cannot read from process %d: %s", (int)pid, strerror(errno));
+}
+
+/* The thread that a fork or a clone has made: it is stopped before its first instruction. */
+static void wait_for_new(pid_t pid)
+{
+    int status = thread_next_stop(pid);
+    if (status < 0)
+        give_up_gone(pid);
+}
+
+/* Has the copy take descriptors, in the order in which they are sent. */
+static void send_descriptors(const struct parent *parent, struct stopped_thread *copy, const struct passed *passed, size_t count, int there[MAX_PASSED])
+{
+    struct {
+        struct msghdr header;
+        struct iovec data;
+        char byte;
+        _Alignas(struct cmsghdr) char control[CMSG_SPACE(MAX_PASSED * sizeof(int))];
+    } message = {.byte = 0};
+    message.data = (struct iovec){&message.byte, 1};
+    message.header = (struct msghdr){.msg_iov = &message.data, .msg_iovlen = 1, .msg_control = message.control};
+    message.header.msg_controllen = CMSG_SPACE(count * sizeof(int));
+    struct cmsghdr *control = CMSG_FIRSTHDR(&message.header);
+    control->cmsg_level = SOL_SOCKET;
+    control->cmsg_type = SCM_RIGHTS;
+    control->cmsg_len = CMSG_LEN(count * sizeof(int));
+    for (size_t i = 0; i < count; i++)
+        memcpy(CMSG_DATA(control) + i * sizeof(int), &passed[i].here, sizeof(int));
+    if (sendmsg(parent->channel, &message.header, MSG_NOSIGNAL) != 1)
+        give_up("cannot send descriptors: %s", strerror(errno));
+    /* The same, as it lies over there. */
+    uint64_t base = parent->scratch - sizeof message;
+    message.data.iov_base = (void *)(uintptr_t)(base + offsetof(__typeof__(message), byte));
+    message.header.msg_iov = (void *)(uintptr_t)(base + offsetof(__typeof__(message), data));
+    message.header.msg_control = (void *)(uintptr_t)(base + offsetof(__typeof__(message), control));
+    message.header.msg_controllen = sizeof message.control;
+    write_there(copy->pid, base, &message, sizeof message);
+    CALL(copy, "take descriptors", SYS_recvmsg, (uint64_t)parent->channel_there, base + offsetof(__typeof__(message), header),
+         MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    read_there(copy->pid, base, &message, sizeof message);
+    if (message.header.msg_controllen < CMSG_LEN(count * sizeof(int)))
+        give_up("process %d has not got all descriptors", (int)copy->pid);
+    memcpy(there, CMSG_DATA((struct cmsghdr *)message.control), count * sizeof(int));
+}
+
+static void take_descriptors(const struct parent *parent, struct stopped_thread *copy, const struct passed *passed, size_t count)
+{
+    int there[MAX_PASSED];
+    write_there(copy->pid, parent->scratch, "0", 1);
+    send_descriptors(parent, copy, passed, count, there);
+    for (size_t i = 0; i < count; i++) {
+        if (passed[i].there < 0)
+            CALL(copy, "join a control group", SYS_write, (uint64_t)there[i], parent->scratch, 1);
+        else
+            CALL(copy, "have a descriptor", SYS_dup3, (uint64_t)there[i], (uint64_t)passed[i].there, 0);
+        CALL(copy, "close a descriptor", SYS_close, (uint64_t)there[i]);
+    }
+    CALL(copy, "close a descriptor", SYS_close, (uint64_t)parent->channel_there);
+}
+
+/* Events of its own in the places of those that it would share. */
+static void make_events(const struct parent *parent, struct stopped_thread *copy)
+{
+    for (size_t i = 0; i < parent->event_count; i++) {
+        uint64_t place = (uint64_t)parent->events[i];
+        uint64_t event = (uint64_t)CALL(copy, "make an event", SYS_eventfd2, 0, (uint64_t)parent->event_flags[i]);
+        CALL(copy, "have an event", SYS_dup3, event, place, (uint64_t)(parent->event_flags[i] & O_CLOEXEC));
+        CALL(copy, "close an event", SYS_close, event);
+    }
+}
+
+/* A user namespace in which it is whom it is to be: so it can become that without a right that it had before, and has none afterwards. */
+static void become_user(const struct parent *parent, struct stopped_thread *copy, uint64_t uid)
+{
+    char path[64], map[64];
+    const struct {
+        uint32_t version;
+        int32_t pid;
+        uint32_t sets[2][3];
+    } none = {CAPABILITIES, 0, {{0}}};
+    CALL(copy, "make a user namespace", SYS_unshare, CLONE_NEWUSER);
+    snprintf(path, sizeof path, "/proc/%d/uid_map", (int)copy->pid);
+    int length = snprintf(map, sizeof map, "%" PRIu64 " %" PRIu64 " 1\n", uid, uid);
+    int file = open(path, O_WRONLY | O_CLOEXEC);
+    if (file < 0 || write(file, map, (size_t)length) != length)
+        give_up("cannot give process %d its user: %s", (int)copy->pid, strerror(errno));
+    close(file);
+    CALL(copy, "become its user", SYS_setresuid, uid, uid, uid);
+    write_there(copy->pid, parent->scratch, &none, sizeof none);
+    CALL(copy, "give up its rights", SYS_capset, parent->scratch, parent->scratch + offsetof(__typeof__(none), sets));
+}
+
+/* Makes the copy of one of the other threads, and lets it go on as that would. */
+static struct stopped_thread copy_thread(struct stopped_thread *copy, const struct original *original)
+{
+    uint64_t flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS | CLONE_PARENT_SETTID |
+                     CLONE_CHILD_CLEARTID;
+    struct stopped_thread thread = original->thread;
+    struct iovec extended = {(void *)(uintptr_t)original->extended, original->extended_bytes};
+    thread.pid = (pid_t)CALL(copy, "make a thread", SYS_clone, flags, thread.registers.rsp, original->tid_address, original->tid_address,
+                             thread.registers.fs_base);
+    wait_for_new(thread.pid);
+    CALL(&thread, "have its locks", SYS_set_robust_list, original->robust_list, original->robust_bytes);
+    const struct rseq_place *rseq = &original->rseq;
+    if (rseq->address)
+        CALL(&thread, "have its restartable sequences", SYS_rseq, rseq->address, rseq->bytes, rseq->flags, rseq->signature);
+    if (ptrace(SET_REGISTER_SET, thread.pid, (void *)EXTENDED_STATE, &extended))
+        give_up("cannot write the registers of thread %d: %s", (int)thread.pid, strerror(errno));
+    return thread;
+}
+
+pid_t copy_make(struct parent *parent, uint64_t uid, const struct passed *passed, size_t count)
+{
+    static struct stopped_thread threads[MAX_THREADS];
+    struct original *first = &parent->threads[0];
+    threads[0] = first->thread;
+    struct stopped_thread *copy = &threads[0];
+    copy->pid = half_made = (pid_t)CALL(&first->thread, "be copied", SYS_clone, SIGCHLD | CLONE_PARENT);
+    wait_for_new(copy->pid);
+    take_descriptors(parent, copy, passed, count);
+    make_events(parent, copy);
+    become_user(parent, copy, uid);
+    uint32_t id = (uint32_t)copy->pid;
+    write_there(copy->pid, first->tid_address, &id, sizeof id);
+    CALL(copy, "have its id", SYS_set_tid_address, first->tid_address);
+    CALL(copy, "have its locks", SYS_set_robust_list, first->robust_list, first->robust_bytes);
+    for (size_t i = 1; i < parent->thread_count; i++)
+        threads[i] = copy_thread(copy, &parent->threads[i]);
+    for (size_t i = parent->thread_count; i-- > 0;)
+        thread_go_on(&threads[i]);
+    half_made = 0;
+    return copy->pid;
+}

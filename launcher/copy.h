@@ -1,0 +1,65 @@
+/* What parent.c and copy.c share: a process that stands still, and how it and its copies are told what to do. */
+#ifndef MAYFLY_COPY_H
+#define MAYFLY_COPY_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "thread.h"
+
+#define MAX_THREADS 64
+#define MAX_EVENTS 1024
+#define MAX_PASSED 16
+#define MAX_EXTENDED_BYTES 16384
+#define EXTENDED_STATE 0x202 /* NT_X86_XSTATE */
+
+struct rseq_place {
+    uint64_t address;
+    uint32_t bytes, signature, flags, pad;
+};
+
+/* One of its threads, with what the kernel knows of it beside its registers. */
+struct original {
+    struct stopped_thread thread;
+    uint64_t tid_address, robust_list, robust_bytes;
+    struct rseq_place rseq;
+    size_t extended_bytes;
+    uint8_t extended[MAX_EXTENDED_BYTES];
+};
+
+/* What a copy gets: as which descriptor, or to join a control group by. */
+struct passed {
+    int here, there; /* there -1: a control group's file */
+};
+
+struct parent {
+    pid_t pid;
+    struct original threads[MAX_THREADS]; /* the process' first thread is the first */
+    size_t thread_count;
+    int events[MAX_EVENTS], event_flags[MAX_EVENTS];
+    size_t event_count;
+    int channel, channel_there; /* descriptors go through it: our end, and that of the process */
+    uint64_t scratch;           /* an address of free memory; some of it before, some behind */
+};
+
+/* Makes a copy, which goes on at once. Returns its pid. */
+pid_t copy_make(struct parent *parent, uint64_t uid, const struct passed *passed, size_t count);
+
+/* From now on giving up ends this process, which is being stopped. */
+void give_up_with(pid_t pid);
+
+/* Ends the program, what is stopped, and the copy that is being made, of which it says so. */
+__attribute__((format(printf, 1, 2))) _Noreturn void give_up(const char *format, ...);
+
+/* The same, with EXIT_NOT_FOUND: what was to be copied, or the copy, has been ended by somebody else. */
+_Noreturn void give_up_gone(pid_t pid);
+
+/* A system call of a stopped thread that has to work. */
+long call(struct stopped_thread *thread, const char *what, long number, const uint64_t arguments[MAX_ARGUMENTS]);
+#define CALL(thread, what, number, ...) call(thread, what, number, (uint64_t[MAX_ARGUMENTS]){__VA_ARGS__})
+
+void write_there(pid_t pid, uint64_t address, const void *bytes, size_t count);
+void read_there(pid_t pid, uint64_t address, void *bytes, size_t count);
+
+#endif
