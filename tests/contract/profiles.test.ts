@@ -81,7 +81,7 @@ describeVms("device profiles", () => {
 
   test("have pools of their own, in which a VM takes what has all that it asks for", async () => {
     const [exec] = vms.engine.listTemplates().filter(({ profile }) => profile === "exec");
-    await vms.engine.resizePool(exec?.id ?? "", { warm: 1, blocked: 1 });
+    await vms.engine.resizePool(exec?.id ?? "", { warm: 1, blocked: 1, parent: false });
     await vms.poolsFull();
     const paths = [await start(), await start(), await start({ rootfs: "box", command: ["sleep", "1000"] })];
     expect(paths.map((vm) => `${vm.clone.path} ${profileOf(vm)}`)).toEqual(["warm exec", "pool exec", "cold disk"]);

@@ -80,7 +80,7 @@ describeVms("the clone path", () => {
     describe(`with a ${kind} one`, () => {
       let vms: TestEngine;
       beforeAll(async () => {
-        vms = await TestEngine.open({ pool: { blocked: 0, warm: 0, [kind]: 1 } });
+        vms = await TestEngine.open({ pool: { blocked: 0, warm: 0, parent: false, [kind]: 1 } });
         await vms.run(["true"]);
         await vms.poolsFull();
         vms.markDescriptors();
