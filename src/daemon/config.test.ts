@@ -42,7 +42,10 @@ test("pool and accelerator", () => {
     pool: { blocked: 0, warm: 8 },
     accelerator: "tcg",
   });
-  for (const pool of ["8", "a:b", "1:1001", "-1:2"])
+  const poolOf = (pool: string) => daemonOptions([], { MAYFLY_POOL: pool }).pool;
+  expect(poolOf("0:0:1")).toEqual({ blocked: 0, warm: 0, parent: true });
+  expect(poolOf("2:4:0")).toEqual({ blocked: 2, warm: 4, parent: false });
+  for (const pool of ["8", "a:b", "1:1001", "-1:2", "1:1:2", "1:1:"])
     expect(() => daemonOptions([], { MAYFLY_POOL: pool })).toThrow("BLOCKED:WARM");
   expect(() => daemonOptions(["--accelerator=xen"], {})).toThrow("kvm, tcg");
 });
