@@ -30,11 +30,11 @@ export class LineProgram implements Disposable {
   }
 
   /** Asks a line. @returns the answer; undefined: it has ended. */
-  async ask(line: string): Promise<string | undefined> {
+  ask(line: string): Promise<string | undefined> {
+    // In one turn: answers belong to lines by their order.
     try {
       this.#child.stdin.write(`${line}\n`);
-      const flushed = this.#child.stdin.flush();
-      if (typeof flushed !== "number") await flushed;
+      Promise.resolve(this.#child.stdin.flush()).catch(() => undefined);
     } catch {
       // It has ended, and says why.
     }

@@ -87,14 +87,13 @@ describeVms("a process that was made a parent", () => {
     writeFileSync(groups, "");
     const group = openSync(groups, "a");
     const parent = await ParentProcess.stop(launcher(), original.identity);
-    const copies: number[] = [];
-    for (const uid of [4242, 4243]) {
-      copies.push(await parent.copy({ uid, descriptors: new Map([[1, original.output]]), groups: [group] }));
-    }
+    const copy = (uid: number) => parent.copy({ uid, descriptors: new Map([[1, original.output]]), groups: [group] });
+    const copies = await Promise.all([4242, 4243].map(copy));
     closeSync(group);
     expect(new Set([original.pid, ...copies]).size).toBe(3);
-    const status = readFileSync(`/proc/${copies[0]}/status`, "latin1");
+    const [status = "", other = ""] = copies.map((pid) => readFileSync(`/proc/${pid}/status`, "latin1"));
     expect(/^Uid:\t(.*)$/m.exec(status)?.[1]).toBe("4242\t4242\t4242\t4242");
+    expect(/^Uid:\t(.*)$/m.exec(other)?.[1]).toBe("4243\t4243\t4243\t4243");
     expect(/^CapEff:\t(.*)$/m.exec(status)?.[1]).toBe("0000000000000000");
     expect(/^CapPrm:\t(.*)$/m.exec(status)?.[1]).toBe("0000000000000000");
     expect(/^TracerPid:\t(.*)$/m.exec(status)?.[1]).toBe("0");
