@@ -17,6 +17,9 @@
 #include "options.h"
 
 #define SET_REGISTER_SET 0x4205 /* PTRACE_SETREGSET */
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
 #define CAPABILITIES 0x20080522 /* _LINUX_CAPABILITY_VERSION_3 */
 
 /* What is stopped, and the copy that is being made; 0: none. */
@@ -136,15 +139,27 @@ static void take_descriptors(const struct parent *parent, struct stopped_thread 
     CALL(copy, "close a descriptor", SYS_close, (uint64_t)parent->channel_there);
 }
 
-/* Events of its own in the places of those that it would share. */
+/* Events of its own in the places of those that it would share: the lowest free number is taken first, so that all come into their places. */
 static void make_events(const struct parent *parent, struct stopped_thread *copy)
 {
-    for (size_t i = 0; i < parent->event_count; i++) {
-        uint64_t place = (uint64_t)parent->events[i];
-        uint64_t event = (uint64_t)CALL(copy, "make an event", SYS_eventfd2, 0, (uint64_t)parent->event_flags[i]);
-        CALL(copy, "have an event", SYS_dup3, event, place, (uint64_t)(parent->event_flags[i] & O_CLOEXEC));
-        CALL(copy, "close an event", SYS_close, event);
+    uint64_t others[MAX_EVENTS];
+    size_t other_count = 0;
+    for (size_t i = 0, end; i < parent->event_count; i = end) {
+        for (end = i + 1; end < parent->event_count && parent->events[end] == parent->events[end - 1] + 1;)
+            end++;
+        CALL(copy, "close events", SYS_close_range, (uint64_t)parent->events[i], (uint64_t)parent->events[end - 1]);
     }
+    for (size_t i = 0; i < parent->event_count;) {
+        uint64_t event = (uint64_t)CALL(copy, "make an event", SYS_eventfd2, 0, (uint64_t)parent->event_flags[i]);
+        if (event == (uint64_t)parent->events[i])
+            i++;
+        else if (event < (uint64_t)parent->events[i] && other_count < MAX_EVENTS)
+            others[other_count++] = event; /* a number that was free before */
+        else
+            give_up("process %d has events elsewhere than it should", (int)copy->pid);
+    }
+    for (size_t i = 0; i < other_count; i++)
+        CALL(copy, "close an event", SYS_close, others[i]);
 }
 
 /* A user namespace in which it is whom it is to be: so it can become that without a right that it had before, and has none afterwards. */

@@ -22,7 +22,7 @@
 #define SET_OPTIONS 0x4200 /* PTRACE_SETOPTIONS and so on */
 #define GET_REGISTER_SET 0x4204
 #define GET_RSEQ 0x420f
-#define OPTIONS (1 | 1 << 1 | 1 << 3 | 1 << 20) /* system calls told apart; forks and clones are stopped, too; all end with us */
+#define OPTIONS (1 << 1 | 1 << 3 | 1 << 20) /* what forks and clones make is stopped, too; all end with us */
 #define TID_ADDRESS 40                          /* PR_GET_TID_ADDRESS */
 #define DO_FORK 11                              /* MADV_DOFORK */
 #define SCRATCH_BELOW 2048                      /* the stack of a thread that waits in a system call is free below the red zone */
@@ -132,6 +132,19 @@ static int flags_of(int descriptor)
     return (int)flags & (O_NONBLOCK | O_CLOEXEC);
 }
 
+/* By number: a directory need not have them in that order. */
+static void sort_events(void)
+{
+    for (size_t i = 1; i < parent.event_count; i++)
+        for (size_t at = i; at > 0 && parent.events[at - 1] > parent.events[at]; at--) {
+            int number = parent.events[at], flags = parent.event_flags[at];
+            parent.events[at] = parent.events[at - 1];
+            parent.event_flags[at] = parent.event_flags[at - 1];
+            parent.events[at - 1] = number;
+            parent.event_flags[at - 1] = flags;
+        }
+}
+
 /* Whether a socket only waits for connections. One that is connected would say to two what was meant for one. */
 static bool only_listens(int descriptor)
 {
@@ -171,6 +184,7 @@ static void list_descriptors(void)
         parent.events[parent.event_count++] = descriptor;
     }
     closedir(descriptors);
+    sort_events();
 }
 
 static void begin(char **arguments)

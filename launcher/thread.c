@@ -16,8 +16,6 @@
 #define GET_SIGNALS 0x420a
 #define SET_SIGNALS 0x420b
 #define EVENT_STOP 128
-#define OPTION_GOOD 1 /* PTRACE_O_TRACESYSGOOD */
-#define SYSCALL_STOP (SIGTRAP | 0x80)
 /* What a system call that was interrupted "returns": the kernel begins it again, unless the registers are changed meanwhile. */
 #define RESTART_SYS 512
 #define RESTART_NO_INTERRUPT 513
@@ -180,7 +178,7 @@ int thread_stop(struct stopped_thread *thread, pid_t pid)
     uint64_t all = ~(uint64_t)0;
     int status = 0;
     thread->pid = pid;
-    if (ptrace(SEIZE, pid, NULL, (void *)OPTION_GOOD))
+    if (ptrace(SEIZE, pid, NULL, NULL))
         return -errno;
     if (ptrace(INTERRUPT, pid, NULL, NULL))
         return -errno;
@@ -223,17 +221,14 @@ long thread_call_with(struct stopped_thread *thread, long number, const uint64_t
     registers.rip = thread->instruction;
     if (ptrace(PTRACE_SETREGS, thread->pid, NULL, &registers))
         return -ESRCH;
-    for (int stops = 0; stops < 2; stops++) { /* before the call, and after it */
-        int status;
-        if (ptrace(PTRACE_SYSCALL, thread->pid, NULL, NULL))
+    /* One step is the call, whole; what comes before (a stop of the whole process, a thread that is being made) is an event. */
+    int status;
+    do {
+        status = ptrace(PTRACE_SINGLESTEP, thread->pid, NULL, NULL) ? -ESRCH : thread_next_stop(thread->pid);
+        if (status < 0 || ptrace(PTRACE_GETREGS, thread->pid, NULL, &registers))
             return -ESRCH;
-        while ((status = thread_next_stop(thread->pid)) >= 0 && WSTOPSIG(status) != SYSCALL_STOP)
-            if (ptrace(PTRACE_SYSCALL, thread->pid, NULL, NULL))
-                return -ESRCH;
-        if (status < 0)
-            return status;
-    }
-    return ptrace(PTRACE_GETREGS, thread->pid, NULL, &registers) ? -ESRCH : (long)registers.rax;
+    } while (status >> 16 || registers.rip != thread->instruction + SYSCALL_BYTES);
+    return (long)registers.rax;
 }
 
 void thread_go_on(struct stopped_thread *thread)

@@ -12,6 +12,7 @@ export class LineProgram implements Disposable {
   readonly #child: Bun.Subprocess<"pipe", "pipe", "pipe">;
   readonly #answers: AsyncIterator<Uint8Array>;
   #text = "";
+  #said: Promise<string> | undefined;
   /** Answers come in the order of what was asked. */
   #last: Promise<unknown> = Promise.resolve();
 
@@ -50,7 +51,8 @@ export class LineProgram implements Disposable {
 
   /** Why it has ended, in its own words. */
   async lastWords(): Promise<string> {
-    const said = (await new Response(this.#child.stderr).text()).trim().slice(-TAIL_CHARS);
+    this.#said ??= new Response(this.#child.stderr).text();
+    const said = (await this.#said).trim().slice(-TAIL_CHARS);
     return said.replace(/^mayfly-launcher: /, "") || "its program has ended";
   }
 

@@ -116,6 +116,7 @@ describeVms("a process that was made a parent", () => {
     expect(await original.ended()).toBe("SIGKILL");
     const refused = await rejection(parent.copy({ uid: 4242, descriptors: new Map(), groups: [] }));
     expect(refused).toMatchObject({ code: "qemu_spawn_failed" });
+    expect(await rejection(parent.copy({ uid: 4242, descriptors: new Map(), groups: [] }))).toEqual(refused);
     writeSync(original.lines, "still here\n");
     expect(await endOf(copy)).toEqual({ exitCode: 3, signal: null });
     expect(original.said()).toEqual(["still here 4242"]);
