@@ -44,7 +44,12 @@ export class ParentVm {
     return new ParentVm(host, qemu, warm, resumed, process);
   }
 
-  /** Makes a child. @throws `qemu_spawn_failed` (the parent is gone then), `limit_reached`; nothing is left of it. */
+  /** Whether it can have no children any more. */
+  get isGone(): boolean {
+    return this.process.isGone;
+  }
+
+  /** Makes a child. @throws `qemu_spawn_failed`, `qemu_exited` (the parent is gone then), `limit_reached`; nothing is left of it. */
   async child(deadline: Deadline): Promise<WarmClone> {
     const { template, root } = this.warm;
     const { slots, records } = this.host;

@@ -235,6 +235,7 @@ export class Pool {
       this.#barrenParents = 0;
       return clone;
     } catch (error) {
+      if (!parent.isGone) throw error;
       if (!isKilled(error)) this.#barrenParents += 1;
       if (this.#parent === parent) this.#parent = undefined;
       await parent.end();

@@ -19,6 +19,8 @@ export interface CopyRequest {
 
 /** A child of ours that is to be copied: its memory is shared with the copies until one of them writes. */
 export class ParentProcess implements Disposable {
+  #isGone = false;
+
   private constructor(
     readonly pid: number,
     private readonly program: LineProgram,
@@ -55,7 +57,13 @@ export class ParentProcess implements Disposable {
     return this.program.exited;
   }
 
+  /** Whether it can be copied no more: a copy has failed. */
+  get isGone(): boolean {
+    return this.#isGone;
+  }
+
   async #failed(): Promise<MayflyError> {
+    this.#isGone = true;
     const why = await this.program.lastWords();
     const isGone = (await this.program.exited) === NOT_FOUND;
     return new MayflyError(isGone ? "qemu_exited" : "qemu_spawn_failed", `Cannot copy process ${this.pid}: ${why}`);
