@@ -30,6 +30,7 @@ export const SUBJECTS = [
   "migrate-file",
   "restore-file",
   "mayfly",
+  "mayfly-copies",
   "mayfly-paused",
   "mayfly-merge",
   "mayfly-suspended",

@@ -16,7 +16,12 @@ const document = readFileSync(join(import.meta.dir, "../../docs/PERFORMANCE.md")
 
 test("options of the scenario", () => {
   expect(densityOptions([], false)).toEqual({
-    ...{ vms: 100, kinds: ["mayfly", "mayfly-paused", "mayfly-merge", "mayfly-suspended"], peers: [], concurrency: 4 },
+    ...{
+      vms: 100,
+      kinds: ["mayfly", "mayfly-copies", "mayfly-paused", "mayfly-merge", "mayfly-suspended"],
+      peers: [],
+      concurrency: 4,
+    },
     ...{ idleSeconds: 10, qemu: undefined, kernel: undefined, plotPath: undefined, samplesPath: undefined },
     ...{ enforce: false, json: false },
   });
@@ -35,7 +40,7 @@ test.each([
   [["--vms", "0"], '--vms is "0", which is no number above 0'],
   [["--vms", "4001"], "--vms is 4001, more than 4000"],
   [["--idle", "1.5"], "no whole number"],
-  [["--kinds", "mayfly,vm"], "--kinds names vm; there are mayfly, mayfly-paused"],
+  [["--kinds", "mayfly,vm"], "--kinds names vm; there are mayfly, mayfly-copies, mayfly-paused"],
   [["--peers", "docker"], "--peers names docker; there are containerd, podman"],
   [["web"], 'unexpected argument "web"'],
 ])("%p is refused", (words, message) => {
@@ -43,7 +48,15 @@ test.each([
 });
 
 test("what every VM can is never missing", () => {
-  expect((["mayfly", "mayfly-suspended"] as const).map(missingFor)).toEqual([undefined, undefined]);
+  expect((["mayfly", "mayfly-suspended"] as const).map((kind) => missingFor(kind, "tcg"))).toEqual([
+    undefined,
+    undefined,
+  ]);
+});
+
+test("with KVM nothing is copied", () => {
+  expect(missingFor("mayfly-copies", "tcg")).toBeUndefined();
+  expect(missingFor("mayfly-copies", "kvm")).toContain("KVM");
 });
 
 test("several things are done a few at a time, in order", async () => {

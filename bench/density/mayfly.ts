@@ -1,6 +1,7 @@
 /** VMs as crowds: a daemon of the benchmark's own and all of its QEMUs in one control group. */
 import type { CreateVmRequest, SystemInfo, Template } from "../../src/contract/api.ts";
 import { MayflyError } from "../../src/contract/errors.ts";
+import { Deadline } from "../../src/sys/deadline.ts";
 import { linkTemplate, type OwnDaemon, startOwnDaemon } from "../own-daemon.ts";
 import type { Listener } from "../prepare.ts";
 import type { Crowd, CrowdKind } from "./crowd.ts";
@@ -59,6 +60,10 @@ export function vmKind(kind: VmKind, ground: VmGround): CrowdKind {
       const options = { directory, artifactsOf, accelerator, pool: NO_POOL, enter, signal };
       const daemon = await startOwnDaemon(options);
       resources.use(daemon);
+      if (kind === "mayfly-copies") {
+        await daemon.client.templates.pool(template.id, { blocked: 0, warm: 0, parent: true }, { signal });
+        await daemon.pools.untilFull(Deadline.after(LIMIT_MS, signal));
+      }
       const running = runningCrowd(daemon, REQUESTS[kind]);
       if (kind === "mayfly-suspended") return { ...suspended(running, daemon), group };
       if (kind !== "mayfly-merge") return { ...running, group };

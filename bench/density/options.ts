@@ -9,7 +9,7 @@ export const DENSITY_PEERS = ["containerd", "podman"] as const;
 export type DensityPeer = (typeof DENSITY_PEERS)[number];
 
 /** Ways in which VMs are idle. */
-export const VM_KINDS = ["mayfly", "mayfly-paused", "mayfly-merge", "mayfly-suspended"] as const;
+export const VM_KINDS = ["mayfly", "mayfly-copies", "mayfly-paused", "mayfly-merge", "mayfly-suspended"] as const;
 export type VmKind = (typeof VM_KINDS)[number];
 
 /** Options of the scenario, all decided. */
@@ -46,7 +46,7 @@ export const DENSITY_OPTIONS = {
   kinds: {
     kind: "value",
     value: "LIST",
-    summary: "Of mayfly, mayfly-paused, mayfly-merge, mayfly-suspended (all)",
+    summary: "Of mayfly, mayfly-copies, mayfly-paused, mayfly-merge, mayfly-suspended (all)",
   },
   peers: { kind: "value", value: "LIST", summary: "Of containerd, podman; installed if missing (none)" },
   concurrency: { kind: "value", value: "C", summary: "Starts, answers and removals at a time (4)" },

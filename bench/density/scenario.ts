@@ -82,7 +82,7 @@ export async function run(options: DensityOptions, listener: Listener): Promise<
 
 function vmKinds({ kinds }: DensityOptions, ground: VmGround, { note }: Listener): CrowdKind[] {
   return kinds.flatMap((kind) => {
-    const missing = missingFor(kind);
+    const missing = missingFor(kind, ground.accelerator);
     if (missing === undefined) return [vmKind(kind, ground)];
     note(`${kind} is left out: ${missing}`);
     return [];
