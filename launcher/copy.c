@@ -150,7 +150,9 @@ static void make_events(const struct parent *parent, struct stopped_thread *copy
         CALL(copy, "close events", SYS_close_range, (uint64_t)parent->events[i], (uint64_t)parent->events[end - 1]);
     }
     for (size_t i = 0; i < parent->event_count;) {
-        uint64_t event = (uint64_t)CALL(copy, "make an event", SYS_eventfd2, 0, (uint64_t)parent->event_flags[i]);
+        int flags = parent->event_flags[i];
+        uint64_t event = (uint64_t)(flags == EMPTY_EPOLL ? CALL(copy, "make an epoll", SYS_epoll_create1, O_CLOEXEC)
+                                                         : CALL(copy, "make an event", SYS_eventfd2, 0, (uint64_t)flags));
         if (event == (uint64_t)parent->events[i])
             i++;
         else if (event < (uint64_t)parent->events[i] && other_count < MAX_EVENTS)

@@ -10,6 +10,7 @@
 
 #define MAX_THREADS 64
 #define MAX_EVENTS 1024
+#define EMPTY_EPOLL (-1)
 #define MAX_PASSED 16
 #define MAX_EXTENDED_BYTES 16384
 #define EXTENDED_STATE 0x202 /* NT_X86_XSTATE */
@@ -37,7 +38,7 @@ struct parent {
     pid_t pid;
     struct original threads[MAX_THREADS]; /* the process' first thread is the first */
     size_t thread_count;
-    int events[MAX_EVENTS], event_flags[MAX_EVENTS];
+    int events[MAX_EVENTS], event_flags[MAX_EVENTS]; /* EMPTY_EPOLL: it is none, but an epoll that watches nothing */
     size_t event_count;
     int channel, channel_there; /* descriptors go through it: our end, and that of the process */
     uint64_t scratch;           /* an address of free memory; some of it before, some behind */

@@ -118,18 +118,21 @@ static void open_channel(void)
     parent.channel_there = ends[1];
 }
 
+/* Flags of an event or epoll; -ENOTEMPTY for an epoll that watches something. */
 static int flags_of(int descriptor)
 {
     char path[64], line[128];
     unsigned flags = 0;
+    int watched = 0;
     snprintf(path, sizeof path, "/proc/%d/fdinfo/%d", (int)parent.pid, descriptor);
     FILE *info = fopen(path, "re");
-    while (info && fgets(line, sizeof line, info))
-        if (sscanf(line, "flags: %o", &flags) == 1)
-            break;
+    while (info && fgets(line, sizeof line, info)) {
+        sscanf(line, "flags: %o", &flags);
+        watched += !strncmp(line, "tfd:", 4);
+    }
     if (info)
         fclose(info);
-    return (int)flags & (O_NONBLOCK | O_CLOEXEC);
+    return watched ? -ENOTEMPTY : (int)flags & (O_NONBLOCK | O_CLOEXEC);
 }
 
 /* By number: a directory need not have them in that order. */
@@ -159,7 +162,7 @@ static bool only_listens(int descriptor)
 /* Events that a process and its copy would share have to be made anew; what else cannot be shared is not there, or there is no copy. */
 static void list_descriptors(void)
 {
-    static const char *const refused[] = {"anon_inode:[eventpoll]", "anon_inode:[io_uring]", "anon_inode:[timerfd]", "anon_inode:kvm", "pipe:"};
+    static const char *const refused[] = {"anon_inode:[io_uring]", "anon_inode:[timerfd]", "anon_inode:kvm", "pipe:"};
     char path[64], target[256];
     snprintf(path, sizeof path, "/proc/%d/fd", (int)parent.pid);
     DIR *descriptors = opendir(path);
@@ -176,11 +179,15 @@ static void list_descriptors(void)
         int descriptor = (int)strtol(entry->d_name, NULL, 10);
         if (!strncmp(target, "socket:", strlen("socket:")) && !only_listens(descriptor))
             give_up("process %d is still connected to somebody", (int)parent.pid);
-        if (strcmp(target, "anon_inode:[eventfd]"))
+        bool is_epoll = !strcmp(target, "anon_inode:[eventpoll]");
+        if (!is_epoll && strcmp(target, "anon_inode:[eventfd]"))
             continue;
+        int flags = flags_of(descriptor);
+        if (flags < 0)
+            give_up("process %d has %s open and in use, which no two can have", (int)parent.pid, target);
         if (parent.event_count == MAX_EVENTS)
             give_up("process %d has more than %d events", (int)parent.pid, MAX_EVENTS);
-        parent.event_flags[parent.event_count] = flags_of(descriptor);
+        parent.event_flags[parent.event_count] = is_epoll ? EMPTY_EPOLL : flags;
         parent.events[parent.event_count++] = descriptor;
     }
     closedir(descriptors);
