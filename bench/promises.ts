@@ -232,11 +232,14 @@ export function densityPromises(vms: number = DENSITY_VMS): PerformancePromise[]
     promise("An idle VM takes at most 8 MB, with what the daemon grows by for it", most("mayfly", "memory"), {
       atMost: 8 * MB,
     }),
+    promise("And at most 4 MB as a copy of a parent, of which that counts a part", most("mayfly-copies", "memory"), {
+      atMost: 4 * MB,
+    }),
     promise("And at most 4 MB where equal memory is merged", most("mayfly-merge", "memory"), { atMost: 4 * MB }),
     promise(`All of ${thousand} VMs answer`, most("mayfly", "unanswered"), { atMost: 0 }, DENSITY_VMS),
     promise(
-      `At least 40 of ${thousand} VMs start in a second, a few at a time`,
-      most("mayfly", "starts-per-second"),
+      `At least 40 of ${thousand} VMs start in a second as copies of a parent, a few at a time`,
+      most("mayfly-copies", "starts-per-second"),
       { atLeast: 40 },
       ofThousand,
     ),
