@@ -67,6 +67,18 @@ describeVms("clones", () => {
         expect((await vms.run(["tty"], { terminal: { rows: 1, columns: 1 } })).stdout).toContain("/dev/pts/");
       });
 
+      test("are forked, suspended and resumed as any other", async () => {
+        const vm = await vms.start({ name: "parent" });
+        expect(vm.clone.path).toBe(path);
+        const { vmIds } = await vms.engine.snapshots.fork(vm.id, { namePrefix: "child" }, soon());
+        await vms.engine.snapshots.checkpoint(vm.id, { stop: true }, soon());
+        await vms.engine.snapshots.resume(vm.id, soon());
+        const names = [];
+        for (const id of [vm.id, ...vmIds]) names.push((await vms.exec(id, ["hostname"])).stdout);
+        expect(names).toEqual(["parent\n", "child\n"]);
+        for (const id of [vm.id, ...vmIds]) await vms.remove(id);
+      });
+
       test("can be told to use nothing prepared", async () => {
         expect((await vms.run(["true"], { pool: false })).vm.clone.path).toBe("cold");
       });
