@@ -67,7 +67,7 @@ describeVms("clones", () => {
         expect((await vms.run(["tty"], { terminal: { rows: 1, columns: 1 } })).stdout).toContain("/dev/pts/");
       });
 
-      test("are forked, suspended and resumed as any other", async () => {
+      test("can be forked, suspended and resumed", async () => {
         const vm = await vms.start({ name: "parent" });
         expect(vm.clone.path).toBe(path);
         const { vmIds } = await vms.engine.snapshots.fork(vm.id, { namePrefix: "child" }, soon());
