@@ -39,8 +39,9 @@ export class ParentVm {
     await qemu.disconnect();
     while (connectedSockets(qemu.pid) > 0)
       await qemu.untilExit(deadline.race(pause(LOOK_MS), "QEMU to be left alone"), "becoming a parent");
-    const process = await ParentProcess.stop(host.config.artifacts.launcher.path, qemu.identity);
+    const process = ParentProcess.stop(host.config.artifacts.launcher.path, qemu.identity);
     qemu.isKeptBy(process);
+    await process.stopped();
     return new ParentVm(host, qemu, warm, resumed, process);
   }
 
@@ -56,8 +57,7 @@ export class ParentVm {
     const qemu = await QemuProcess.copy(slots, records, this.process, (slot) =>
       limitQemu(slot, shapeOf(template.manifest.fingerprint)),
     );
-    const session = qemu.qmp(deadline);
-    session.catch(() => undefined);
+    qemu.qmp(deadline).catch(() => undefined);
     const resume = async (until: Deadline) => {
       await (await qemu.qmp(until)).execute("cont", undefined, until);
     };

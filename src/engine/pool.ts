@@ -28,7 +28,7 @@ const MAX_BARREN_PARENTS = 2;
 /** What a pool gives out. */
 export type Prepared =
   | { kind: "warm"; path: "warm" | "copy"; clone: WarmClone }
-  | { kind: "blocked"; qemu: QemuProcess };
+  | { kind: "blocked"; path: "pool"; qemu: QemuProcess };
 
 /** The pool of one template. */
 export class Pool {
@@ -81,7 +81,7 @@ export class Pool {
   /** Takes a QEMU that waits for its state, to be a clone of this template. */
   takePrepared(): Prepared | undefined {
     const qemu = this.takeBlocked();
-    return qemu && { kind: "blocked", qemu };
+    return qemu && { kind: "blocked", path: "pool", qemu };
   }
 
   /** Takes a QEMU that waits for its state, whichever that will be. */

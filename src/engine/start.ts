@@ -102,12 +102,7 @@ export async function startClone(
         prepared.kind === "warm"
           ? await cloneFromWarm(prepared.clone, onRootOf(prepared.clone, request), clock, deadline)
           : await cloneFromTemplate(context.host, template, request, prepared.qemu, clock, deadline);
-      return {
-        clone: limitHost(clone, sizes),
-        path: prepared.kind === "warm" ? prepared.path : "pool",
-        clock,
-        machineId,
-      };
+      return { clone: limitHost(clone, sizes), path: prepared.path, clock, machineId };
     } catch (error) {
       if (!isDeadOnArrival(error)) throw error;
     }

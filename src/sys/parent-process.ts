@@ -27,15 +27,17 @@ export class ParentProcess implements Disposable {
   ) {}
 
   /**
-   * Stops a child of ours for good. Nobody may be connected to it, and its threads wait for something.
+   * Begins to stop a child of ours for good. Nobody may be connected to it, and its threads wait for something.
    * @param launcher path of the launcher, whose program keeps it stopped; it ends with that, and that with us.
-   * @throws `qemu_spawn_failed` if it cannot be copied; it may have ended then.
    */
-  static async stop(launcher: string, process: ProcessIdentity): Promise<ParentProcess> {
+  static stop(launcher: string, process: ProcessIdentity): ParentProcess {
     const place = [process.pid, process.startTicks].map(String);
-    const parent = new ParentProcess(process.pid, new LineProgram([launcher, "--parent", ...place]));
-    if ((await parent.program.next()) === "ready") return parent;
-    throw await parent.#failed();
+    return new ParentProcess(process.pid, new LineProgram([launcher, "--parent", ...place]));
+  }
+
+  /** Waits until it is stopped. @throws `qemu_spawn_failed`, `qemu_exited` if it cannot be copied; it may have ended then. */
+  async stopped(): Promise<void> {
+    if ((await this.program.next()) !== "ready") throw await this.#failed();
   }
 
   /**
@@ -65,8 +67,8 @@ export class ParentProcess implements Disposable {
   async #failed(): Promise<MayflyError> {
     this.#isGone = true;
     const why = await this.program.lastWords();
-    const isGone = (await this.program.exited) === NOT_FOUND;
-    return new MayflyError(isGone ? "qemu_exited" : "qemu_spawn_failed", `Cannot copy process ${this.pid}: ${why}`);
+    const wasKilled = (await this.program.exited) === NOT_FOUND;
+    return new MayflyError(wasKilled ? "qemu_exited" : "qemu_spawn_failed", `Cannot copy process ${this.pid}: ${why}`);
   }
 
   /** Ends it. */

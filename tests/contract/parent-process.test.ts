@@ -68,7 +68,11 @@ class Waiting implements AsyncDisposable {
   }
 }
 
-const launcher = () => hostArtifacts().launcher.path;
+async function stopped(process: ProcessIdentity): Promise<ParentProcess> {
+  const parent = ParentProcess.stop(hostArtifacts().launcher.path, process);
+  await parent.stopped();
+  return parent;
+}
 
 /** How a copy has ended, once it has. */
 async function endOf(pid: number) {
@@ -86,7 +90,7 @@ describeVms("a process that was made a parent", () => {
     const groups = join(original.directory, "tasks");
     writeFileSync(groups, "");
     const group = openSync(groups, "a");
-    const parent = await ParentProcess.stop(launcher(), original.identity);
+    const parent = await stopped(original.identity);
     const copy = (uid: number) => parent.copy({ uid, descriptors: new Map([[1, original.output]]), groups: [group] });
     const copies = await Promise.all([4242, 4243].map(copy));
     closeSync(group);
@@ -109,7 +113,7 @@ describeVms("a process that was made a parent", () => {
 
   test("ends with the program that keeps it, however that ends; its copies go on", async () => {
     await using original = await Waiting.start();
-    const parent = await ParentProcess.stop(launcher(), original.identity);
+    const parent = await stopped(original.identity);
     const copy = await parent.copy({ uid: 4242, descriptors: new Map([[1, original.output]]), groups: [] });
     const keeper = Number(/^TracerPid:\t(\d+)$/m.exec(readFileSync(`/proc/${original.pid}/status`, "latin1"))?.[1]);
     process.kill(keeper, "SIGKILL");
@@ -124,7 +128,7 @@ describeVms("a process that was made a parent", () => {
 
   test("leaves nothing of a copy that fails", async () => {
     await using original = await Waiting.start();
-    using parent = await ParentProcess.stop(launcher(), original.identity);
+    using parent = await stopped(original.identity);
     // A control group's file that cannot be written.
     const group = openSync("/proc/version", "r");
     const error = await rejection(parent.copy({ uid: 4242, descriptors: new Map(), groups: [group] }));
@@ -140,7 +144,7 @@ describeVms("a process that was made a parent", () => {
 describeVms("a process that cannot be a parent", () => {
   test("is connected to somebody, who would get what two of it say", async () => {
     await using original = await Waiting.start("pipe");
-    const error = await rejection(ParentProcess.stop(launcher(), original.identity));
+    const error = await rejection(stopped(original.identity));
     expect(error.message).toBe(
       `Cannot copy process ${original.pid}: process ${original.pid} is still connected to somebody`,
     );
@@ -150,7 +154,7 @@ describeVms("a process that cannot be a parent", () => {
   test("is another one than it was: that is left alone", async () => {
     await using original = await Waiting.start();
     const another = { ...original.identity, startTicks: original.identity.startTicks + 1 };
-    const error = await rejection(ParentProcess.stop(launcher(), another));
+    const error = await rejection(stopped(another));
     expect(error.message).toContain(`cannot look at process ${original.pid}`);
     writeSync(original.lines, "mine\n");
     expect(await original.ended()).toBe(null);
