@@ -165,13 +165,16 @@ export class Pool {
         } else if (this.#blocked.length < this.target.blocked) {
           // Whether it lives is not known yet: that it was spawned makes up for no failure.
           this.#keep(this.#blocked, this.#makeBlocked(), (qemu) => qemu);
-        } else break;
+        } else {
+          // However many failures it took.
+          this.onChange?.({ type: "refilled" });
+          return;
+        }
       } catch (error) {
         this.#failures += 1;
         this.onChange?.({ type: "refill_failed", error });
       }
     }
-    if (this.#failures === 0) this.onChange?.({ type: "refilled" });
   }
 
   /** Ends members for images that are not asked for any more, or have more than their share. */

@@ -95,6 +95,17 @@ describeVms("a host that allows no copies", () => {
     expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
   });
 
+  test("at first only, has a full pool for all that, and says so", async () => {
+    const script =
+      '[ "$1" != --parent ] || [ -e "$0.tried" ] || { touch "$0.tried"; echo "not yet" >&2; exit 126; }\nexec "$LAUNCHER" "$@"';
+    const pool = { blocked: 0, warm: 0, parent: true };
+    await using vms = await TestEngine.open({ artifacts: withLauncher(script), pool });
+    expect(vms.engine.info().pools).toMatchObject([{ parent: true }]);
+    expect((await vms.run(["true"])).vm.clone.path).toBe("copy");
+    await vms.poolsFull();
+    expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
+  });
+
   test("has none where each copy fails, and starts from nothing", async () => {
     const script =
       '[ "$1" != --parent ] || { echo ready; read -r line; echo "no copy" >&2; exit 126; }\nexec "$LAUNCHER" "$@"';
