@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "options.h"
@@ -24,14 +25,28 @@
 
 /* What is stopped, and the copy that is being made; 0: none. */
 static pid_t stopped, half_made;
+/* What goes on whatever happens. */
+static struct parent *going_on;
 
 void give_up_with(pid_t pid)
 {
     stopped = pid;
+    going_on = NULL;
+    half_made = 0;
+}
+
+void give_up_letting_go(struct parent *parent)
+{
+    going_on = parent;
 }
 
 static _Noreturn void end_with(int status, const char *why)
 {
+    if (going_on) {
+        for (size_t i = 0; i < going_on->thread_count; i++)
+            thread_go_on(&going_on->threads[i].thread);
+        thread_forget(going_on->pid);
+    }
     pid_t copy = thread_end_all(stopped, half_made);
     if (copy) {
         printf("-%d\n", (int)copy);
@@ -164,22 +179,55 @@ static void make_events(const struct parent *parent, struct stopped_thread *copy
         CALL(copy, "close an event", SYS_close, others[i]);
 }
 
+/* Writes who is known in a user namespace. Returns 0 or errno. */
+static int write_map(pid_t pid, const char *name, uint64_t first, uint64_t count)
+{
+    char path[64], map[80];
+    snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, name);
+    int length = snprintf(map, sizeof map, "%" PRIu64 " %" PRIu64 " %" PRIu64 "\n", first, first, count);
+    int file = open(path, O_WRONLY | O_CLOEXEC);
+    if (file < 0)
+        return errno;
+    int error = write(file, map, (size_t)length) == length ? 0 : errno;
+    close(file);
+    return error;
+}
+
+static int write_maps(const struct parent *parent, pid_t copy)
+{
+    int error = write_map(copy, "uid_map", parent->first_uid, parent->uids);
+    return error ? error : write_map(copy, "gid_map", parent->gid, 1);
+}
+
+/* The kernel takes them from somebody in the namespace around it only: from us, or from one who goes there and does not come back. */
+static int write_maps_from_outside(const struct parent *parent, pid_t copy)
+{
+    int status = 0;
+    if (!parent->has_namespace)
+        return write_maps(parent, copy);
+    pid_t helper = fork();
+    if (helper < 0)
+        return errno;
+    if (!helper)
+        _exit(setns(parent->namespace, CLONE_NEWUSER) ? errno : write_maps(parent, copy));
+    while (waitpid(helper, &status, 0) != helper)
+        if (errno != EINTR)
+            return errno;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : ECHILD;
+}
+
 /* A user namespace in which it is whom it is to be: so it can become that without a right that it had before, and has none afterwards. */
 static void become_user(const struct parent *parent, struct stopped_thread *copy, uint64_t uid)
 {
-    char path[64], map[64];
     const struct {
         uint32_t version;
         int32_t pid;
         uint32_t sets[2][3];
     } none = {CAPABILITIES, 0, {{0}}};
     CALL(copy, "make a user namespace", SYS_unshare, CLONE_NEWUSER);
-    snprintf(path, sizeof path, "/proc/%d/uid_map", (int)copy->pid);
-    int length = snprintf(map, sizeof map, "%" PRIu64 " %" PRIu64 " 1\n", uid, uid);
-    int file = open(path, O_WRONLY | O_CLOEXEC);
-    if (file < 0 || write(file, map, (size_t)length) != length)
-        give_up("cannot give process %d its user: %s", (int)copy->pid, strerror(errno));
-    close(file);
+    int error = write_maps_from_outside(parent, copy->pid);
+    if (error)
+        give_up("cannot give process %d its user: %s", (int)copy->pid, strerror(error));
     CALL(copy, "become its user", SYS_setresuid, uid, uid, uid);
     write_there(copy->pid, parent->scratch, &none, sizeof none);
     CALL(copy, "give up its rights", SYS_capset, parent->scratch, parent->scratch + offsetof(__typeof__(none), sets));
@@ -204,14 +252,21 @@ static struct stopped_thread copy_thread(struct stopped_thread *copy, const stru
     return thread;
 }
 
-pid_t copy_make(struct parent *parent, uint64_t uid, const struct passed *passed, size_t count)
+pid_t copy_begin(struct parent *parent)
+{
+    half_made = (pid_t)CALL(&parent->threads[0].thread, "be copied", SYS_clone, SIGCHLD | CLONE_PARENT);
+    wait_for_new(half_made);
+    return half_made;
+}
+
+pid_t copy_make(struct parent *parent, uint64_t uid, const struct passed *passed, size_t count, bool itself)
 {
     static struct stopped_thread threads[MAX_THREADS];
-    struct original *first = &parent->threads[0];
-    threads[0] = first->thread;
+    const struct original *first = &parent->threads[0];
     struct stopped_thread *copy = &threads[0];
-    copy->pid = half_made = (pid_t)CALL(&first->thread, "be copied", SYS_clone, SIGCHLD | CLONE_PARENT);
-    wait_for_new(copy->pid);
+    *copy = first->thread;
+    if (!itself)
+        copy->pid = copy_begin(parent);
     take_descriptors(parent, copy, passed, count);
     make_events(parent, copy);
     become_user(parent, copy, uid);

@@ -2,6 +2,7 @@
 #ifndef MAYFLY_COPY_H
 #define MAYFLY_COPY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -42,13 +43,23 @@ struct parent {
     size_t event_count;
     int channel, channel_there; /* descriptors go through it: our end, and that of the process */
     uint64_t scratch;           /* an address of free memory; some of it before, some behind */
+    int namespace;              /* its user namespace */
+    bool has_namespace;         /* which is not ours */
+    gid_t gid;
+    uint64_t first_uid, uids;   /* users that its copies know */
 };
 
-/* Makes a copy, which goes on at once. Returns its pid. */
-pid_t copy_make(struct parent *parent, uint64_t uid, const struct passed *passed, size_t count);
+/* Begins a copy, which has one thread and stands still. Returns its pid. */
+pid_t copy_begin(struct parent *parent);
+
+/* Makes a copy, which goes on at once. Returns its pid. `itself`: there is no copy, the parent goes on as one. */
+pid_t copy_make(struct parent *parent, uint64_t uid, const struct passed *passed, size_t count, bool itself);
 
 /* From now on giving up ends this process, which is being stopped. */
 void give_up_with(pid_t pid);
+
+/* From now on giving up lets go on what has been stopped of a process. */
+void give_up_letting_go(struct parent *parent);
 
 /* Ends the program, what is stopped, and the copy that is being made, of which it says so. */
 __attribute__((format(printf, 1, 2))) _Noreturn void give_up(const char *format, ...);

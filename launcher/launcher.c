@@ -100,6 +100,8 @@ int main(int argc, char **argv)
         discard_run(argv + 2);
     if (argc > 1 && !strcmp(argv[1], "--parent"))
         parent_run(argv + 2);
+    if (argc > 1 && !strcmp(argv[1], "--fork"))
+        fork_run(argv + 2);
     options_parse(&plan, argc, argv);
     join_cgroups(&plan);
     set_limits(&plan);

@@ -10,9 +10,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/ptrace.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -22,16 +24,29 @@
 #define SET_OPTIONS 0x4200 /* PTRACE_SETOPTIONS and so on */
 #define GET_REGISTER_SET 0x4204
 #define GET_RSEQ 0x420f
-#define OPTIONS (1 << 1 | 1 << 3 | 1 << 20) /* what forks and clones make is stopped, too; all end with us */
+#define TRACE_NEW (1 << 1 | 1 << 3)             /* what forks and clones make is stopped, too */
+#define END_WITH_US (1 << 20)
 #define TID_ADDRESS 40                          /* PR_GET_TID_ADDRESS */
 #define DO_FORK 11                              /* MADV_DOFORK */
 #define SCRATCH_BELOW 2048                      /* the stack of a thread that waits in a system call is free below the red zone */
 #define SYS_PIDFD_GETFD 438
 #define SYS_PIDFD_OPEN 434
+#define MAX_RANGES 64
+#define NS_GET_PARENT 0xb702 /* ioctl_ns(2) */
+#define MAX_DEPTH 30        /* of user namespaces: the kernel has 33 */
+#define MAX_CONNECTIONS 64
 
 static struct parent parent;
 static int creator; /* pidfd of who has started us, and has open what copies get */
 static int kept;    /* pidfd of the process */
+/* Memory that is told not to be copied by fork(2), since a fork that starts a program had no use for it: guest memory above all. */
+static struct {
+    uint64_t start, bytes;
+} ranges[MAX_RANGES];
+static size_t range_count;
+/* Descriptors that somebody else is connected to. */
+static int connections[MAX_CONNECTIONS];
+static size_t connection_count;
 
 /* Stops all threads that it has. New ones may come until all are stopped. */
 static void stop_threads(void)
@@ -54,14 +69,33 @@ static void stop_threads(void)
                 give_up("process %d has more than %d threads", (int)parent.pid, MAX_THREADS);
             struct original *original = &parent.threads[parent.thread_count++];
             int error = thread_stop(&original->thread, tid);
-            if (!error && ptrace(SET_OPTIONS, tid, NULL, (void *)OPTIONS))
-                error = -errno;
+            if (error == -ESRCH && tid == parent.pid)
+                give_up_gone(tid);
+            if (error == -ESRCH) {
+                parent.thread_count--; /* it has ended meanwhile */
+                continue;
+            }
             if (error)
                 give_up("cannot stop thread %d: %s", (int)tid, strerror(-error));
             found = true;
         }
         closedir(tasks);
     }
+    for (size_t i = 1; i < parent.thread_count; i++)
+        if (parent.threads[i].thread.pid == parent.pid) {
+            static struct original other;
+            other = parent.threads[0];
+            parent.threads[0] = parent.threads[i];
+            parent.threads[i] = other;
+        }
+    parent.scratch = (parent.threads[0].thread.registers.rsp - SCRATCH_BELOW) & ~(uint64_t)63;
+}
+
+/* Options of a first thread: they hold for what it makes, too. */
+static void set_options(pid_t pid, long options)
+{
+    if (ptrace(SET_OPTIONS, pid, NULL, (void *)options))
+        give_up("cannot follow process %d: %s", (int)pid, strerror(errno));
 }
 
 /* What the kernel knows of a thread beside its registers, and a new one has to be told. */
@@ -84,8 +118,7 @@ static void describe(struct original *original)
         original->rseq = (struct rseq_place){0}; /* before Linux 5.13: its C library does without */
 }
 
-/* Guest memory is told not to be copied by fork(2), since a fork that starts a program had no use for it. */
-static void share_all_memory(void)
+static void find_ranges(void)
 {
     char path[64], line[512];
     uint64_t start = 0, end = 0, from, to;
@@ -98,10 +131,28 @@ static void share_all_memory(void)
             start = from;
             end = to;
         } else if (!strncmp(line, "VmFlags:", 8) && strstr(line, " dc")) {
-            CALL(&parent.threads[0].thread, "share its memory", SYS_madvise, start, end - start, DO_FORK);
+            if (range_count == MAX_RANGES)
+                give_up("process %d has more than %d ranges of memory that are not to be copied", (int)parent.pid, MAX_RANGES);
+            ranges[range_count].start = start;
+            ranges[range_count++].bytes = end - start;
         }
     }
     fclose(mappings);
+}
+
+static void share_all_memory(void)
+{
+    for (size_t i = 0; i < range_count; i++)
+        CALL(&parent.threads[0].thread, "share its memory", SYS_madvise, ranges[i].start, ranges[i].bytes, DO_FORK);
+}
+
+/* Opens the process whose memory and descriptors copies get. */
+static void keep(pid_t pid)
+{
+    parent.pid = pid;
+    kept = (int)syscall(SYS_PIDFD_OPEN, pid, 0);
+    if (kept < 0)
+        give_up("cannot open process %d: %s", (int)pid, strerror(errno));
 }
 
 /* A pair of sockets, one end of it for us. */
@@ -159,6 +210,19 @@ static bool only_listens(int descriptor)
     return known && listens;
 }
 
+/* Those that are connected hear that the other end is closed: it is the process' own, which goes on. */
+static void close_connections(void)
+{
+    struct stopped_thread *first = &parent.threads[0].thread;
+    int ends[2];
+    CALL(first, "make a socket pair", SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, parent.scratch);
+    read_there(parent.pid, parent.scratch, ends, sizeof ends);
+    CALL(first, "close a descriptor", SYS_close, (uint64_t)ends[0]);
+    for (size_t i = 0; i < connection_count; i++)
+        CALL(first, "close a connection", SYS_dup3, (uint64_t)ends[1], (uint64_t)connections[i], O_CLOEXEC);
+    CALL(first, "close a descriptor", SYS_close, (uint64_t)ends[1]);
+}
+
 /* Events that a process and its copy would share have to be made anew; what else cannot be shared is not there, or there is no copy. */
 static void list_descriptors(void)
 {
@@ -177,8 +241,11 @@ static void list_descriptors(void)
             if (!strncmp(target, refused[i], strlen(refused[i])))
                 give_up("process %d has %s open, which no two can have", (int)parent.pid, target);
         int descriptor = (int)strtol(entry->d_name, NULL, 10);
-        if (!strncmp(target, "socket:", strlen("socket:")) && !only_listens(descriptor))
-            give_up("process %d is still connected to somebody", (int)parent.pid);
+        if (!strncmp(target, "socket:", strlen("socket:")) && !only_listens(descriptor)) {
+            if (connection_count == MAX_CONNECTIONS)
+                give_up("process %d has more than %d connections", (int)parent.pid, MAX_CONNECTIONS);
+            connections[connection_count++] = descriptor;
+        }
         bool is_epoll = !strcmp(target, "anon_inode:[eventpoll]");
         if (!is_epoll && strcmp(target, "anon_inode:[eventfd]"))
             continue;
@@ -194,35 +261,49 @@ static void list_descriptors(void)
     sort_events();
 }
 
-static void begin(char **arguments)
+/* Whose users, and those of its copies, are known in their namespaces. */
+static void look_at_user(void)
 {
-    if (!arguments[0] || !arguments[1])
-        fail(EXIT_CANNOT_RUN, "--parent takes PID START_TIME");
-    parent.pid = (pid_t)number_of("--parent", "PID", arguments[0]);
-    uint64_t start_time = number_of("--parent", "START_TIME", arguments[1]);
+    char path[64], line[128];
+    unsigned gid = 0;
+    struct stat ours, its;
+    snprintf(path, sizeof path, "/proc/%d/status", (int)parent.pid);
+    FILE *status = fopen(path, "re");
+    while (status && fgets(line, sizeof line, status) && sscanf(line, "Gid: %*u %u", &gid) != 1)
+        ;
+    if (status)
+        fclose(status);
+    parent.gid = gid;
+    snprintf(path, sizeof path, "/proc/%d/ns/user", (int)parent.pid);
+    parent.namespace = open(path, O_RDONLY | O_CLOEXEC);
+    if (parent.namespace < 0 || fstat(parent.namespace, &its) || stat("/proc/self/ns/user", &ours))
+        give_up("cannot look at the user namespace of process %d: %s", (int)parent.pid, strerror(errno));
+    parent.has_namespace = its.st_ino != ours.st_ino;
+    int depth = 0, around = parent.namespace;
+    for (int inner = -1; (around = ioctl(around, NS_GET_PARENT)) >= 0; inner = around, depth++)
+        if (inner >= 0)
+            close(inner);
+    if (depth >= MAX_DEPTH)
+        give_up("process %d is a copy of a copy ..., %d deep: the kernel allows no more", (int)parent.pid, depth);
+}
+
+/* Looks at the process, and at who has asked for it. */
+static void begin(const char *option, char **arguments)
+{
+    for (size_t i = 0; i < 4; i++)
+        if (!arguments[i])
+            fail(EXIT_CANNOT_RUN, "%s takes PID START_TIME FIRST_UID UIDS", option);
+    parent.pid = (pid_t)number_of(option, "PID", arguments[0]);
+    uint64_t start_time = number_of(option, "START_TIME", arguments[1]);
+    parent.first_uid = number_of(option, "FIRST_UID", arguments[2]);
+    parent.uids = number_of(option, "UIDS", arguments[3]);
     creator = (int)syscall(SYS_PIDFD_OPEN, getppid(), 0);
     if (creator < 0)
         fail(EXIT_CANNOT_RUN, "cannot open the process that has started this one: %s", strerror(errno));
     if (!process_is(parent.pid, start_time))
         fail(EXIT_CANNOT_RUN, "cannot look at process %d: %s", (int)parent.pid, strerror(ESRCH));
-    give_up_with(parent.pid);
-    stop_threads();
-    for (size_t i = 1; i < parent.thread_count; i++)
-        if (parent.threads[i].thread.pid == parent.pid) {
-            static struct original other;
-            other = parent.threads[0];
-            parent.threads[0] = parent.threads[i];
-            parent.threads[i] = other;
-        }
-    parent.scratch = (parent.threads[0].thread.registers.rsp - SCRATCH_BELOW) & ~(uint64_t)63;
-    for (size_t i = 0; i < parent.thread_count; i++)
-        describe(&parent.threads[i]);
-    share_all_memory();
-    kept = (int)syscall(SYS_PIDFD_OPEN, parent.pid, 0);
-    if (kept < 0)
-        give_up("cannot open process %d: %s", (int)parent.pid, strerror(errno));
-    list_descriptors();
-    open_channel();
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    setvbuf(stdin, NULL, _IONBF, 0); /* what has been read is what has been asked */
 }
 
 /* "DESCRIPTOR=NUMBER" or "join=NUMBER", of which this process gets what the creator has open as NUMBER. */
@@ -266,18 +347,17 @@ static bool is_asked(void)
     }
 }
 
-_Noreturn void parent_run(char **arguments)
+/* Makes copies, one for each line. */
+static void serve(void)
 {
     char line[512];
-    protect_from_signals();
-    begin(arguments);
-    setvbuf(stdout, NULL, _IOLBF, 0);
-    setvbuf(stdin, NULL, _IONBF, 0); /* what has been read is what has been asked */
-    printf("ready\n");
     while (is_asked() && fgets(line, sizeof line, stdin)) {
         struct passed passed[MAX_PASSED];
         size_t count = 0;
         char *at = NULL, *word = strtok_r(line, " \n", &at);
+        bool is_last = word && !strcmp(word, "last");
+        if (is_last)
+            word = strtok_r(NULL, " \n", &at);
         if (!word)
             give_up("--parent takes UID and descriptors");
         uint64_t uid = number_of("--parent", "UID", word);
@@ -286,10 +366,73 @@ _Noreturn void parent_run(char **arguments)
                 give_up("--parent takes at most %d descriptors", MAX_PASSED);
             passed[count++] = parse_passed(word);
         }
-        pid_t pid = copy_make(&parent, uid, passed, count);
+        pid_t pid = copy_make(&parent, uid, passed, count, is_last);
         for (size_t i = 0; i < count; i++)
             close(passed[i].here);
         printf("%d\n", (int)pid);
+        if (is_last)
+            exit(0);
     }
+}
+
+_Noreturn void parent_run(char **arguments)
+{
+    protect_from_signals();
+    begin("--parent", arguments);
+    give_up_with(parent.pid);
+    stop_threads();
+    set_options(parent.pid, TRACE_NEW | END_WITH_US);
+    for (size_t i = 0; i < parent.thread_count; i++)
+        describe(&parent.threads[i]);
+    find_ranges();
+    share_all_memory();
+    look_at_user();
+    keep(parent.pid);
+    list_descriptors();
+    if (connection_count)
+        give_up("process %d is still connected to somebody", (int)parent.pid);
+    open_channel();
+    printf("ready\n");
+    serve();
+    exit(0); /* and with us the parent */
+}
+
+/* Copies the process, which stands still for as long as that takes. Its copy has one thread, and no connections. */
+static void take_stem(void)
+{
+    struct stopped_thread *first = &parent.threads[0].thread;
+    give_up_letting_go(&parent);
+    stop_threads();
+    set_options(parent.pid, TRACE_NEW);
+    for (size_t i = 0; i < parent.thread_count; i++)
+        describe(&parent.threads[i]);
+    share_all_memory();
+    pid_t stem = copy_begin(&parent);
+    set_options(stem, TRACE_NEW | END_WITH_US);
+    for (size_t i = 0; i < parent.thread_count; i++)
+        thread_go_on(&parent.threads[i].thread);
+    thread_forget(parent.pid);
+    give_up_with(stem);
+    first->pid = stem;
+    keep(stem);
+    list_descriptors();
+    close_connections();
+    open_channel();
+}
+
+_Noreturn void fork_run(char **arguments)
+{
+    char line[16];
+    protect_from_signals();
+    begin("--fork", arguments);
+    find_ranges();
+    look_at_user();
+    printf("ready\n");
+    if (!fgets(line, sizeof line, stdin))
+        exit(0);
+    take_stem();
+    printf("%d\n", (int)parent.pid);
+    serve();
+    thread_end_all(parent.pid, 0);
     exit(0);
 }

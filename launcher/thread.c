@@ -95,12 +95,24 @@ static pid_t process_of(pid_t thread)
     return pid;
 }
 
+void thread_forget(pid_t pid)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < told_count; i++) {
+        pid_t process = process_of(told[i].pid);
+        if (process && process != pid)
+            told[kept++] = told[i];
+    }
+    told_count = kept;
+}
+
 pid_t thread_end_all(pid_t pid, pid_t copy)
 {
     int status;
     for (size_t i = 0; i < told_count && !copy; i++)
         copy = process_of(told[i].pid) == pid ? 0 : process_of(told[i].pid);
-    kill(pid, SIGKILL);
+    if (pid)
+        kill(pid, SIGKILL);
     for (;;) {
         if (copy)
             kill(copy, SIGKILL);

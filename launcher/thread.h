@@ -28,6 +28,9 @@ int thread_next_stop(pid_t pid);
  */
 pid_t thread_end_all(pid_t pid, pid_t copy);
 
+/* Forgets what was told of a process that has been let go on. */
+void thread_forget(pid_t pid);
+
 /* Whether one that is stopped has ended, as by SIGKILL. SIGCHLD tells that there is something to look at. */
 bool thread_has_ended(pid_t pid);
 

@@ -28,17 +28,21 @@ export interface GuestObject {
 }
 
 /** The state of a VM at one moment, in memory. Disposing it frees the pages. */
-export interface Captured extends Disposable {
+export interface Captured extends Disposable, GuestObjects {
   devices: Uint8Array;
   pages: PageSet;
+}
+
+/** What there is in a guest at one moment. */
+export interface GuestObjects {
   /** Its main process; null: it has none. */
   main: (GuestObject & { pid: number }) | null;
-  /** What else was in its guest: processes that exec had started, transfers. */
+  /** What else is in its guest: processes that exec had started, transfers. */
   others: GuestObject[];
 }
 
 /** What is done while the VM stands still, and whether it goes on afterwards. */
-export type WhileStopped<T> = (captured: Captured) => Promise<{ value: T; goesOn: boolean }>;
+export type WithCaptured<T> = (captured: Captured) => Promise<{ value: T; goesOn: boolean }>;
 
 /** A VM of which a state was taken. */
 export interface CaptureResult<T> {
@@ -49,13 +53,13 @@ export interface CaptureResult<T> {
 
 /**
  * Takes a VM's state, one at a time of each VM.
- * @param whileStopped is given the state while the vCPUs stand still. Where it throws, or says so, the VM goes on; otherwise it is up to it.
+ * @param use is given the state while the vCPUs stand still. Where it throws, or says so, the VM goes on; otherwise it is up to it.
  * @throws what it throws; `deadline_exceeded`, `qemu_exited`, `agent_request_failed` ... with the stage.
  */
 export async function captureVm<T>(
   running: RunningVm,
   record: () => VmRecord | undefined,
-  whileStopped: WhileStopped<T>,
+  use: WithCaptured<T>,
   deadline: Deadline,
 ): Promise<CaptureResult<T>> {
   using _awake = running.stayAwake();
@@ -64,11 +68,10 @@ export async function captureVm<T>(
   const devicesPath = `${qemu.slot.directory}/${DEVICES}`;
   // Made ready while the guest runs, so that the stop is short.
   using memory = await MemoryCapture.prepare(qemu.pid, guestMapping(qemu.pid, template.memoryPath));
-  return await running.standStill(async () => {
+  return await standingStill(running, qmp, async (stand) => {
     removeTree(devicesPath);
     newSparseFile(devicesPath, 0, []);
     grantFile(devicesPath, qemu.slot.uid);
-    const stand = new Standstill(running, qmp);
     try {
       await stand.begin(devicesPath, deadline);
       // Now: nothing that the guest says can come any more.
@@ -82,7 +85,7 @@ export async function captureVm<T>(
       };
       let kept = false;
       try {
-        const { value, goesOn } = await whileStopped(captured);
+        const { value, goesOn } = await use(captured);
         kept = true;
         stand.clock.end("pages");
         if (goesOn) await stand.end();
@@ -90,11 +93,44 @@ export async function captureVm<T>(
       } finally {
         if (!kept) pages[Symbol.dispose]();
       }
+    } finally {
+      removeTree(devicesPath);
+    }
+  });
+}
+
+/**
+ * Has something done while a VM stands still, without its state being saved: its workload is frozen, its vCPUs stopped; then it goes on.
+ * @returns what was in its guest at that moment.
+ * @throws as {@link captureVm}.
+ */
+export async function whileStopped(
+  running: RunningVm,
+  record: () => VmRecord | undefined,
+  work: () => Promise<void>,
+  deadline: Deadline,
+): Promise<CaptureResult<GuestObjects>> {
+  using _awake = running.stayAwake();
+  const qmp = await running.clone.qemu.qmp(deadline);
+  return await standingStill(running, qmp, async (stand) => {
+    await stand.begin(undefined, deadline);
+    const value = objectsOf(running, record()?.main ?? null);
+    await stand.during("pages", work());
+    stand.clock.end("pages");
+    await stand.end();
+    return { value, times: stand.times, clock: stand.clock };
+  });
+}
+
+/** Does what a VM stands still for; where it fails, the VM goes on. */
+function standingStill<T>(running: RunningVm, qmp: QmpClient, work: (stand: Standstill) => Promise<T>): Promise<T> {
+  return running.standStill(async () => {
+    const stand = new Standstill(running, qmp);
+    try {
+      return await work(stand);
     } catch (error) {
       await stand.end().catch(() => undefined);
       throw error;
-    } finally {
-      removeTree(devicesPath);
     }
   });
 }
@@ -116,15 +152,15 @@ class Standstill {
     return this.#times;
   }
 
-  /** Freezes the workload, stops the vCPUs and has the devices saved. */
-  async begin(devicesPath: string, deadline: Deadline): Promise<void> {
+  /** Freezes the workload, stops the vCPUs and has the devices saved. @param devicesPath where; undefined: they are not. */
+  async begin(devicesPath: string | undefined, deadline: Deadline): Promise<void> {
     this.#frozen = true;
     await this.during("freeze", this.running.agent.freeze(deadline));
     this.clock.end("freeze");
     this.#stoppedAtMs = nowMs();
     const stopped = this.qmp.execute("stop", undefined, deadline);
-    const save = { filename: devicesPath, live: false };
-    const saved = this.qmp.execute("xen-save-devices-state", save, deadline);
+    const save = devicesPath === undefined ? undefined : { filename: devicesPath, live: false };
+    const saved = save && this.qmp.execute("xen-save-devices-state", save, deadline);
     await this.during("save", Promise.all([stopped, saved]));
     this.clock.end("save");
   }
@@ -158,7 +194,7 @@ class Standstill {
 }
 
 /** What goes on in a copy of the guest, and from where: the main process where the VM's own log ends. */
-function objectsOf(running: RunningVm, recorded: VmRecord["main"]): Pick<Captured, "main" | "others"> {
+function objectsOf(running: RunningVm, recorded: VmRecord["main"]): GuestObjects {
   const { agent, main, logs } = running;
   const process = main?.process;
   const others = agent.lasting().filter(({ object }) => object !== process?.object);

@@ -26,6 +26,7 @@ import { createVm, relaunch } from "./create.ts";
 import { diskUsage, pruneAll, pruneImages } from "./disk-usage.ts";
 import type { Events } from "./events.ts";
 import { describeFile, listDirectory, readContents, writeContents } from "./files.ts";
+import type { ForkCopies } from "./fork-source.ts";
 import { Gate } from "./gate.ts";
 import type { Host } from "./host.ts";
 import type { ImageOperations } from "./image-operations.ts";
@@ -57,6 +58,7 @@ export interface EngineParts {
   volumes: Volumes;
   snapshots: SnapshotRecords;
   pools: Pools;
+  forkCopies: ForkCopies;
   admission: Admission;
   events: Events;
   metrics: Metrics;

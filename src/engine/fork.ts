@@ -1,39 +1,29 @@
-/** Live fork: VMs from a running one, which goes on. Their QEMUs are ready before it stands still. */
+/** Live fork: VMs from a running one, which goes on. */
 import type { ForkRequest, ForkResult, Vm } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import type { DiskFiles } from "../machine/devices/disk.ts";
 import { shapeOf } from "../machine/profile.ts";
 import { type Deadline, nowMs } from "../sys/deadline.ts";
 import { copySparse } from "../sys/memory-file.ts";
-import { writePages } from "../sys/process-memory.ts";
 import type { LoadedTemplate } from "../template/store.ts";
-import { type Captured, type CaptureResult, captureVm } from "./capture.ts";
+import type { GuestObjects } from "./capture.ts";
 import { type CapturedVm, copyNames, copyOf, hooksOf, planHooks } from "./captured-vm.ts";
 import type { EngineParts } from "./engine.ts";
+import { CaptureSource, type ForkParent, type ForkSource } from "./fork-source.ts";
 import type { Gate } from "./gate.ts";
 import { Holdings } from "./holdings.ts";
 import { newIdentity } from "./identity.ts";
 import type { Launch } from "./launch.ts";
 import { Ports } from "./ports.ts";
 import type { HeldRecord, VmRecord } from "./records.ts";
-import { type ReadyQemu, readyQemu, revive } from "./revive.ts";
 import { StageClock } from "./stages.ts";
 import { hexOf, limitHost } from "./start.ts";
-
-/** A VM that is being forked. */
-interface Parent {
-  record: VmRecord;
-  captured: CapturedVm;
-  template: LoadedTemplate;
-}
 
 /** A child that has its name, ports and places for disks. */
 interface Child {
   vm: Vm;
   ports: Ports;
   holdings: Holdings;
-  /** Resolves when its QEMU waits for the state. */
-  ready: PromiseWithResolvers<ReadyQemu>;
 }
 
 /**
@@ -55,42 +45,64 @@ export async function forkVm(
   using _awake = running.stayAwake();
   const record = requireCapturable(vms.record(running.id), "fork");
   const template = baseTemplate(parts, record.vm, "fork");
-  const hooks = await hooksOf(running, record, template, deadline);
-  const parent = { record, captured: { ...record, hooks }, template };
-  const children = await admitChildren(parts, parent, request, deadline);
-  let result: CaptureResult<Captured> | undefined;
-  const capture = async () => {
-    await Promise.all(children.map(({ ready }) => ready.promise));
-    const copyDisks = async (captured: Captured) => {
-      await copyScratch(record.held.disks, children.slice(0, 1), deadline);
-      return { value: captured, goesOn: true };
-    };
-    result = await captureVm(running, () => vms.record(running.id), copyDisks, deadline);
-    const [first, ...others] = children;
-    if (first !== undefined) await copyScratch(first.holdings.record.disks, others, deadline);
-    return result.value;
-  };
-  const captured = capture();
-  captured.catch(() => undefined);
-  const pool = parts.pools.of(template);
-  const started = children.map((child) => {
-    const launch = launchOf(parts, { gate, pool }, parent, child, captured, startedMs, deadline);
-    return vms.start(child.vm, launch, undefined, deadline);
-  });
-  const outcomes = await Promise.allSettled(started);
-  result?.value[Symbol.dispose]();
-  pool.refill();
-  const failed = outcomes.find((outcome) => outcome.status === "rejected");
-  if (failed !== undefined || result === undefined) {
-    for (const { vm } of children) if (vms.record(vm.id) !== undefined) await vms.remove(vm.id, true);
-    throw failed?.reason;
+  const parent = { running, record, template };
+  const captured = { ...record, hooks: await hooksOf(running, record, template, deadline) };
+  const children = await admitChildren(parts, record, request, deadline);
+  let failure: { error: unknown } | undefined;
+  try {
+    using source = await sourceOf(parts, gate, parent, children, deadline);
+    const started = children.map((child) => {
+      const launch = launchOf(parent, captured, child, source, startedMs, deadline);
+      return vms.start(child.vm, launch, undefined, deadline);
+    });
+    const outcomes = await Promise.allSettled(started);
+    const failed = outcomes.find((outcome) => outcome.status === "rejected");
+    if (failed !== undefined) throw failed.reason;
+    const { times, stages, deltaBytes } = await source.cost;
+    metrics.captured("fork", times, stages);
+    const vmIds = children.map(({ vm }) => vm.id);
+    events.emit("vm.forked", running.id, record.vm.name, { vmIds, stoppedMs: times.stoppedMs, deltaBytes });
+    return { vmIds, times, deltaBytes };
+  } catch (error) {
+    failure = { error };
+    throw error;
+  } finally {
+    parts.pools.of(template).refill();
+    if (failure !== undefined) await removeChildren(parts, children);
   }
-  const { times, clock, value } = result;
-  metrics.captured("fork", times, clock.stages);
-  const vmIds = children.map(({ vm }) => vm.id);
-  const { deltaBytes } = value.pages;
-  events.emit("vm.forked", running.id, record.vm.name, { vmIds, stoppedMs: times.stoppedMs, deltaBytes });
-  return { vmIds, times, deltaBytes };
+}
+
+/** Copies the parent, or makes ready to save its state. */
+async function sourceOf(
+  { host, vms, pools, forkCopies }: EngineParts,
+  gate: Gate,
+  parent: ForkParent,
+  children: readonly Child[],
+  deadline: Deadline,
+): Promise<ForkSource> {
+  const { vm, held } = parent.record;
+  const record = () => vms.record(vm.id);
+  const copies = forkCopies.canCopy(parent.record)
+    ? await forkCopies.take(parent, record, children.length, deadline)
+    : undefined;
+  if (copies !== undefined) return copies;
+  const context = { host, gate, pool: pools.of(parent.template), merge: vm.merge };
+  const [first, ...others] = children;
+  const disks = {
+    whileStopped: () => copyScratch(held.disks, first === undefined ? [] : [first], deadline),
+    afterwards: () => copyScratch(first?.holdings.record.disks ?? {}, others, deadline),
+  };
+  return new CaptureSource(context, parent, record, children.length, disks, deadline);
+}
+
+/** None of them is left, whether it runs or was never started. */
+async function removeChildren({ vms }: EngineParts, children: readonly Child[]): Promise<void> {
+  for (const { vm, holdings } of children) {
+    if (vms.record(vm.id)?.vm.state === "creating") {
+      await holdings.release("never_started");
+      vms.dismiss(vm.id);
+    } else if (vms.record(vm.id) !== undefined) await vms.remove(vm.id, true);
+  }
 }
 
 /** A VM whose state can be taken while it goes on. @throws `not_capturable` naming what cannot be copied, and what to do. */
@@ -122,7 +134,7 @@ export function baseTemplate({ templates }: Pick<EngineParts, "templates">, vm: 
 /** Gives all children their names, ports and places for disks. Nothing is left of any if one cannot have them. */
 async function admitChildren(
   { admission, vms, volumes }: EngineParts,
-  { record: { vm, held } }: Parent,
+  { vm, held }: VmRecord,
   { count = 1, namePrefix, labels, autoRemove = false }: ForkRequest,
   deadline: Deadline,
 ): Promise<Child[]> {
@@ -135,7 +147,7 @@ async function admitChildren(
     const holdings = new Holdings(emptyHeld(held));
     holdings.add(ports);
     const child = copyOf(vm, { name, labels, ports: ports.published, autoRemove, origin });
-    children.push({ vm: child, ports, holdings, ready: Promise.withResolvers() });
+    children.push({ vm: child, ports, holdings });
     vms.admit(child);
   };
   try {
@@ -152,7 +164,6 @@ async function admitChildren(
     }
     throw error;
   }
-  for (const { ready } of children) ready.promise.catch(() => undefined);
   return children;
 }
 
@@ -170,47 +181,28 @@ async function copyScratch({ scratch }: DiskFiles, children: readonly Child[], d
   }
 }
 
-/** How a child is started: its QEMU made ready, the state waited for, and brought to life. */
+/** How a child is started. */
 function launchOf(
-  { host }: EngineParts,
-  context: { gate: Gate; pool: Parameters<typeof readyQemu>[0]["pool"] },
-  { record, captured, template }: Parent,
-  { vm, ports, holdings, ready }: Child,
-  state: Promise<Captured>,
+  { record, template }: ForkParent,
+  captured: CapturedVm,
+  { vm, ports, holdings }: Child,
+  source: ForkSource,
   startedMs: number,
   deadline: Deadline,
 ): Launch {
-  const { disks } = holdings.record;
   const { stopGraceMs, killAtMs } = record;
   const goesOnAt = { output: 0, error: 0 };
   const start = async () => {
     const clock = new StageClock(startedMs);
     clock.end("plan");
-    const { root, ...others } = disks;
-    const qemu = await readyQemu(
-      { host, ...context, merge: vm.merge },
-      template,
-      root === undefined ? {} : { root },
-      deadline,
-    ).catch((error: unknown) => {
-      ready.reject(error);
-      throw error;
-    });
-    ready.resolve(qemu);
-    clock.end("spawn");
-    let taken: Captured;
-    try {
-      taken = await qemu.qemu.untilExit(state, "waiting for the state of its parent");
-    } catch (error) {
-      await qemu.qemu.kill();
-      throw error;
-    }
-    Object.assign(goesOnAt, taken.main === null ? {} : { output: taken.main.output, error: taken.main.error });
     const identity = newIdentity(vm.hostname);
     const hooks = planHooks(captured, "fork", vm.hostname);
-    const setup = { identity, hooks, container: undefined, limits: undefined, files: [], fills: [], disks: others };
-    const write = (pid: number, mapping: ReadyQemu["mapping"]) => writePages(pid, mapping, taken.pages);
-    const clone = await revive(qemu, template, { ...taken, writePages: write }, setup, clock, deadline);
+    const setup = { identity, hooks, container: undefined, limits: undefined, files: [], fills: [] };
+    const plan = { disks: holdings.record.disks, setup };
+    const onMain = (main: GuestObjects["main"]) => {
+      if (main !== null) Object.assign(goesOnAt, { output: main.output, error: main.error });
+    };
+    const { clone, path } = await source.bringUp(plan, onMain, clock, deadline);
     ports.open(clone.agent);
     const sizes = {
       shape: shapeOf(template.manifest.fingerprint),
@@ -218,7 +210,7 @@ function launchOf(
       cpus: vm.cpus,
       limited: false,
     };
-    return { clone: limitHost(clone, sizes), path: qemu.path, clock, machineId: hexOf(identity.machineId) };
+    return { clone: limitHost(clone, sizes), path, clock, machineId: hexOf(identity.machineId) };
   };
   return {
     request: {

@@ -90,7 +90,7 @@ export async function launchIn(
   };
   const record: VmRecord = {
     vm,
-    qemu: { identity: clone.qemu.identity, slot: clone.qemu.slot.number },
+    qemu: clone.qemu.record,
     main: main && process ? { object: process.object, pid, base: main.base } : null,
     killAtMs,
     machineId,

@@ -16,6 +16,7 @@ import { recover } from "./adopt.ts";
 import { CONFIG_DEFAULTS, type EngineConfig } from "./config.ts";
 import { LocalEngine } from "./engine.ts";
 import { Events } from "./events.ts";
+import { ForkCopies } from "./fork-source.ts";
 import { ImageOperations } from "./image-operations.ts";
 import { Images } from "./images.ts";
 import type { Engine } from "./interface.ts";
@@ -54,7 +55,7 @@ export async function openEngine({ newArtifacts, ...options }: OpenOptions): Pro
   const slots = new Slots(config.runDir, config.uidBase, groupName(config.stateDir));
   const base = { config, slots, records, tscKHz: await hostTscKHz(records) };
   // Slots of QEMUs that still run must not be given to the probe's.
-  const reserved = records.qemus().map((qemu) => slots.reserve(qemu.slot));
+  const reserved = records.qemus().map(({ slot, owner }) => slots.reserve(slot, owner));
   const host = hostWith(base, await chooseAccelerator(base));
   for (const slot of reserved) slots.unreserve(slot);
 
@@ -97,15 +98,13 @@ export async function openEngine({ newArtifacts, ...options }: OpenOptions): Pro
   const release = (held: FileLock) => held[Symbol.dispose]();
   const changing = newArtifacts && new NewArtifacts({ host, pools, events, load: newArtifacts.load });
   const watch = newArtifacts?.watch(() => void changing?.take());
+  const imageOperations = new ImageOperations(host, images, events);
   const engine = new LocalEngine({
-    host,
-    templates,
-    images,
-    imageOperations: new ImageOperations(host, images, events),
-    vms,
+    ...{ host, templates, images, imageOperations, vms },
     volumes,
     snapshots,
     pools,
+    forkCopies: new ForkCopies(host),
     admission,
     events,
     metrics,

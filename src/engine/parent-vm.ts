@@ -12,6 +12,7 @@ import { limitQemu, openAgent, type WarmClone } from "./clone.ts";
 import type { Host } from "./host.ts";
 import { QemuProcess } from "./qemu-process.ts";
 import { ResumedMain } from "./resumed-main.ts";
+import type { Slot } from "./slots.ts";
 
 /** Looks at whether QEMU has noticed that nobody is connected any more, in ms. */
 const LOOK_MS = 2;
@@ -39,9 +40,9 @@ export class ParentVm {
     await qemu.disconnect();
     while (connectedSockets(qemu.pid) > 0)
       await qemu.untilExit(deadline.race(pause(LOOK_MS), "QEMU to be left alone"), "becoming a parent");
-    const process = ParentProcess.stop(host.config.artifacts.launcher.path, qemu.identity);
+    const process = ParentProcess.stop(host.config.artifacts.launcher.path, qemu.identity, host.slots.uids);
     qemu.isKeptBy(process);
-    await process.stopped();
+    await process.ready();
     return new ParentVm(host, qemu, warm, resumed, process);
   }
 
@@ -54,9 +55,8 @@ export class ParentVm {
   async child(deadline: Deadline): Promise<WarmClone> {
     const { template, root } = this.warm;
     const { slots, records } = this.host;
-    const qemu = await QemuProcess.copy(slots, records, this.process, (slot) =>
-      limitQemu(slot, shapeOf(template.manifest.fingerprint)),
-    );
+    const prepare = (slot: Slot) => limitQemu(slot, shapeOf(template.manifest.fingerprint));
+    const qemu = await QemuProcess.copy(slots, records, { process: this.process, slot: this.qemu.slot }, prepare);
     qemu.qmp(deadline).catch(() => undefined);
     const resume = async (until: Deadline) => {
       await (await qemu.qmp(until)).execute("cont", undefined, until);

@@ -20,7 +20,7 @@ import {
 } from "../sys/process.ts";
 import { LIMITS_MS } from "./config.ts";
 import { CHILD_FDS, type QemuPlan } from "./plan.ts";
-import type { Records } from "./records.ts";
+import type { RecordedQemu, Records } from "./records.ts";
 import type { Slot, Slots } from "./slots.ts";
 
 /** Lines of QEMU's own that say nothing: the placeholder network has no host side. */
@@ -30,12 +30,6 @@ const SIGKILL = 9;
 /** How long after it goes on a guest gets its first timer interrupt, at the earliest: about as long as a clone takes to be ready on a slow machine. */
 const TIMER_DELAY_NS = 60_000_000n;
 
-/** What a QEMU process is recorded as, so that a later daemon can adopt or reap it. */
-export interface QemuRecord {
-  identity: ProcessIdentity;
-  slot: number;
-}
-
 /** A QEMU process that runs, ours or adopted. */
 export class QemuProcess {
   #stateFd: number | undefined;
@@ -44,7 +38,8 @@ export class QemuProcess {
   #letGo = false;
   /** There is a session whose end tells that one that is not our child has ended. */
   #isWatched = false;
-  #keeper: ParentProcess | undefined;
+  /** Resolves when no program has it, or its copy, stopped. */
+  #kept: Promise<unknown> = Promise.resolve();
   /** Of our child: how it has ended, where Bun does not see that. */
   #onBuried: ((exit: ChildExit) => void) | undefined;
   /** Of one that is not our child: it has ended, or is to. */
@@ -64,7 +59,7 @@ export class QemuProcess {
     this.#stateFd = stateFd;
     this.exited = exited.then(async (exit) => {
       // With who keeps it a copy ends that it has begun, in this slot's control group.
-      await this.#keeper?.gone;
+      await this.#kept;
       this.#release();
       return exit;
     });
@@ -72,6 +67,11 @@ export class QemuProcess {
 
   get pid(): number {
     return this.identity.pid;
+  }
+
+  /** What it is recorded as, so that a later daemon can adopt or reap it. */
+  get record(): RecordedQemu {
+    return recordOf(this.identity, this.slot);
   }
 
   /**
@@ -99,7 +99,7 @@ export class QemuProcess {
       child = spawnDetached({ ...plan, descriptors, logPath: slot.logPath });
       const identity = identifyProcess(child.pid);
       if (identity === undefined) throw new Error("it ended at once");
-      records.addQemu({ identity, slot: slot.number });
+      records.addQemu(recordOf(identity, slot));
       opened.splice(opened.indexOf(ours), 1);
       const { promise: buried, resolve } = Promise.withResolvers<ChildExit>();
       const exited = Promise.race([child.exited, buried]);
@@ -126,15 +126,18 @@ export class QemuProcess {
 
   /**
    * Copies a QEMU that stands still, into a slot of its own, which `prepare` may set limits of.
+   * @param parent the process that stands still, and the slot of the QEMU that it is, or is a copy of.
+   * @param isLast no other copy of it is wanted.
    * @throws `qemu_spawn_failed`, `limit_reached`; nothing is left of the copy then.
    */
   static async copy(
     slots: Slots,
     records: Records,
-    parent: ParentProcess,
+    parent: { process: ParentProcess; slot: Slot },
     prepare: (slot: Slot) => void,
+    isLast = false,
   ): Promise<QemuProcess> {
-    const slot = slots.take();
+    const slot = slots.take(parent.slot);
     const opened: number[] = [];
     const open = (fd: number) => opened[opened.push(fd) - 1] ?? fd;
     let pid: number | undefined;
@@ -147,29 +150,29 @@ export class QemuProcess {
       for (const output of [1, 2]) descriptors.set(output, log);
       prepare(slot);
       const groups = slot.cgroup.procsFiles.map((file) => open(openForWriting(file)));
-      pid = await parent.copy({ uid: slot.uid, descriptors, groups });
+      pid = await parent.process.copy({ uid: slot.uid, descriptors, groups, isLast });
       const identity = identifyProcess(pid);
       const foreign = identity === undefined ? undefined : ForeignProcess.open(identity);
       if (identity === undefined || foreign === undefined) throw new Error("it ended at once");
-      records.addQemu({ identity, slot: slot.number });
+      records.addQemu(recordOf(identity, slot));
       return QemuProcess.#watched(slot, identity, foreign, slots, records, pid);
     } catch (error) {
       if (pid !== undefined) endCopy(pid);
       slots.release(slot);
       if (error instanceof MayflyError) throw error;
       const why = error instanceof Error ? error.message : String(error);
-      throw new MayflyError("qemu_spawn_failed", `Cannot copy QEMU ${parent.pid}: ${why}`, { cause: error });
+      throw new MayflyError("qemu_spawn_failed", `Cannot copy QEMU ${parent.process.pid}: ${why}`, { cause: error });
     } finally {
       for (const fd of opened) closeFd(fd);
     }
   }
 
   /**
-   * Has become a parent, which `keeper` keeps stopped. One that is killed meanwhile is not Bun's to wait for when Bun is told, and later it is not
+   * `keeper` stops it: for good, or for a moment. One that is killed meanwhile is not Bun's to wait for when Bun is told, and later it is not
    * told again.
    */
   isKeptBy(keeper: ParentProcess): void {
-    this.#keeper = keeper;
+    this.#kept = Promise.all([this.#kept, keeper.gone]);
     keeper.gone.then(() => {
       const exit = buryCopy(this.pid);
       if (exit !== undefined) this.#onBuried?.(exit);
@@ -177,8 +180,8 @@ export class QemuProcess {
   }
 
   /** Ends the QEMU of an earlier daemon, if it is still there, and frees its slot. */
-  static reap(record: QemuRecord, slots: Slots, records: Records): void {
-    const slot = slots.reserve(record.slot);
+  static reap(record: RecordedQemu, slots: Slots, records: Records): void {
+    const slot = slots.reserve(record.slot, record.owner);
     using foreign = ForeignProcess.open(record.identity);
     foreign?.signal(SIGKILL);
     foreign?.waitForEnd(LIMITS_MS.exit);
@@ -187,8 +190,8 @@ export class QemuProcess {
   }
 
   /** Takes over the QEMU of an earlier daemon, without a word to it yet. @returns undefined when it is gone; its slot is clean then. */
-  static adopt(record: QemuRecord, slots: Slots, records: Records): QemuProcess | undefined {
-    const slot = slots.reserve(record.slot);
+  static adopt(record: RecordedQemu, slots: Slots, records: Records): QemuProcess | undefined {
+    const slot = slots.reserve(record.slot, record.owner);
     const foreign = ForeignProcess.open(record.identity);
     if (foreign === undefined) {
       slots.release(slot);
@@ -338,4 +341,8 @@ export class QemuProcess {
     this.records.removeQemu(this.identity);
     this.slots.release(this.slot);
   }
+}
+
+function recordOf(identity: ProcessIdentity, { number, owner }: Slot): RecordedQemu {
+  return { identity, slot: number, owner };
 }

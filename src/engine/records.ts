@@ -28,6 +28,7 @@ const MIGRATIONS = [
   `ALTER TABLE templates ADD COLUMN pool TEXT;`,
   `CREATE TABLE restarts (id TEXT PRIMARY KEY, document TEXT NOT NULL);`,
   `CREATE TABLE snapshots (id TEXT PRIMARY KEY, name TEXT UNIQUE, document TEXT NOT NULL);`,
+  `ALTER TABLE qemus ADD COLUMN owner INTEGER;`,
 ];
 
 /** How long what found no space waits for the next try, if nothing else is written. */
@@ -51,7 +52,7 @@ export interface HeldRecord {
 export interface VmRecord {
   vm: Vm;
   /** The QEMU process it runs in, while it runs. */
-  qemu: { identity: ProcessIdentity; slot: number } | null;
+  qemu: RecordedQemu | null;
   /** Its main process in the agent, to go on with after a restart of the daemon; pid 0: it was asked for, and has not been heard of. */
   main: { object: number; pid: number; base: LogBase } | null;
   /** Milliseconds since 1970 at which its main process is killed, if it has a time limit. */
@@ -116,6 +117,8 @@ export interface RestartInstructions {
 export interface RecordedQemu {
   identity: ProcessIdentity;
   slot: number;
+  /** The slot whose uid owns its user namespace; absent: it has none of its own. */
+  owner?: number | undefined;
 }
 
 /** A template's entry: the manifest on disk has the rest. */
@@ -192,15 +195,15 @@ export class Records implements Disposable {
     return this.#database.all("SELECT * FROM qemus").map((row) => ({
       identity: { pid: Number(row["pid"]), startTicks: Number(row["start_ticks"]), bootId: String(row["boot_id"]) },
       slot: Number(row["slot"]),
+      owner: row["owner"] === null ? undefined : Number(row["owner"]),
     }));
   }
 
   /** @throws `disk_full`. */
-  addQemu({ identity, slot }: RecordedQemu): void {
+  addQemu({ identity, slot, owner = null }: Omit<RecordedQemu, "owner"> & { owner?: number | null | undefined }): void {
     const { pid, startTicks, bootId } = identity;
-    this.#now(() =>
-      this.#database.run("INSERT OR REPLACE INTO qemus VALUES (?, ?, ?, ?)", pid, startTicks, bootId, slot),
-    );
+    const sql = "INSERT OR REPLACE INTO qemus (pid, start_ticks, boot_id, slot, owner) VALUES (?, ?, ?, ?, ?)";
+    this.#now(() => this.#database.run(sql, pid, startTicks, bootId, slot, owner));
   }
 
   removeQemu({ pid, startTicks, bootId }: ProcessIdentity): void {

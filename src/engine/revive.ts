@@ -7,7 +7,7 @@ import type { DiskFiles } from "../machine/devices/disk.ts";
 import type { Deadline } from "../sys/deadline.ts";
 import { type GuestMapping, guestMapping } from "../sys/process-memory.ts";
 import type { LoadedTemplate } from "../template/store.ts";
-import type { GuestObject } from "./capture.ts";
+import type { GuestObjects } from "./capture.ts";
 import { type Clone, inStage, named, openAgent, spawnBlocked } from "./clone.ts";
 import { attachDisks, grantDisks } from "./disks.ts";
 import type { Gate } from "./gate.ts";
@@ -37,12 +37,10 @@ export interface ReviveContext {
 }
 
 /** A state to go on from. */
-export interface RevivedState {
+export interface RevivedState extends GuestObjects {
   devices: Uint8Array;
   /** Writes the pages into the guest's memory. */
   writePages: (pid: number, mapping: GuestMapping) => Promise<void>;
-  main: (GuestObject & { pid: number }) | null;
-  others: readonly GuestObject[];
 }
 
 /**
@@ -108,26 +106,47 @@ export async function revive(
 ): Promise<Clone> {
   await using cleanup = new AsyncDisposableStack();
   cleanup.defer(() => qemu.kill());
-  const clone = await inStage("load", qemu, async () => {
-    await Promise.all([state.writePages(qemu.pid, mapping), attach(qemu, setup.disks, deadline)]);
-    const channel = openAgent(qemu, deadline);
-    const main = state.main === null ? undefined : new ResumedMain(channel.agent, state.main);
-    const dropped = state.others.map((other) => dropOutput(channel.agent, other));
-    qemu.loadState(state.devices);
-    return { qemu, template, main, dropped, ...channel };
-  });
-  const { dropped, ...rest } = clone;
-  const identified = applyIdentity(clone.agent, setup, deadline);
+  await inStage("load", qemu, () =>
+    Promise.all([state.writePages(qemu.pid, mapping), attach(qemu, setup.disks, deadline)]),
+  );
+  const load = () => qemu.loadState(state.devices);
+  const clone = await goOn(qemu, template, state, load, setup, clock, deadline);
+  cleanup.move();
+  return clone;
+}
+
+/**
+ * Has a guest go on in a QEMU, and makes it a VM of its own. The QEMU is gone if that fails.
+ * @param load has the guest run; its agent's channel is open by then.
+ * @throws whatever goes wrong, with its stage.
+ */
+export async function goOn(
+  qemu: QemuProcess,
+  template: LoadedTemplate,
+  objects: GuestObjects,
+  load: () => void | Promise<void>,
+  setup: GuestSetup,
+  clock: StageClock,
+  deadline: Deadline,
+): Promise<Clone> {
+  await using cleanup = new AsyncDisposableStack();
+  cleanup.defer(() => qemu.kill());
+  const channel = named("load", () => openAgent(qemu, deadline));
+  const main = objects.main === null ? undefined : new ResumedMain(channel.agent, objects.main);
+  const dropped = objects.others.map((other) => dropOutput(channel.agent, other));
+  const loaded = inStage("load", qemu, load);
+  const identified = applyIdentity(channel.agent, setup, deadline);
   identified.catch(() => undefined);
+  await loaded;
   clock.end("load");
-  const hello = await inStage("agent", qemu, () => clone.agent.ready);
+  const hello = await inStage("agent", qemu, () => channel.agent.ready);
   clock.end("agent");
   named("agent", () => requireFrozen(hello, template.id));
-  releaseRest(clone.agent, hello, dropped, state.main?.object);
+  releaseRest(channel.agent, hello, dropped, objects.main?.object);
   await inStage("identity", qemu, () => identified);
   clock.end("identity");
   cleanup.move();
-  return rest;
+  return { qemu, template, main, ...channel };
 }
 
 /** What was taken was frozen, or else it has run on before it had an identity of its own. */

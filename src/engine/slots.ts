@@ -12,6 +12,8 @@ export const MAX_SLOTS = 4096;
 export interface Slot {
   number: number;
   uid: number;
+  /** The slot whose uid owns the user namespace of this one's QEMU; undefined: it has none of its own. */
+  owner: number | undefined;
   directory: string;
   qmpPath: string;
   agentPath: string;
@@ -21,10 +23,17 @@ export interface Slot {
   files: Set<string>;
 }
 
-/** Hands out slots, lowest number first, so that names and uids stay few. */
+/**
+ * Hands out slots, lowest number first, so that names and uids stay few. A slot whose uid owns user namespaces of others is nobody's as long as
+ * these are there: who has that uid has all rights in them.
+ */
 export class Slots {
   readonly cgroups: CgroupTree;
   readonly #taken = new Set<number>();
+  /** Those among them whose QEMU has ended, while namespaces that its uid owns are in use. */
+  readonly #ended = new Set<number>();
+  /** How many slots in use each one owns the namespaces of. */
+  readonly #owned = new Map<number, number>();
   #lowest = 0;
 
   constructor(
@@ -35,34 +44,66 @@ export class Slots {
     this.cgroups = CgroupTree.open(groupName);
   }
 
-  /** Takes a free slot and makes its directory and control group. @throws `limit_reached`. */
-  take(): Slot {
+  /** Uids that slots have. */
+  get uids(): { first: number; count: number } {
+    return { first: this.uidBase + 1, count: MAX_SLOTS };
+  }
+
+  /** Takes a free slot and makes its directory and control group. @param owner slot of the QEMU that this one's is a copy of. @throws `limit_reached`. */
+  take(owner?: Slot): Slot {
     while (this.#taken.has(this.#lowest)) this.#lowest += 1;
     if (this.#lowest >= MAX_SLOTS) {
       throw new MayflyError("limit_reached", `Cannot start another VM: ${MAX_SLOTS} QEMU processes are running`);
     }
-    const slot = this.#describe(this.#lowest, (name) => this.cgroups.create(name));
+    const slot = this.#describe(this.#lowest, owner?.number, (name) => this.cgroups.create(name));
     removeTree(slot.directory);
     ensureDirectory(slot.directory, 0o711);
-    this.#taken.add(slot.number);
+    this.#mark(slot);
     return slot;
   }
 
   /** Marks the slot of an adopted QEMU as taken. */
-  reserve(number: number): Slot {
-    this.#taken.add(number);
-    return this.#describe(number, (name) => this.cgroups.existing(name));
+  reserve(number: number, owner: number | undefined): Slot {
+    const slot = this.#describe(number, owner, (name) => this.cgroups.existing(name));
+    this.#mark(slot);
+    return slot;
   }
 
   /** Forgets a reservation; nothing of the slot is touched. */
   unreserve(slot: Slot): void {
-    this.#taken.delete(slot.number);
-    this.#lowest = Math.min(this.#lowest, slot.number);
+    this.#free(slot);
+  }
+
+  #mark({ number, owner }: Slot): void {
+    this.#taken.add(number);
+    this.#ended.delete(number);
+    if (owner === undefined) return;
+    this.#owned.set(owner, (this.#owned.get(owner) ?? 0) + 1);
+    if (!this.#taken.has(owner)) this.#ended.add(owner);
+    this.#taken.add(owner);
+  }
+
+  #free({ number, owner }: Pick<Slot, "number" | "owner">): void {
+    if (this.#owned.has(number)) this.#ended.add(number);
+    else {
+      this.#taken.delete(number);
+      this.#lowest = Math.min(this.#lowest, number);
+    }
+    if (owner === undefined) return;
+    const others = (this.#owned.get(owner) ?? 1) - 1;
+    if (others > 0) this.#owned.set(owner, others);
+    else {
+      this.#owned.delete(owner);
+      if (this.#ended.delete(owner)) this.#free({ number: owner, owner: undefined });
+    }
   }
 
   /** Removes what an earlier daemon has left of slots that are not taken; `end` ends a process and waits for it. */
   sweep(end: (pid: number) => void): void {
-    const isFree = (name: string) => !this.#taken.has(Number(name.replace(/^q/, "")));
+    const isFree = (name: string) => {
+      const number = Number(name.replace(/^q/, ""));
+      return !this.#taken.has(number) || this.#ended.has(number);
+    };
     for (const name of this.cgroups.names().filter(isFree)) {
       const group = this.cgroups.existing(name);
       for (const pid of group.pids()) end(pid);
@@ -82,14 +123,14 @@ export class Slots {
     for (const path of slot.files) revokeFile(path);
     removeTree(slot.directory);
     slot.cgroup.remove();
-    this.#taken.delete(slot.number);
-    this.#lowest = Math.min(this.#lowest, slot.number);
+    this.#free(slot);
   }
 
-  #describe(number: number, group: (name: string) => Cgroup): Slot {
+  #describe(number: number, owner: number | undefined, group: (name: string) => Cgroup): Slot {
     const directory = join(this.runDir, "q", String(number));
     return {
       number,
+      owner,
       uid: this.uidBase + 1 + number,
       directory,
       qmpPath: join(directory, "qmp"),

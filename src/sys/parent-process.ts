@@ -1,9 +1,12 @@
-/** A process that stands still for good, and copies of it: fork(2) of a program that knows nothing of it, with all of its threads. */
+/**
+ * A process that stands still, and copies of it: fork(2) of a program that knows nothing of it, with all of its threads. It is one that was stopped for
+ * good, or the first copy of one that goes on.
+ */
 import { constants } from "node:os";
 import { MayflyError } from "../contract/errors.ts";
 import { waitForChild } from "./libc.ts";
 import { LineProgram } from "./line-program.ts";
-import { type ChildExit, killChild, type ProcessIdentity } from "./process.ts";
+import { type ChildExit, ForeignProcess, identifyProcess, type ProcessIdentity } from "./process.ts";
 
 /** Exit code of the launcher's program when the process, or its copy, was ended by somebody else. */
 const NOT_FOUND = 127;
@@ -15,39 +18,78 @@ export interface CopyRequest {
   descriptors: ReadonlyMap<number, number>;
   /** Files of control groups that are open here, which it joins by. */
   groups: readonly number[];
+  /** No other copy is wanted: it is the one that stands still that goes on. Of one that was stopped for good it must not be. */
+  isLast?: boolean;
 }
 
-/** A child of ours that is to be copied: its memory is shared with the copies until one of them writes. */
+/** Users that copies can be, by uid. */
+export interface UserRange {
+  first: number;
+  count: number;
+}
+
+/** A process that is to be copied: its memory is shared with the copies until one of them writes. */
 export class ParentProcess implements Disposable {
   #isGone = false;
+  /** The first copy of one that goes on, while it stands still. */
+  #stem: ProcessIdentity | undefined;
 
   private constructor(
     readonly pid: number,
     private readonly program: LineProgram,
-  ) {}
-
-  /**
-   * Begins to stop a child of ours for good. Nobody may be connected to it, and its threads wait for something.
-   * @param launcher path of the launcher, whose program keeps it stopped; it ends with that, and that with us.
-   */
-  static stop(launcher: string, process: ProcessIdentity): ParentProcess {
-    const place = [process.pid, process.startTicks].map(String);
-    return new ParentProcess(process.pid, new LineProgram([launcher, "--parent", ...place]));
+  ) {
+    this.program.exited.then(() => this.#stem && endCopy(this.#stem));
   }
 
-  /** Waits until it is stopped. @throws `qemu_spawn_failed`, `qemu_exited` if it cannot be copied; it may have ended then. */
-  async stopped(): Promise<void> {
+  /**
+   * Begins to stop a child of ours for good. Nobody may be connected to it.
+   * @param launcher path of the launcher, whose program keeps it stopped; it ends with that, and that with us.
+   */
+  static stop(launcher: string, process: ProcessIdentity, users: UserRange): ParentProcess {
+    return ParentProcess.#run(launcher, "--parent", process, users);
+  }
+
+  /** Begins to look at a process that goes on; {@link take} makes its first copy. */
+  static of(launcher: string, process: ProcessIdentity, users: UserRange): ParentProcess {
+    return ParentProcess.#run(launcher, "--fork", process, users);
+  }
+
+  static #run(launcher: string, option: string, { pid, startTicks }: ProcessIdentity, users: UserRange): ParentProcess {
+    const numbers = [pid, startTicks, users.first, users.count].map(String);
+    return new ParentProcess(pid, new LineProgram([launcher, option, ...numbers]));
+  }
+
+  /** Waits until it is stopped, or can be. @throws `qemu_spawn_failed`, `qemu_exited` if it cannot be copied; one to be stopped may have ended then. */
+  async ready(): Promise<void> {
     if ((await this.program.next()) !== "ready") throw await this.#failed();
   }
 
   /**
-   * Makes a copy, which goes on at once. It is a child of ours, too.
-   * @returns its pid.
-   * @throws `qemu_spawn_failed`, or `qemu_exited` if it or its copy was killed: the parent has ended then.
+   * Copies one that goes on, which stands still meanwhile: for some milliseconds.
+   * @returns pid of the copy, which stands still.
+   * @throws `qemu_spawn_failed`, `qemu_exited` if it or its copy was killed; else it goes on.
    */
-  async copy({ uid, descriptors, groups }: CopyRequest): Promise<number> {
+  async take(): Promise<number> {
+    const pid = await this.#answered(this.program.ask("take"));
+    this.#stem = identifyProcess(pid);
+    return pid;
+  }
+
+  /**
+   * Makes a copy, which goes on at once. It is a child of the process' own parent.
+   * @returns its pid.
+   * @throws `qemu_spawn_failed`, or `qemu_exited` if it or its copy was killed: what stands still has ended then.
+   */
+  async copy({ uid, descriptors, groups, isLast = false }: CopyRequest): Promise<number> {
     const own = [...descriptors].map(([there, here]) => `${there}=${here}`);
-    const answer = await this.program.ask([uid, ...own, ...groups.map((file) => `join=${file}`)].join(" "));
+    const words = [...(isLast ? ["last"] : []), uid, ...own, ...groups.map((file) => `join=${file}`)];
+    const pid = await this.#answered(this.program.ask(words.join(" ")));
+    if (isLast) this.#stem = undefined;
+    return pid;
+  }
+
+  async #answered(asked: Promise<string | undefined>): Promise<number> {
+    const answer = await asked;
     if (answer !== undefined && /^[1-9]\d*$/.test(answer)) return Number(answer);
     // It had begun one, and ended it.
     if (answer?.startsWith("-")) endCopy(-Number(answer));
@@ -77,10 +119,12 @@ export class ParentProcess implements Disposable {
   }
 }
 
-/** Ends a copy, and waits until it has, which takes milliseconds and blocks: for what has failed only. */
-export function endCopy(pid: number): void {
-  killChild(pid);
-  waitForChild(pid, "until it has ended");
+/** Ends a copy, and waits until it has if it is a child of ours, which takes milliseconds and blocks: for what has failed only. */
+export function endCopy(copy: number | ProcessIdentity): void {
+  const identity = typeof copy === "number" ? identifyProcess(copy) : copy;
+  using process = identity && ForeignProcess.open(identity);
+  process?.signal(constants.signals.SIGKILL);
+  waitForChild(typeof copy === "number" ? copy : copy.pid, "until it has ended");
 }
 
 /** Waits for a copy that has ended, so that nothing of it is left. @returns how it ended; undefined if that is not known. */

@@ -12,6 +12,8 @@ import { rejection } from "../support/fake-peer.ts";
 /** Reads a line, which only its copies will get, and says who has. */
 const READER = 'read -r line; echo "$line $(id -u)"; exit 3';
 
+const USERS = { first: 4242, count: 2 };
+
 /** A shell that waits for a line on a named pipe, and what is needed to talk to its copies. */
 class Waiting implements AsyncDisposable {
   readonly directory = mkdtempSync("/var/tmp/mayfly-copies-");
@@ -69,8 +71,8 @@ class Waiting implements AsyncDisposable {
 }
 
 async function stopped(process: ProcessIdentity): Promise<ParentProcess> {
-  const parent = ParentProcess.stop(hostArtifacts().launcher.path, process);
-  await parent.stopped();
+  const parent = ParentProcess.stop(hostArtifacts().launcher.path, process, USERS);
+  await parent.ready();
   return parent;
 }
 
