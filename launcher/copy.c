@@ -7,9 +7,13 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -18,9 +22,6 @@
 #include "options.h"
 
 #define SET_REGISTER_SET 0x4205 /* PTRACE_SETREGSET */
-#ifndef SYS_close_range
-#define SYS_close_range 436
-#endif
 #define CAPABILITIES 0x20080522 /* _LINUX_CAPABILITY_VERSION_3 */
 
 /* What is stopped, and the copy that is being made; 0: none. */
@@ -104,26 +105,93 @@ static void wait_for_new(pid_t pid)
         give_up_gone(pid);
 }
 
-/* Has the copy take descriptors, in the order in which they are sent. */
-static void send_descriptors(const struct parent *parent, struct stopped_thread *copy, const struct passed *passed, size_t count, int there[MAX_PASSED])
+static int by_number(const void *a, const void *b)
+{
+    return ((const struct place *)a)->descriptor - ((const struct place *)b)->descriptor;
+}
+
+static void add_place(struct parent *parent, int descriptor, int kind, int flags)
+{
+    if (parent->place_count == MAX_PLACES)
+        give_up("process %d has too many descriptors for a copy: at most %d", (int)parent->pid, MAX_PLACES);
+    struct place *place = &parent->places[parent->place_count++];
+    place->descriptor = descriptor;
+    place->kind = kind;
+    place->flags = flags;
+}
+
+/*
+ * What copies get of their own is closed in the parent, which has no use for it any more: a message's descriptors get the lowest numbers that are free, one
+ * after the other, so that all come into their places by one system call. What was free before is filled, too, and closed again.
+ */
+void copy_lay_out(struct parent *parent, const struct passed *passed, size_t count)
+{
+    struct stopped_thread *first = &parent->threads[0].thread;
+    char path[64];
+    for (size_t i = 0; i < parent->event_count; i++)
+        add_place(parent, parent->events[i].descriptor, EVENT, parent->events[i].flags);
+    for (size_t i = 0; i < count; i++)
+        if (passed[i].there >= 0)
+            add_place(parent, passed[i].there, PASSED, 0);
+    if (!parent->place_count)
+        return;
+    qsort(parent->places, parent->place_count, sizeof *parent->places, by_number);
+    size_t wanted = parent->place_count;
+    for (size_t i = 0; i < wanted; i++)
+        thread_call(first, SYS_close, (uint64_t)parent->places[i].descriptor, 0, 0); /* if it is open */
+    for (int number = 0, next = 0; number < parent->places[wanted - 1].descriptor; number++) {
+        if (number == parent->places[next].descriptor) {
+            next++;
+            continue;
+        }
+        snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)parent->pid, number);
+        struct stat link;
+        if (lstat(path, &link))
+            add_place(parent, number, GAP, 0);
+    }
+    qsort(parent->places, parent->place_count, sizeof *parent->places, by_number);
+}
+
+/* What a copy gets as a place's descriptor; what is made for it is closed by who has sent it. */
+static int for_place(const struct parent *parent, const struct place *place, const struct passed *passed, size_t count)
+{
+    if (place->kind == EVENT)
+        return place->flags == EMPTY_EPOLL ? epoll_create1(EPOLL_CLOEXEC) : eventfd(0, place->flags);
+    for (size_t i = 0; i < count; i++)
+        if (place->kind == PASSED && passed[i].there == place->descriptor)
+            return passed[i].here;
+    if (place->kind == PASSED)
+        give_up("a copy of process %d gets no descriptor %d, which others have got", (int)parent->pid, place->descriptor);
+    return parent->channel;
+}
+
+/* Sends a copy its descriptors, and has it take them: they come into the places that are free. */
+static void give_descriptors(const struct parent *parent, struct stopped_thread *copy, const struct passed *passed, size_t count)
 {
     struct {
         struct msghdr header;
         struct iovec data;
         char byte;
-        _Alignas(struct cmsghdr) char control[CMSG_SPACE(MAX_PASSED * sizeof(int))];
+        _Alignas(struct cmsghdr) char control[CMSG_SPACE(MAX_PLACES * sizeof(int))];
     } message = {.byte = 0};
+    int here[MAX_PLACES], there[MAX_PLACES];
+    size_t bytes = parent->place_count * sizeof(int);
+    for (size_t i = 0; i < parent->place_count; i++)
+        if ((here[i] = for_place(parent, &parent->places[i], passed, count)) < 0)
+            give_up("cannot make an event: %s", strerror(errno));
     message.data = (struct iovec){&message.byte, 1};
     message.header = (struct msghdr){.msg_iov = &message.data, .msg_iovlen = 1, .msg_control = message.control};
-    message.header.msg_controllen = CMSG_SPACE(count * sizeof(int));
+    message.header.msg_controllen = CMSG_SPACE(bytes);
     struct cmsghdr *control = CMSG_FIRSTHDR(&message.header);
     control->cmsg_level = SOL_SOCKET;
     control->cmsg_type = SCM_RIGHTS;
-    control->cmsg_len = CMSG_LEN(count * sizeof(int));
-    for (size_t i = 0; i < count; i++)
-        memcpy(CMSG_DATA(control) + i * sizeof(int), &passed[i].here, sizeof(int));
+    control->cmsg_len = CMSG_LEN(bytes);
+    memcpy(CMSG_DATA(control), here, bytes);
     if (sendmsg(parent->channel, &message.header, MSG_NOSIGNAL) != 1)
         give_up("cannot send descriptors: %s", strerror(errno));
+    for (size_t i = 0; i < parent->place_count; i++)
+        if (parent->places[i].kind == EVENT)
+            close(here[i]);
     /* The same, as it lies over there. */
     uint64_t base = parent->scratch - sizeof message;
     message.data.iov_base = (void *)(uintptr_t)(base + offsetof(__typeof__(message), byte));
@@ -134,49 +202,29 @@ static void send_descriptors(const struct parent *parent, struct stopped_thread 
     CALL(copy, "take descriptors", SYS_recvmsg, (uint64_t)parent->channel_there, base + offsetof(__typeof__(message), header),
          MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     read_there(copy->pid, base, &message, sizeof message);
-    if (message.header.msg_controllen < CMSG_LEN(count * sizeof(int)))
+    if (message.header.msg_controllen < CMSG_LEN(bytes))
         give_up("process %d has not got all descriptors", (int)copy->pid);
-    memcpy(there, CMSG_DATA((struct cmsghdr *)message.control), count * sizeof(int));
+    memcpy(there, CMSG_DATA((struct cmsghdr *)message.control), bytes);
+    for (size_t i = 0; i < parent->place_count; i++)
+        if (there[i] != parent->places[i].descriptor)
+            give_up("process %d has got descriptor %d as %d", (int)copy->pid, parent->places[i].descriptor, there[i]);
 }
 
 static void take_descriptors(const struct parent *parent, struct stopped_thread *copy, const struct passed *passed, size_t count)
 {
-    int there[MAX_PASSED];
-    write_there(copy->pid, parent->scratch, "0", 1);
-    send_descriptors(parent, copy, passed, count, there);
-    for (size_t i = 0; i < count; i++) {
-        if (passed[i].there < 0)
-            CALL(copy, "join a control group", SYS_write, (uint64_t)there[i], parent->scratch, 1);
-        else
-            CALL(copy, "have a descriptor", SYS_dup3, (uint64_t)there[i], (uint64_t)passed[i].there, 0);
-        CALL(copy, "close a descriptor", SYS_close, (uint64_t)there[i]);
-    }
+    if (parent->place_count)
+        give_descriptors(parent, copy, passed, count);
+    for (size_t i = 0; i < parent->place_count; i++)
+        if (parent->places[i].kind == GAP)
+            CALL(copy, "close a descriptor", SYS_close, (uint64_t)parent->places[i].descriptor);
     CALL(copy, "close a descriptor", SYS_close, (uint64_t)parent->channel_there);
 }
 
-/* Events of its own in the places of those that it would share: the lowest free number is taken first, so that all come into their places. */
-static void make_events(const struct parent *parent, struct stopped_thread *copy)
+static void join_groups(pid_t copy, const struct passed *passed, size_t count)
 {
-    uint64_t others[MAX_EVENTS];
-    size_t other_count = 0;
-    for (size_t i = 0, end; i < parent->event_count; i = end) {
-        for (end = i + 1; end < parent->event_count && parent->events[end] == parent->events[end - 1] + 1;)
-            end++;
-        CALL(copy, "close events", SYS_close_range, (uint64_t)parent->events[i], (uint64_t)parent->events[end - 1]);
-    }
-    for (size_t i = 0; i < parent->event_count;) {
-        int flags = parent->event_flags[i];
-        uint64_t event = (uint64_t)(flags == EMPTY_EPOLL ? CALL(copy, "make an epoll", SYS_epoll_create1, O_CLOEXEC)
-                                                         : CALL(copy, "make an event", SYS_eventfd2, 0, (uint64_t)flags));
-        if (event == (uint64_t)parent->events[i])
-            i++;
-        else if (event < (uint64_t)parent->events[i] && other_count < MAX_EVENTS)
-            others[other_count++] = event; /* a number that was free before */
-        else
-            give_up("process %d has events elsewhere than it should", (int)copy->pid);
-    }
-    for (size_t i = 0; i < other_count; i++)
-        CALL(copy, "close an event", SYS_close, others[i]);
+    for (size_t i = 0; i < count; i++)
+        if (passed[i].there < 0 && dprintf(passed[i].here, "%d\n", (int)copy) < 0)
+            give_up("process %d cannot join a control group: %s", (int)copy, strerror(errno));
 }
 
 /* Writes who is known in a user namespace. Returns 0 or errno. */
@@ -267,8 +315,8 @@ pid_t copy_make(struct parent *parent, uint64_t uid, const struct passed *passed
     *copy = first->thread;
     if (!itself)
         copy->pid = copy_begin(parent);
+    join_groups(copy->pid, passed, count);
     take_descriptors(parent, copy, passed, count);
-    make_events(parent, copy);
     become_user(parent, copy, uid);
     uint32_t id = (uint32_t)copy->pid;
     write_there(copy->pid, first->tid_address, &id, sizeof id);

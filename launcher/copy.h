@@ -10,9 +10,10 @@
 #include "thread.h"
 
 #define MAX_THREADS 64
-#define MAX_EVENTS 1024
+#define MAX_EVENTS 200
 #define EMPTY_EPOLL (-1)
 #define MAX_PASSED 16
+#define MAX_PLACES 253 /* descriptors that one message can have */
 #define MAX_EXTENDED_BYTES 16384
 #define EXTENDED_STATE 0x202 /* NT_X86_XSTATE */
 
@@ -35,12 +36,27 @@ struct passed {
     int here, there; /* there -1: a control group's file */
 };
 
+/* An event of the parent, in the place of which a copy gets one of its own. */
+struct event {
+    int descriptor, flags; /* EMPTY_EPOLL: it is none, but an epoll that watches nothing */
+};
+
+/* A number that a copy gets a descriptor of its own as. */
+struct place {
+    int descriptor;
+    enum { GAP, EVENT, PASSED } kind; /* a gap is closed again */
+    int flags;                        /* of an event */
+};
+
 struct parent {
     pid_t pid;
+    uint64_t instruction;
     struct original threads[MAX_THREADS]; /* the process' first thread is the first */
     size_t thread_count;
-    int events[MAX_EVENTS], event_flags[MAX_EVENTS]; /* EMPTY_EPOLL: it is none, but an epoll that watches nothing */
+    struct event events[MAX_EVENTS];
     size_t event_count;
+    struct place places[MAX_PLACES]; /* by number: all that are free */
+    size_t place_count;
     int channel, channel_there; /* descriptors go through it: our end, and that of the process */
     uint64_t scratch;           /* an address of free memory; some of it before, some behind */
     int namespace;              /* its user namespace */
@@ -48,6 +64,9 @@ struct parent {
     gid_t gid;
     uint64_t first_uid, uids;   /* users that its copies know */
 };
+
+/* Frees the places of what copies get of their own, the same in all of them. */
+void copy_lay_out(struct parent *parent, const struct passed *passed, size_t count);
 
 /* Begins a copy, which has one thread and stands still. Returns its pid. */
 pid_t copy_begin(struct parent *parent);

@@ -167,6 +167,8 @@ static uint64_t discard(void)
     static struct stopped_thread thread;
     static struct run equal[MAX_RUNS];
     uint64_t bytes = 0;
+    if (!thread.instruction)
+        thread.instruction = thread_instruction(job.pid);
     int error = thread_stop(&thread, job.pid);
     if (error)
         fail(EXIT_CANNOT_RUN, "cannot stop process %d: %s", (int)job.pid, strerror(-error));

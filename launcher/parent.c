@@ -31,7 +31,6 @@
 #define SCRATCH_BELOW 2048                      /* the stack of a thread that waits in a system call is free below the red zone */
 #define SYS_PIDFD_GETFD 438
 #define SYS_PIDFD_OPEN 434
-#define MAX_RANGES 64
 #define NS_GET_PARENT 0xb702 /* ioctl_ns(2) */
 #define MAX_DEPTH 30        /* of user namespaces: the kernel has 33 */
 #define MAX_CONNECTIONS 64
@@ -39,11 +38,6 @@
 static struct parent parent;
 static int creator; /* pidfd of who has started us, and has open what copies get */
 static int kept;    /* pidfd of the process */
-/* Memory that is told not to be copied by fork(2), since a fork that starts a program had no use for it: guest memory above all. */
-static struct {
-    uint64_t start, bytes;
-} ranges[MAX_RANGES];
-static size_t range_count;
 /* Descriptors that somebody else is connected to. */
 static int connections[MAX_CONNECTIONS];
 static size_t connection_count;
@@ -68,6 +62,7 @@ static void stop_threads(void)
             if (parent.thread_count == MAX_THREADS)
                 give_up("process %d has more than %d threads", (int)parent.pid, MAX_THREADS);
             struct original *original = &parent.threads[parent.thread_count++];
+            original->thread.instruction = parent.instruction;
             int error = thread_stop(&original->thread, tid);
             if (error == -ESRCH && tid == parent.pid)
                 give_up_gone(tid);
@@ -118,37 +113,25 @@ static void describe(struct original *original)
         original->rseq = (struct rseq_place){0}; /* before Linux 5.13: its C library does without */
 }
 
-static void find_ranges(void)
-{
-    char path[64], line[512];
-    uint64_t start = 0, end = 0, from, to;
-    snprintf(path, sizeof path, "/proc/%d/smaps", (int)parent.pid);
-    FILE *mappings = fopen(path, "re");
-    if (!mappings)
-        give_up("cannot read %s: %s", path, strerror(errno));
-    while (fgets(line, sizeof line, mappings)) {
-        if (sscanf(line, "%" SCNx64 "-%" SCNx64 " ", &from, &to) == 2) {
-            start = from;
-            end = to;
-        } else if (!strncmp(line, "VmFlags:", 8) && strstr(line, " dc")) {
-            if (range_count == MAX_RANGES)
-                give_up("process %d has more than %d ranges of memory that are not to be copied", (int)parent.pid, MAX_RANGES);
-            ranges[range_count].start = start;
-            ranges[range_count++].bytes = end - start;
-        }
-    }
-    fclose(mappings);
-}
-
+/*
+ * QEMU tells the kernel not to copy guest memory by fork(2), since a fork that starts a program has no use for it. That is taken back for all that is
+ * mapped: the kernel goes through it, says at the end that there are gaps, and stops at pages of its own, which are the last.
+ */
 static void share_all_memory(void)
 {
-    for (size_t i = 0; i < range_count; i++)
-        CALL(&parent.threads[0].thread, "share its memory", SYS_madvise, ranges[i].start, ranges[i].bytes, DO_FORK);
+    const uint64_t page = 4096, all = (uint64_t)1 << 47;
+    long result = thread_call(&parent.threads[0].thread, SYS_madvise, page, all - 2 * page, DO_FORK);
+    if (result == -ESRCH)
+        give_up_gone(parent.pid);
+    if (result && result != -ENOMEM && result != -EINVAL)
+        give_up("process %d cannot share its memory: %s", (int)parent.pid, strerror((int)-result));
 }
 
 /* Opens the process whose memory and descriptors copies get. */
 static void keep(pid_t pid)
 {
+    if (kept > 0)
+        close(kept);
     parent.pid = pid;
     kept = (int)syscall(SYS_PIDFD_OPEN, pid, 0);
     if (kept < 0)
@@ -186,19 +169,6 @@ static int flags_of(int descriptor)
     return watched ? -ENOTEMPTY : (int)flags & (O_NONBLOCK | O_CLOEXEC);
 }
 
-/* By number: a directory need not have them in that order. */
-static void sort_events(void)
-{
-    for (size_t i = 1; i < parent.event_count; i++)
-        for (size_t at = i; at > 0 && parent.events[at - 1] > parent.events[at]; at--) {
-            int number = parent.events[at], flags = parent.event_flags[at];
-            parent.events[at] = parent.events[at - 1];
-            parent.event_flags[at] = parent.event_flags[at - 1];
-            parent.events[at - 1] = number;
-            parent.event_flags[at - 1] = flags;
-        }
-}
-
 /* Whether a socket only waits for connections. One that is connected would say to two what was meant for one. */
 static bool only_listens(int descriptor)
 {
@@ -226,6 +196,7 @@ static void close_connections(void)
 /* Events that a process and its copy would share have to be made anew; what else cannot be shared is not there, or there is no copy. */
 static void list_descriptors(void)
 {
+    parent.event_count = connection_count = 0;
     static const char *const refused[] = {"anon_inode:[io_uring]", "anon_inode:[timerfd]", "anon_inode:kvm", "pipe:"};
     char path[64], target[256];
     snprintf(path, sizeof path, "/proc/%d/fd", (int)parent.pid);
@@ -254,11 +225,9 @@ static void list_descriptors(void)
             give_up("process %d has %s open and in use, which no two can have", (int)parent.pid, target);
         if (parent.event_count == MAX_EVENTS)
             give_up("process %d has more than %d events", (int)parent.pid, MAX_EVENTS);
-        parent.event_flags[parent.event_count] = is_epoll ? EMPTY_EPOLL : flags;
-        parent.events[parent.event_count++] = descriptor;
+        parent.events[parent.event_count++] = (struct event){descriptor, is_epoll ? EMPTY_EPOLL : flags};
     }
     closedir(descriptors);
-    sort_events();
 }
 
 /* Whose users, and those of its copies, are known in their namespaces. */
@@ -300,6 +269,7 @@ static void begin(const char *option, char **arguments)
     creator = (int)syscall(SYS_PIDFD_OPEN, getppid(), 0);
     if (creator < 0)
         fail(EXIT_CANNOT_RUN, "cannot open the process that has started this one: %s", strerror(errno));
+    parent.instruction = thread_instruction(parent.pid);
     if (!process_is(parent.pid, start_time))
         fail(EXIT_CANNOT_RUN, "cannot look at process %d: %s", (int)parent.pid, strerror(ESRCH));
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -366,6 +336,8 @@ static void serve(void)
                 give_up("--parent takes at most %d descriptors", MAX_PASSED);
             passed[count++] = parse_passed(word);
         }
+        if (!parent.place_count)
+            copy_lay_out(&parent, passed, count);
         pid_t pid = copy_make(&parent, uid, passed, count, is_last);
         for (size_t i = 0; i < count; i++)
             close(passed[i].here);
@@ -384,7 +356,6 @@ _Noreturn void parent_run(char **arguments)
     set_options(parent.pid, TRACE_NEW | END_WITH_US);
     for (size_t i = 0; i < parent.thread_count; i++)
         describe(&parent.threads[i]);
-    find_ranges();
     share_all_memory();
     look_at_user();
     keep(parent.pid);
@@ -414,7 +385,12 @@ static void take_stem(void)
     thread_forget(parent.pid);
     give_up_with(stem);
     first->pid = stem;
-    keep(stem);
+}
+
+/* The copy that stands still is what copies are made of. */
+static void settle(void)
+{
+    keep(parent.threads[0].thread.pid);
     list_descriptors();
     close_connections();
     open_channel();
@@ -425,13 +401,15 @@ _Noreturn void fork_run(char **arguments)
     char line[16];
     protect_from_signals();
     begin("--fork", arguments);
-    find_ranges();
     look_at_user();
+    keep(parent.pid);
+    list_descriptors(); /* what cannot be copied is not stopped */
     printf("ready\n");
     if (!fgets(line, sizeof line, stdin))
         exit(0);
     take_stem();
-    printf("%d\n", (int)parent.pid);
+    printf("%d\n", (int)parent.threads[0].thread.pid);
+    settle();
     serve();
     thread_end_all(parent.pid, 0);
     exit(0);

@@ -124,8 +124,7 @@ pid_t thread_end_all(pid_t pid, pid_t copy)
     }
 }
 
-/* The address of a syscall instruction: every process has one in what the kernel maps into it. Returns 0 without one. */
-static uint64_t find_instruction(pid_t pid)
+uint64_t thread_instruction(pid_t pid)
 {
     static uint8_t code[MAX_VDSO_BYTES];
     char path[64], line[512];
@@ -202,8 +201,6 @@ int thread_stop(struct stopped_thread *thread, pid_t pid)
             break;
         ptrace(PTRACE_CONT, pid, NULL, (void *)(long)WSTOPSIG(status)); /* a signal of its own came first */
     }
-    if (!thread->instruction)
-        thread->instruction = find_instruction(pid); /* stays where it is */
     if (thread->instruction && !ptrace(PTRACE_GETREGS, pid, NULL, &thread->registers) &&
         !ptrace(GET_SIGNALS, pid, (void *)sizeof thread->signals, &thread->signals) &&
         !ptrace(SET_SIGNALS, pid, (void *)sizeof all, &all)) {

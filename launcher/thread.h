@@ -13,7 +13,7 @@ struct stopped_thread {
     pid_t pid;
     struct user_regs_struct registers; /* as it goes on with */
     uint64_t signals;                  /* that it has blocked */
-    uint64_t instruction;              /* address of a syscall instruction; 0 until it has been looked for */
+    uint64_t instruction;              /* address of a syscall instruction: thread_instruction of its process */
 };
 
 /* Whether a process is there and has started at that time (ticks, as proc(5) has it). */
@@ -33,6 +33,9 @@ void thread_forget(pid_t pid);
 
 /* Whether one that is stopped has ended, as by SIGKILL. SIGCHLD tells that there is something to look at. */
 bool thread_has_ended(pid_t pid);
+
+/* The address of a syscall instruction: every process has one in what the kernel maps into it. Returns 0 without one. */
+uint64_t thread_instruction(pid_t pid);
 
 /* Stops the first thread of a process, or another by its id, each time the same. Returns 0 or -errno; then it runs as before. */
 int thread_stop(struct stopped_thread *thread, pid_t pid);
