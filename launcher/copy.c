@@ -165,20 +165,29 @@ static int for_place(const struct parent *parent, const struct place *place, con
     return parent->channel;
 }
 
-/* Sends a copy its descriptors, and has it take them: they come into the places that are free. */
-static void give_descriptors(const struct parent *parent, struct stopped_thread *copy, const struct passed *passed, size_t count)
+/*
+ * Sends a copy its descriptors, and has it take them: they come into the places that are free, files of control groups behind them. Returns how many there are;
+ * `there` are their numbers.
+ */
+static size_t give_descriptors(const struct parent *parent, struct stopped_thread *copy, const struct passed *passed, size_t count, int there[MAX_SENT])
 {
     struct {
         struct msghdr header;
         struct iovec data;
         char byte;
-        _Alignas(struct cmsghdr) char control[CMSG_SPACE(MAX_PLACES * sizeof(int))];
+        _Alignas(struct cmsghdr) char control[CMSG_SPACE(MAX_SENT * sizeof(int))];
     } message = {.byte = 0};
-    int here[MAX_PLACES], there[MAX_PLACES];
-    size_t bytes = parent->place_count * sizeof(int);
-    for (size_t i = 0; i < parent->place_count; i++)
-        if ((here[i] = for_place(parent, &parent->places[i], passed, count)) < 0)
+    int here[MAX_SENT];
+    size_t sent = 0;
+    for (; sent < parent->place_count; sent++)
+        if ((here[sent] = for_place(parent, &parent->places[sent], passed, count)) < 0)
             give_up("cannot make an event: %s", strerror(errno));
+    for (size_t i = 0; i < count; i++)
+        if (passed[i].there < 0)
+            here[sent++] = passed[i].here;
+    size_t bytes = sent * sizeof(int);
+    if (!sent)
+        return 0;
     message.data = (struct iovec){&message.byte, 1};
     message.header = (struct msghdr){.msg_iov = &message.data, .msg_iovlen = 1, .msg_control = message.control};
     message.header.msg_controllen = CMSG_SPACE(bytes);
@@ -208,23 +217,23 @@ static void give_descriptors(const struct parent *parent, struct stopped_thread 
     for (size_t i = 0; i < parent->place_count; i++)
         if (there[i] != parent->places[i].descriptor)
             give_up("process %d has got descriptor %d as %d", (int)copy->pid, parent->places[i].descriptor, there[i]);
+    return sent;
 }
 
+/* It joins its control groups itself: the kernel lets a thread do so without waiting for all others. */
 static void take_descriptors(const struct parent *parent, struct stopped_thread *copy, const struct passed *passed, size_t count)
 {
-    if (parent->place_count)
-        give_descriptors(parent, copy, passed, count);
-    for (size_t i = 0; i < parent->place_count; i++)
-        if (parent->places[i].kind == GAP)
-            CALL(copy, "close a descriptor", SYS_close, (uint64_t)parent->places[i].descriptor);
+    int there[MAX_SENT];
+    write_there(copy->pid, parent->scratch, "0", 1);
+    size_t sent = give_descriptors(parent, copy, passed, count, there);
+    for (size_t i = 0; i < sent; i++) {
+        bool is_group = i >= parent->place_count;
+        if (is_group)
+            CALL(copy, "join a control group", SYS_write, (uint64_t)there[i], parent->scratch, 1);
+        if (is_group || parent->places[i].kind == GAP)
+            CALL(copy, "close a descriptor", SYS_close, (uint64_t)there[i]);
+    }
     CALL(copy, "close a descriptor", SYS_close, (uint64_t)parent->channel_there);
-}
-
-static void join_groups(pid_t copy, const struct passed *passed, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        if (passed[i].there < 0 && dprintf(passed[i].here, "%d\n", (int)copy) < 0)
-            give_up("process %d cannot join a control group: %s", (int)copy, strerror(errno));
 }
 
 /* Writes who is known in a user namespace. Returns 0 or errno. */
@@ -315,7 +324,6 @@ pid_t copy_make(struct parent *parent, uint64_t uid, const struct passed *passed
     *copy = first->thread;
     if (!itself)
         copy->pid = copy_begin(parent);
-    join_groups(copy->pid, passed, count);
     take_descriptors(parent, copy, passed, count);
     become_user(parent, copy, uid);
     uint32_t id = (uint32_t)copy->pid;

@@ -13,7 +13,8 @@
 #define MAX_EVENTS 200
 #define EMPTY_EPOLL (-1)
 #define MAX_PASSED 16
-#define MAX_PLACES 253 /* descriptors that one message can have */
+#define MAX_SENT 253 /* descriptors that one message can have */
+#define MAX_PLACES (MAX_SENT - MAX_PASSED)
 #define MAX_EXTENDED_BYTES 16384
 #define EXTENDED_STATE 0x202 /* NT_X86_XSTATE */
 
