@@ -110,14 +110,15 @@ static int by_number(const void *a, const void *b)
     return ((const struct place *)a)->descriptor - ((const struct place *)b)->descriptor;
 }
 
-static void add_place(struct parent *parent, int descriptor, int kind, int flags)
+static void add_place(struct parent *parent, int descriptor, int kind, const struct event *event)
 {
     if (parent->place_count == MAX_PLACES)
         give_up("process %d has too many descriptors for a copy: at most %d", (int)parent->pid, MAX_PLACES);
     struct place *place = &parent->places[parent->place_count++];
     place->descriptor = descriptor;
     place->kind = kind;
-    place->flags = flags;
+    if (event)
+        place->event = *event;
 }
 
 /*
@@ -129,10 +130,10 @@ void copy_lay_out(struct parent *parent, const struct passed *passed, size_t cou
     struct stopped_thread *first = &parent->threads[0].thread;
     char path[64];
     for (size_t i = 0; i < parent->event_count; i++)
-        add_place(parent, parent->events[i].descriptor, EVENT, parent->events[i].flags);
+        add_place(parent, parent->events[i].descriptor, EVENT, &parent->events[i]);
     for (size_t i = 0; i < count; i++)
         if (passed[i].there >= 0)
-            add_place(parent, passed[i].there, PASSED, 0);
+            add_place(parent, passed[i].there, PASSED, NULL);
     if (!parent->place_count)
         return;
     qsort(parent->places, parent->place_count, sizeof *parent->places, by_number);
@@ -147,7 +148,7 @@ void copy_lay_out(struct parent *parent, const struct passed *passed, size_t cou
         snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)parent->pid, number);
         struct stat link;
         if (lstat(path, &link))
-            add_place(parent, number, GAP, 0);
+            add_place(parent, number, GAP, NULL);
     }
     qsort(parent->places, parent->place_count, sizeof *parent->places, by_number);
 }
@@ -156,7 +157,7 @@ void copy_lay_out(struct parent *parent, const struct passed *passed, size_t cou
 static int for_place(const struct parent *parent, const struct place *place, const struct passed *passed, size_t count)
 {
     if (place->kind == EVENT)
-        return place->flags == EMPTY_EPOLL ? epoll_create1(EPOLL_CLOEXEC) : eventfd(0, place->flags);
+        return place->event.flags == EMPTY_EPOLL ? epoll_create1(EPOLL_CLOEXEC) : eventfd(place->event.count, place->event.flags);
     for (size_t i = 0; i < count; i++)
         if (place->kind == PASSED && passed[i].there == place->descriptor)
             return passed[i].here;

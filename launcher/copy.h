@@ -40,13 +40,14 @@ struct passed {
 /* An event of the parent, in the place of which a copy gets one of its own. */
 struct event {
     int descriptor, flags; /* EMPTY_EPOLL: it is none, but an epoll that watches nothing */
+    unsigned count;        /* how often it has happened and not been taken */
 };
 
 /* A number that a copy gets a descriptor of its own as. */
 struct place {
     int descriptor;
     enum { GAP, EVENT, PASSED } kind; /* a gap is closed again */
-    int flags;                        /* of an event */
+    struct event event;
 };
 
 struct parent {

@@ -152,21 +152,24 @@ static void open_channel(void)
     parent.channel_there = ends[1];
 }
 
-/* Flags of an event or epoll; -ENOTEMPTY for an epoll that watches something. */
-static int flags_of(int descriptor)
+/* What is to be known of an event or epoll to make another one. Returns whether it can be made: an epoll that watches something cannot. */
+static bool look_at_event(struct event *event, bool is_epoll)
 {
     char path[64], line[128];
     unsigned flags = 0;
-    int watched = 0;
-    snprintf(path, sizeof path, "/proc/%d/fdinfo/%d", (int)parent.pid, descriptor);
+    bool is_watching = false;
+    event->count = 0;
+    snprintf(path, sizeof path, "/proc/%d/fdinfo/%d", (int)parent.pid, event->descriptor);
     FILE *info = fopen(path, "re");
     while (info && fgets(line, sizeof line, info)) {
         sscanf(line, "flags: %o", &flags);
-        watched += !strncmp(line, "tfd:", 4);
+        sscanf(line, "eventfd-count: %x", &event->count);
+        is_watching |= !strncmp(line, "tfd:", 4);
     }
     if (info)
         fclose(info);
-    return watched ? -ENOTEMPTY : (int)flags & (O_NONBLOCK | O_CLOEXEC);
+    event->flags = is_epoll ? EMPTY_EPOLL : (int)flags & (O_NONBLOCK | O_CLOEXEC);
+    return !is_watching;
 }
 
 /* Whether a socket only waits for connections. One that is connected would say to two what was meant for one. */
@@ -220,12 +223,12 @@ static void list_descriptors(void)
         bool is_epoll = !strcmp(target, "anon_inode:[eventpoll]");
         if (!is_epoll && strcmp(target, "anon_inode:[eventfd]"))
             continue;
-        int flags = flags_of(descriptor);
-        if (flags < 0)
-            give_up("process %d has %s open and in use, which no two can have", (int)parent.pid, target);
         if (parent.event_count == MAX_EVENTS)
             give_up("process %d has more than %d events", (int)parent.pid, MAX_EVENTS);
-        parent.events[parent.event_count++] = (struct event){descriptor, is_epoll ? EMPTY_EPOLL : flags};
+        struct event *event = &parent.events[parent.event_count++];
+        event->descriptor = descriptor;
+        if (!look_at_event(event, is_epoll))
+            give_up("process %d has %s open and in use, which no two can have", (int)parent.pid, target);
     }
     closedir(descriptors);
 }
@@ -378,6 +381,9 @@ static void take_stem(void)
     for (size_t i = 0; i < parent.thread_count; i++)
         describe(&parent.threads[i]);
     share_all_memory();
+    /* Events are the process' own, which goes on to take what has happened: its copy is to hear of that, too. */
+    for (size_t i = 0; i < parent.event_count; i++)
+        look_at_event(&parent.events[i], parent.events[i].flags == EMPTY_EPOLL);
     pid_t stem = copy_begin(&parent);
     set_options(stem, TRACE_NEW | END_WITH_US);
     for (size_t i = 0; i < parent.thread_count; i++)
@@ -390,8 +396,15 @@ static void take_stem(void)
 /* The copy that stands still is what copies are made of. */
 static void settle(void)
 {
+    static struct event before[MAX_EVENTS];
+    size_t count = parent.event_count;
+    memcpy(before, parent.events, sizeof before);
     keep(parent.threads[0].thread.pid);
     list_descriptors();
+    for (size_t i = 0; i < parent.event_count; i++)
+        for (size_t j = 0; j < count; j++)
+            if (parent.events[i].descriptor == before[j].descriptor)
+                parent.events[i].count = before[j].count;
     close_connections();
     open_channel();
 }
