@@ -151,6 +151,9 @@ export function appPromises(app: App): PerformancePromise[] {
       below: 1 / times,
       timesOf: podman,
     }),
+    promise("A warmed service answers within 80 ms as a copy of its parent, with no clone prepared", "warm-copy", {
+      below: 80,
+    }),
     promise("A warmed service answers within 80 ms, with nothing prepared", "warm-cold", { below: 80 }),
     {
       text: "`echo hi` on an image costs at most 15 ms more to its first output than in the base guest",

@@ -61,7 +61,7 @@ export function toldOfClone({ host, commit, rows }: BenchReport): Told {
 
 /** What the scenario `app` tells. */
 export function toldOfApp({ app, host, commit, rows }: AppReport): Told {
-  const pictures: Picture[] = (["podman", "run", "warm", "warm-cold"] as const).map((subject) => [
+  const pictures: Picture[] = (["podman", "run", "warm", "warm-copy", "warm-cold"] as const).map((subject) => [
     ...([subject, "first-http"] as const),
     `${subject}: request to first answer`,
   ]);

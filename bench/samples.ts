@@ -14,6 +14,7 @@ export const SUBJECTS = [
   "podman-host",
   "run",
   "warm",
+  "warm-copy",
   "warm-cold",
   "base-echo",
   "image-echo",

@@ -117,7 +117,15 @@ async function prepareVms(
   );
   samples.add("template", "build", "ms", template.buildMs);
   const info = await system.info({ signal });
-  const bench = { signal, daemon, service: { image, memoryBytes }, busybox, template: template.id, pages: new Pages() };
+  const bench = {
+    signal,
+    daemon,
+    service: { image, memoryBytes },
+    busybox,
+    template: template.id,
+    pool: POOL,
+    pages: new Pages(),
+  };
   return { bench, info, layout };
 }
 

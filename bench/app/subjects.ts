@@ -6,6 +6,7 @@ import { CLONE_STAGES } from "../../src/engine/stages.ts";
 import { Deadline, nowMs } from "../../src/sys/deadline.ts";
 import { addRun, runEcho } from "../measured-run.ts";
 import type { OwnDaemon } from "../own-daemon.ts";
+import { pause } from "../pace.ts";
 import type { Samples, Subject } from "../samples.ts";
 import type { Taker } from "../turns.ts";
 import { firstAnswer, freePort } from "./first-http.ts";
@@ -13,6 +14,8 @@ import type { Pages } from "./pages.ts";
 import { SERVICE_PORT } from "./recipes.ts";
 
 const LIMIT_MS = 120_000;
+/** After its pool has become smaller. */
+const SETTLED_MS = 200;
 
 /** What the subjects work with. */
 export interface AppBench {
@@ -24,6 +27,8 @@ export interface AppBench {
   busybox: string;
   /** The service's warmed template. */
   template: string;
+  /** Its pool. */
+  pool: { blocked: number; warm: number };
   pages: Pages;
 }
 
@@ -33,6 +38,7 @@ export function vmTakers(bench: AppBench): Taker[] {
   return [
     serviceTaker(bench, "run", { ...service, pool: false }),
     serviceTaker(bench, "warm", { template }, "warm"),
+    copyTaker(bench),
     serviceTaker(bench, "warm-cold", { template, pool: false }, "cold"),
     echoTaker(bench, "base-echo", {}),
     echoTaker(bench, "image-echo", { image: busybox }),
@@ -52,6 +58,25 @@ function serviceTaker(bench: AppBench, subject: Subject, request: CreateVmReques
       }
       samples.add(subject, "first-http", "ms", firstHttpMs);
       addStages(samples, subject, vm);
+    },
+  };
+}
+
+/** A copy of the template's parent, as a request gets it that finds no warm clone. */
+function copyTaker(bench: AppBench): Taker {
+  const { daemon, signal, template, pool } = bench;
+  const { templates } = daemon.client;
+  const { take, name } = serviceTaker(bench, "warm-copy", { template }, "copy");
+  return {
+    name,
+    async take(samples) {
+      await templates.pool(template, { blocked: 0, warm: 0, parent: true }, { signal });
+      await pause(SETTLED_MS, signal);
+      try {
+        await take(samples);
+      } finally {
+        await templates.pool(template, pool, { signal });
+      }
     },
   };
 }
