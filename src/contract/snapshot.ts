@@ -85,7 +85,7 @@ export type Snapshot = z.infer<typeof Snapshot>;
 export const ForkResult = z.object({
   vmIds: z.array(z.string()),
   times: CaptureTimes,
-  /** Bytes of pages that each child has copied. */
+  /** Bytes of pages that were copied for each child; 0 where it shares them all with the VM that was forked, until one of both writes. */
   deltaBytes: z.int(),
 });
 export type ForkResult = z.infer<typeof ForkResult>;

@@ -55,7 +55,7 @@ export async function openEngine({ newArtifacts, ...options }: OpenOptions): Pro
   const slots = new Slots(config.runDir, config.uidBase, groupName(config.stateDir));
   const base = { config, slots, records, tscKHz: await hostTscKHz(records) };
   // Slots of QEMUs that still run must not be given to the probe's.
-  const reserved = records.qemus().map(({ slot, owner }) => slots.reserve(slot, owner));
+  const reserved = records.qemus().map(({ slot, owners = [] }) => slots.reserve(slot, owners));
   const host = hostWith(base, await chooseAccelerator(base));
   for (const slot of reserved) slots.unreserve(slot);
 

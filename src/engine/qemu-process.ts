@@ -181,7 +181,7 @@ export class QemuProcess {
 
   /** Ends the QEMU of an earlier daemon, if it is still there, and frees its slot. */
   static reap(record: RecordedQemu, slots: Slots, records: Records): void {
-    const slot = slots.reserve(record.slot, record.owner);
+    const slot = slots.reserve(record.slot, record.owners ?? []);
     using foreign = ForeignProcess.open(record.identity);
     foreign?.signal(SIGKILL);
     foreign?.waitForEnd(LIMITS_MS.exit);
@@ -191,7 +191,7 @@ export class QemuProcess {
 
   /** Takes over the QEMU of an earlier daemon, without a word to it yet. @returns undefined when it is gone; its slot is clean then. */
   static adopt(record: RecordedQemu, slots: Slots, records: Records): QemuProcess | undefined {
-    const slot = slots.reserve(record.slot, record.owner);
+    const slot = slots.reserve(record.slot, record.owners ?? []);
     const foreign = ForeignProcess.open(record.identity);
     if (foreign === undefined) {
       slots.release(slot);
@@ -343,6 +343,6 @@ export class QemuProcess {
   }
 }
 
-function recordOf(identity: ProcessIdentity, { number, owner }: Slot): RecordedQemu {
-  return { identity, slot: number, owner };
+function recordOf(identity: ProcessIdentity, { number, owners }: Slot): RecordedQemu {
+  return { identity, slot: number, owners };
 }

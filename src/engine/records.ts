@@ -28,7 +28,7 @@ const MIGRATIONS = [
   `ALTER TABLE templates ADD COLUMN pool TEXT;`,
   `CREATE TABLE restarts (id TEXT PRIMARY KEY, document TEXT NOT NULL);`,
   `CREATE TABLE snapshots (id TEXT PRIMARY KEY, name TEXT UNIQUE, document TEXT NOT NULL);`,
-  `ALTER TABLE qemus ADD COLUMN owner INTEGER;`,
+  `ALTER TABLE qemus ADD COLUMN owners TEXT;`,
 ];
 
 /** How long what found no space waits for the next try, if nothing else is written. */
@@ -117,8 +117,8 @@ export interface RestartInstructions {
 export interface RecordedQemu {
   identity: ProcessIdentity;
   slot: number;
-  /** The slot whose uid owns its user namespace; absent: it has none of its own. */
-  owner?: number | undefined;
+  /** Slots whose uids own its user namespaces; absent: it has none of its own. */
+  owners?: readonly number[] | undefined;
 }
 
 /** A template's entry: the manifest on disk has the rest. */
@@ -195,15 +195,15 @@ export class Records implements Disposable {
     return this.#database.all("SELECT * FROM qemus").map((row) => ({
       identity: { pid: Number(row["pid"]), startTicks: Number(row["start_ticks"]), bootId: String(row["boot_id"]) },
       slot: Number(row["slot"]),
-      owner: row["owner"] === null ? undefined : Number(row["owner"]),
+      owners: numbersIn(row["owners"]),
     }));
   }
 
   /** @throws `disk_full`. */
-  addQemu({ identity, slot, owner = null }: Omit<RecordedQemu, "owner"> & { owner?: number | null | undefined }): void {
+  addQemu({ identity, slot, owners = [] }: RecordedQemu): void {
     const { pid, startTicks, bootId } = identity;
-    const sql = "INSERT OR REPLACE INTO qemus (pid, start_ticks, boot_id, slot, owner) VALUES (?, ?, ?, ?, ?)";
-    this.#now(() => this.#database.run(sql, pid, startTicks, bootId, slot, owner));
+    const sql = "INSERT OR REPLACE INTO qemus (pid, start_ticks, boot_id, slot, owners) VALUES (?, ?, ?, ?, ?)";
+    this.#now(() => this.#database.run(sql, pid, startTicks, bootId, slot, owners.join(" ")));
   }
 
   removeQemu({ pid, startTicks, bootId }: ProcessIdentity): void {
@@ -358,4 +358,8 @@ export function withBigNumbers(main: ExecSpec): ExecSpec {
       ? {}
       : { limits: limits.map(({ resource, soft, hard }) => ({ resource, soft: BigInt(soft), hard: BigInt(hard) })) }),
   };
+}
+
+function numbersIn(column: unknown): number[] {
+  return typeof column === "string" && column !== "" ? column.split(" ").map(Number) : [];
 }

@@ -12,8 +12,8 @@ export const MAX_SLOTS = 4096;
 export interface Slot {
   number: number;
   uid: number;
-  /** The slot whose uid owns the user namespace of this one's QEMU; undefined: it has none of its own. */
-  owner: number | undefined;
+  /** Slots whose uids own the user namespaces that its QEMU is in: those of the QEMU that it is a copy of, that this one is a copy of, and so on. */
+  owners: readonly number[];
   directory: string;
   qmpPath: string;
   agentPath: string;
@@ -49,13 +49,14 @@ export class Slots {
     return { first: this.uidBase + 1, count: MAX_SLOTS };
   }
 
-  /** Takes a free slot and makes its directory and control group. @param owner slot of the QEMU that this one's is a copy of. @throws `limit_reached`. */
-  take(owner?: Slot): Slot {
+  /** Takes a free slot and makes its directory and control group. @param origin slot of the QEMU that this one's is a copy of. @throws `limit_reached`. */
+  take(origin?: Slot): Slot {
     while (this.#taken.has(this.#lowest)) this.#lowest += 1;
     if (this.#lowest >= MAX_SLOTS) {
       throw new MayflyError("limit_reached", `Cannot start another VM: ${MAX_SLOTS} QEMU processes are running`);
     }
-    const slot = this.#describe(this.#lowest, owner?.number, (name) => this.cgroups.create(name));
+    const owners = origin === undefined ? [] : [origin.number, ...origin.owners];
+    const slot = this.#describe(this.#lowest, owners, (name) => this.cgroups.create(name));
     removeTree(slot.directory);
     ensureDirectory(slot.directory, 0o711);
     this.#mark(slot);
@@ -63,8 +64,8 @@ export class Slots {
   }
 
   /** Marks the slot of an adopted QEMU as taken. */
-  reserve(number: number, owner: number | undefined): Slot {
-    const slot = this.#describe(number, owner, (name) => this.cgroups.existing(name));
+  reserve(number: number, owners: readonly number[]): Slot {
+    const slot = this.#describe(number, owners, (name) => this.cgroups.existing(name));
     this.#mark(slot);
     return slot;
   }
@@ -74,27 +75,28 @@ export class Slots {
     this.#free(slot);
   }
 
-  #mark({ number, owner }: Slot): void {
+  #mark({ number, owners }: Slot): void {
     this.#taken.add(number);
     this.#ended.delete(number);
-    if (owner === undefined) return;
-    this.#owned.set(owner, (this.#owned.get(owner) ?? 0) + 1);
-    if (!this.#taken.has(owner)) this.#ended.add(owner);
-    this.#taken.add(owner);
+    for (const owner of owners) {
+      this.#owned.set(owner, (this.#owned.get(owner) ?? 0) + 1);
+      if (!this.#taken.has(owner)) this.#ended.add(owner);
+      this.#taken.add(owner);
+    }
   }
 
-  #free({ number, owner }: Pick<Slot, "number" | "owner">): void {
-    if (this.#owned.has(number)) this.#ended.add(number);
-    else {
-      this.#taken.delete(number);
-      this.#lowest = Math.min(this.#lowest, number);
+  #free({ number, owners }: Slot): void {
+    this.#ended.add(number);
+    for (const owner of owners) {
+      const others = (this.#owned.get(owner) ?? 1) - 1;
+      if (others > 0) this.#owned.set(owner, others);
+      else this.#owned.delete(owner);
     }
-    if (owner === undefined) return;
-    const others = (this.#owned.get(owner) ?? 1) - 1;
-    if (others > 0) this.#owned.set(owner, others);
-    else {
-      this.#owned.delete(owner);
-      if (this.#ended.delete(owner)) this.#free({ number: owner, owner: undefined });
+    for (const each of [number, ...owners]) {
+      if (!this.#ended.has(each) || this.#owned.has(each)) continue;
+      this.#ended.delete(each);
+      this.#taken.delete(each);
+      this.#lowest = Math.min(this.#lowest, each);
     }
   }
 
@@ -126,11 +128,11 @@ export class Slots {
     this.#free(slot);
   }
 
-  #describe(number: number, owner: number | undefined, group: (name: string) => Cgroup): Slot {
+  #describe(number: number, owners: readonly number[], group: (name: string) => Cgroup): Slot {
     const directory = join(this.runDir, "q", String(number));
     return {
       number,
-      owner,
+      owners,
       uid: this.uidBase + 1 + number,
       directory,
       qmpPath: join(directory, "qmp"),

@@ -1,11 +1,12 @@
 /** What a child reads is what its parent's memory was, byte for byte, in every generation: the base with the delta over it. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { closeSync, openSync, readSync } from "node:fs";
-import { captureVm } from "../../src/engine/capture.ts";
+import { captureVm, whileStopped } from "../../src/engine/capture.ts";
 import type { EngineParts } from "../../src/engine/engine.ts";
 import { Gate } from "../../src/engine/gate.ts";
 import { readyQemu } from "../../src/engine/revive.ts";
 import { reduce } from "../../src/snapshot/reduce.ts";
+import { ParentProcess } from "../../src/sys/parent-process.ts";
 import { type GuestMapping, guestMapping, writePages } from "../../src/sys/process-memory.ts";
 import { soon, TestEngine } from "../support/engine.ts";
 import { describeVms } from "../support/engine-host.ts";
@@ -50,6 +51,19 @@ function firstDifference(a: { pid: number; mapping: GuestMapping }, b: typeof a)
   }
 }
 
+/** Of all of a guest's memory. */
+function sumOf({ pid, mapping }: { pid: number; mapping: GuestMapping }): string {
+  const hasher = new Bun.CryptoHasher("sha256");
+  const fd = openSync(`/proc/${pid}/mem`, "r");
+  const buffer = Buffer.alloc(CHUNK_BYTES);
+  for (let at = 0; at < mapping.lengthBytes; at += CHUNK_BYTES) {
+    readSync(fd, buffer, 0, CHUNK_BYTES, mapping.start + at);
+    hasher.update(buffer);
+  }
+  closeSync(fd);
+  return hasher.digest("hex");
+}
+
 describeVms("memory of forks", () => {
   let vms: TestEngine;
   let parts: EngineParts;
@@ -60,6 +74,35 @@ describeVms("memory of forks", () => {
     parts = Reflect.get(vms.engine, "parts");
   }, 90_000);
   afterAll(() => vms?.[Symbol.asyncDispose]());
+
+  test("a process' first copy has the same memory, and keeps it while the VM goes on", async () => {
+    const random = numbersFrom(Math.floor(Math.random() * 2 ** 32));
+    const vm = await vms.start();
+    const script = randomWrites(random, "/tmp/written");
+    void vms.exec(vm.id, ["/bin/sh", "-c", script]).catch(() => undefined);
+    await vms.shell(vm.id, "until [ -e /tmp/written ]; do usleep 10000; done");
+    const { clone } = parts.vms.running(vm.id);
+    const { config, slots } = parts.host;
+    const process = ParentProcess.of(config.artifacts.launcher.path, clone.qemu.identity, slots.uids);
+    await process.ready();
+    const mapping = guestMapping(clone.qemu.pid, clone.template.memoryPath);
+    const parent = { pid: clone.qemu.pid, mapping };
+    let stem = { ...parent };
+    let difference: number | undefined = -1;
+    const take = async () => {
+      stem = { pid: await process.take(), mapping };
+      difference = firstDifference(parent, stem);
+    };
+    await whileStopped(parts.vms.running(vm.id), () => parts.vms.record(vm.id), take, soon());
+    expect(difference).toBeUndefined();
+    const before = sumOf(stem);
+    await vms.shell(vm.id, "dd if=/dev/urandom of=/dev/shm/other bs=4096 count=2000 2>/dev/null");
+    expect(firstDifference(parent, stem)).toBeNumber();
+    expect(sumOf(stem)).toBe(before);
+    process[Symbol.dispose]();
+    await process.gone;
+    await vms.remove(vm.id);
+  });
 
   test(`random writes, forks at random moments, ${GENERATIONS} generations`, async () => {
     const seed = Math.floor(Math.random() * 2 ** 32);

@@ -1,12 +1,12 @@
 /** Copies of a process: they go on from where it stands, as users of their own, with what they were given; nothing of them or of it is left. */
-import { expect, test } from "bun:test";
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
+import { beforeAll, expect, test } from "bun:test";
+import { chmodSync, closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { buryCopy, ParentProcess } from "../../src/sys/parent-process.ts";
+import { buryCopy, endCopy, ParentProcess } from "../../src/sys/parent-process.ts";
 import { identifyProcess, type ProcessIdentity } from "../../src/sys/process.ts";
 import { runTool } from "../../src/sys/tool.ts";
 import { soon } from "../support/engine.ts";
-import { describeVms, hostArtifacts } from "../support/engine-host.ts";
+import { describeVms, hostArtifacts, newDirectory } from "../support/engine-host.ts";
 import { rejection } from "../support/fake-peer.ts";
 
 /** Reads a line, which only its copies will get, and says who has. */
@@ -14,7 +14,7 @@ const READER = 'read -r line; echo "$line $(id -u)"; exit 3';
 
 const USERS = { first: 4242, count: 2 };
 
-/** A shell that waits for a line on a named pipe, and what is needed to talk to its copies. */
+/** A program that waits for a line on a named pipe, and what is needed to talk to its copies. */
 class Waiting implements AsyncDisposable {
   readonly directory = mkdtempSync("/var/tmp/mayfly-copies-");
   readonly lines: number;
@@ -22,19 +22,26 @@ class Waiting implements AsyncDisposable {
   readonly #child: Bun.Subprocess;
   readonly #input: number;
 
-  private constructor(stderr: "ignore" | "pipe") {
+  private constructor(command: string[], tells: boolean, stderr: "ignore" | "pipe") {
     const path = join(this.directory, "lines");
     Bun.spawnSync(["mkfifo", path]);
     this.lines = openSync(path, "r+");
     this.#input = openSync(path, "r");
     this.output = openSync(join(this.directory, "output"), "a");
-    const stdio = ["ignore", "ignore", stderr] as const;
-    this.#child = Bun.spawn(["sh", "-c", READER], { stdio: [this.#input, stdio[1], stdio[2]] });
+    this.#child = Bun.spawn(command, { stdio: [this.#input, tells ? this.output : "ignore", stderr] });
   }
 
-  /** Starts one, and waits until it waits. */
-  static async start(stderr: "ignore" | "pipe" = "ignore"): Promise<Waiting> {
-    const waiting = new Waiting(stderr);
+  /** Starts a shell, and waits until it waits. */
+  static start(stderr: "ignore" | "pipe" = "ignore"): Promise<Waiting> {
+    return Waiting.#waits(new Waiting(["sh", "-c", READER], false, stderr));
+  }
+
+  /** Starts a program. */
+  static run(program: string): Promise<Waiting> {
+    return Waiting.#waits(new Waiting([program], true, "ignore"));
+  }
+
+  static async #waits(waiting: Waiting): Promise<Waiting> {
     const deadline = soon();
     // Of the pipe that it reads from.
     while (!readFileSync(`/proc/${waiting.pid}/syscall`, "latin1").startsWith("0 0x0 "))
@@ -138,6 +145,124 @@ describeVms("a process that was made a parent", () => {
     expect(error).toMatchObject({ code: "qemu_spawn_failed" });
     expect(error.message).toContain("join a control group");
     expect(await original.ended()).toBe("SIGKILL");
+    const { stdout } = await runTool(["ps", "--ppid", String(process.pid), "-o", "stat="], { deadlineMs: 5000 });
+    expect(stdout).not.toContain("Z");
+  });
+});
+
+describeVms("a process that is copied while it runs", () => {
+  const directory = newDirectory("goes-on");
+  const program = join(directory, "goes-on");
+  const told = (line: string, connection: string, user: number) =>
+    `${line}: 7 times, ${connection}, its thread counts, user ${user}`;
+
+  beforeAll(async () => {
+    chmodSync(directory, 0o755);
+    const source = join(import.meta.dir, "../support/goes-on.c");
+    await runTool(["musl-gcc", "-std=c11", "-D_GNU_SOURCE", "-Os", "-static", "-o", program, source]);
+  });
+
+  /** A program of ours that stands still as the first copy of a process. */
+  async function stemOf(process: ProcessIdentity): Promise<{ stem: ParentProcess; pid: number }> {
+    const stem = ParentProcess.of(hostArtifacts().launcher.path, process, USERS);
+    await stem.ready();
+    return { stem, pid: await stem.take() };
+  }
+
+  /** Has whoever comes first read a line, and waits until that has told. */
+  async function say(waiting: Waiting, line: string): Promise<void> {
+    const before = waiting.said().length;
+    writeSync(waiting.lines, line);
+    const deadline = soon();
+    while (waiting.said().length === before) await deadline.race(Bun.sleep(2), `an answer to ${line}`);
+  }
+
+  test("goes on as it was; copies have its events, its threads, and none of its connections", async () => {
+    await using original = await Waiting.run(program);
+    const { stem, pid } = await stemOf(original.identity);
+    const status = readFileSync(`/proc/${original.pid}/status`, "latin1");
+    expect(/^TracerPid:\t(.*)$/m.exec(status)?.[1]).toBe("0");
+    await say(original, "a");
+    expect(await original.ended()).toBeNull();
+    const copy = (uid: number, isLast: boolean) =>
+      stem.copy({ uid, descriptors: new Map([[1, original.output]]), groups: [], isLast });
+    const first = await copy(4242, false);
+    const last = await copy(4243, true);
+    expect(last).toBe(pid);
+    await say(original, "b");
+    await say(original, "c");
+    for (const each of [first, last]) expect(await endOf(each)).toEqual({ exitCode: 0, signal: null });
+    const [own, ...others] = original.said();
+    expect(own).toBe(told("a", "connected", 0));
+    expect(others.map((line) => line.slice(3)).toSorted()).toEqual(
+      [told("b", "alone", 4242), told("c", "alone", 4243)].map((line) => line.slice(3)),
+    );
+  });
+
+  test("leaves nothing of a copy that is not wanted, however that ends", async () => {
+    for (const how of ["by the end of its program's input", "with its program", "by itself"] as const) {
+      await using original = await Waiting.run(program);
+      const { stem, pid } = await stemOf(original.identity);
+      const keeper = Number(/^TracerPid:\t(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, "latin1"))?.[1]);
+      if (how === "with its program") process.kill(keeper, "SIGKILL");
+      else if (how === "by itself") process.kill(pid, "SIGKILL");
+      else stem[Symbol.dispose]();
+      await soon().race(stem.gone, "the end of the program");
+      const deadline = soon();
+      while (existsSync(`/proc/${pid}`)) await deadline.race(Bun.sleep(2), `the end of the copy ${how}`);
+      if (how !== "with its program") expect(existsSync(`/proc/${keeper}`)).toBe(false);
+      await say(original, "a");
+      expect(original.said()).toEqual([told("a", "connected", 0)]);
+    }
+  });
+
+  test("can be a copy of a copy, as deep as the kernel allows; deeper it is left alone", async () => {
+    await using original = await Waiting.run(program);
+    let last = original.identity;
+    let depth = 0;
+    let refused: Error | undefined;
+    for (; refused === undefined && depth < 40; depth++) {
+      const stem = ParentProcess.of(hostArtifacts().launcher.path, last, USERS);
+      refused = await stem.ready().then(
+        () => undefined,
+        (error: Error) => error,
+      );
+      if (refused !== undefined) break;
+      await stem.take();
+      const descriptors = new Map([[1, original.output]]);
+      const pid = await stem.copy({ uid: 4242 + (depth % 2), descriptors, groups: [], isLast: true });
+      const identity = identifyProcess(pid);
+      if (identity === undefined) throw new Error("a copy has ended");
+      if (depth > 0) {
+        endCopy(last);
+        expect(existsSync(`/proc/${last.pid}`)).toBe(false);
+      }
+      last = identity;
+    }
+    expect(depth).toBe(30);
+    expect(refused?.message).toContain("30 deep: the kernel allows no more");
+    const status = readFileSync(`/proc/${last.pid}/status`, "latin1");
+    expect(/^Uid:\t(.*)$/m.exec(status)?.[1]).toBe("4243\t4243\t4243\t4243");
+    for (const set of ["CapPrm", "CapEff"]) expect(status).toContain(`${set}:\t0000000000000000`);
+    await say(original, "a");
+    await say(original, "b");
+    expect(await endOf(last.pid)).toEqual({ exitCode: 0, signal: null });
+    expect(original.said().some((line) => line.endsWith("alone, its thread counts, user 4243"))).toBe(true);
+  });
+
+  test("that is killed meanwhile is gone, and nothing is left of a copy", async () => {
+    for (let round = 0; round < 20; round++) {
+      await using original = await Waiting.run(program);
+      const stem = ParentProcess.of(hostArtifacts().launcher.path, original.identity, USERS);
+      await stem.ready();
+      const taken = stem.take().catch((error: unknown) => error);
+      if (round % 4 > 0) await Bun.sleep(round / 8);
+      process.kill(original.pid, "SIGKILL");
+      const outcome = await taken;
+      if (typeof outcome !== "number") expect(outcome).toMatchObject({ code: "qemu_exited" });
+      stem[Symbol.dispose]();
+      await soon().race(stem.gone, "the end of the program");
+    }
     const { stdout } = await runTool(["ps", "--ppid", String(process.pid), "-o", "stat="], { deadlineMs: 5000 });
     expect(stdout).not.toContain("Z");
   });

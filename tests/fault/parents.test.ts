@@ -1,10 +1,11 @@
 /** Parents that clones are copied from: killed, stopped, and on hosts that allow none. Requests are served all the same, and nothing is left. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { MayflyError } from "../../src/contract/errors.ts";
 import { soon, TestEngine } from "../support/engine.ts";
 import { TestDaemon } from "../support/engine-daemon.ts";
-import { describeVms, processesMentioning } from "../support/engine-host.ts";
+import { describeVms, newDirectory, processesMentioning } from "../support/engine-host.ts";
 import { NOTHING_LEFT } from "../support/engine-leftovers.ts";
 import { withLauncher } from "../support/faulty-artifacts.ts";
 
@@ -81,6 +82,43 @@ describeVms("a parent", () => {
     expect(vms.engine.info().pools).toMatchObject([{ parent: false, target: { parent: false } }]);
     expect(pids()).toEqual([]);
     await vms.engine.resizePool(template?.id ?? "", { blocked: 0, warm: 0, parent: true });
+  });
+});
+
+describeVms("a VM that is forked", () => {
+  test("and killed at any time of it, is the end of that VM alone; its children go on, or there are none", async () => {
+    await using vms = await TestEngine.open({ pool: { blocked: 0, warm: 0 } });
+    const done: boolean[] = [];
+    for (let afterMs = 0; afterMs <= 36; afterMs += 3) {
+      const vm = await vms.start({ name: "forked" });
+      const forked = vms.engine.snapshots.fork("forked", { count: 2 }, soon()).catch((error: unknown) => error);
+      await Bun.sleep(afterMs);
+      process.kill(vm.pid ?? 0, "SIGKILL");
+      const outcome = await forked;
+      if (outcome instanceof Error) expect(outcome).toBeInstanceOf(MayflyError);
+      done.push(!(outcome instanceof Error));
+      await vms.engine.waitVm("forked", AbortSignal.timeout(10_000));
+      const others = vms.engine.listVms().filter(({ name }) => name !== "forked");
+      expect(others.length).toBe(outcome instanceof Error ? 0 : 2);
+      for (const { id, hostname } of others) expect(await vms.shell(id, "hostname")).toBe(hostname);
+      await vms.removeAll();
+      expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
+    }
+    expect(new Set(done).size).toBe(2);
+  }, 120_000);
+
+  test("where copies fail, is forked from its state, and stands still twice at most three times", async () => {
+    const counted = join(newDirectory("counted"), "count");
+    const script = `[ "$1" != --fork ] || { echo >> ${counted}; echo ready; read -r line; echo "no copy" >&2; exit 126; }\nexec "$LAUNCHER" "$@"`;
+    await using vms = await TestEngine.open({ artifacts: withLauncher(script), pool: { blocked: 0, warm: 0 } });
+    const vm = await vms.start({ name: "forked" });
+    for (let time = 0; time < 5; time++) {
+      const { vmIds, deltaBytes } = await vms.engine.snapshots.fork(vm.id, {}, soon());
+      expect(deltaBytes).toBeGreaterThan(0);
+      expect(vmIds.map((id) => vms.engine.getVm(id).clone.path)).toEqual(["cold"]);
+      await vms.remove(vmIds[0] ?? "");
+    }
+    expect(readFileSync(counted, "utf8").length).toBe(3);
   });
 });
 

@@ -17,7 +17,13 @@ interface Operation {
   run(limitMs?: number): Promise<unknown>;
 }
 
-describeVms("a daemon that is killed at every step", () => {
+/** How forks are made: as copies of a process, and from saved states. */
+const WAYS = [
+  { way: "", pool: { blocked: 0, warm: 0 }, isToDo: () => true },
+  { way: ", which copies no process", pool: { blocked: 0, warm: 0, parent: false }, isToDo: (name: string) => name === "fork" },
+];
+
+for (const { way, pool, isToDo } of WAYS) describeVms(`a daemon${way}, that is killed at every step`, () => {
   let daemon: TestDaemon;
   let diesAt: string;
   let archive: string;
@@ -26,7 +32,7 @@ describeVms("a daemon that is killed at every step", () => {
     diesAt = join(newDirectory("moments"), "dies-at");
     archive = join(newDirectory("archives"), "archive");
     const preload = { path: join(import.meta.dir, "../support/dies-at.ts"), env: { MAYFLY_TEST_DIES_AT: diesAt } };
-    daemon = await TestDaemon.start("0:0", { preload });
+    daemon = await TestDaemon.start(pool.parent === false ? "0:0:0" : "0:0", { preload });
   }, 90_000);
   afterAll(() => daemon?.[Symbol.asyncDispose]());
   afterEach(async () => {
@@ -94,6 +100,7 @@ describeVms("a daemon that is killed at every step", () => {
   }
 
   for (const [name, operation] of Object.entries(operations)) {
+    if (!isToDo(name)) continue;
     test(`${name}: the VM is what it was or what it was to become`, async () => {
       await keep();
       await atEveryStep(operation, async () => {
@@ -117,7 +124,7 @@ describeVms("a daemon that is killed at every step", () => {
     }, 600_000);
   }
 
-  test("import, base and all: there whole, or not at all", async () => {
+  if (isToDo("import")) test("import, base and all: there whole, or not at all", async () => {
     await keep();
     await daemon.client.snapshots.export("kept", { path: archive });
     await removeAll();
@@ -167,7 +174,7 @@ describeVms("a daemon that is killed at every step", () => {
 /** Whether this process may mount. */
 const mayMount = Bun.spawnSync(["unshare", "--mount", "true"]).exitCode === 0;
 
-describeVms("at every step", () => {
+for (const { way, pool, isToDo } of WAYS) describeVms(`in an engine${way}, at every step`, () => {
   let vms: TestEngine;
   let archive: string;
   /** Its templates are on the same file system, which is small. */
@@ -176,7 +183,7 @@ describeVms("at every step", () => {
   beforeAll(async () => {
     if (mayMount) Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "size=256m,mode=711", "tmpfs", stateDir]);
     mkdirSync(join(stateDir, "templates"), { mode: 0o711 });
-    vms = await TestEngine.open({ root: newDirectory("moments"), stateDir });
+    vms = await TestEngine.open({ root: newDirectory("moments"), stateDir, pool });
     archive = join(stateDir, "archive");
   }, 90_000);
   afterAll(async () => {
@@ -302,7 +309,7 @@ describeVms("at every step", () => {
   for (const { name, which } of strikes) {
     const whose = which === "own" ? "the VM's QEMU" : "a new QEMU";
     const operation = operations[name] ?? operations["fork"];
-    if (operation === undefined) continue;
+    if (operation === undefined || !isToDo(name)) continue;
     test(`${name}: ${whose} is killed`, async () => {
       const kill = () => {
         for (const pid of qemus(which)) {
@@ -333,6 +340,7 @@ describeVms("at every step", () => {
 
   const testMounted = mayMount ? test : test.skip;
   for (const [name, operation] of Object.entries(operations)) {
+    if (!isToDo(name)) continue;
     testMounted(
       `${name}: the disk is full`,
       async () => {

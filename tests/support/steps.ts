@@ -7,6 +7,7 @@ import { Vms } from "../../src/engine/vms.ts";
 import { QmpClient } from "../../src/qmp/client.ts";
 import { SnapshotStore } from "../../src/snapshot/store.ts";
 import { BinaryFile } from "../../src/sys/binary-file.ts";
+import { ParentProcess } from "../../src/sys/parent-process.ts";
 import { MemoryCapture } from "../../src/sys/process-memory.ts";
 import { TemplateStore } from "../../src/template/store.ts";
 
@@ -28,6 +29,8 @@ const STEPS: readonly Step[] = [
   { of: AgentClient.prototype, method: "freeze", name: () => "freezing" },
   { of: QmpClient.prototype, method: "execute", name: (command) => QMP_STEPS.get(command) },
   { of: MemoryCapture.prototype, method: "take", name: () => "copying pages" },
+  { of: ParentProcess.prototype, method: "take", name: () => "copying the process" },
+  { of: ParentProcess.prototype, method: "copy", name: () => "copying the copy" },
   { of: AgentClient.prototype, method: "goOn", name: () => "letting it go on" },
   { of: SnapshotStore.prototype, method: "publish", name: () => "publishing" },
   { of: SnapshotStore.prototype, method: "publishCopy", name: () => "publishing what came" },

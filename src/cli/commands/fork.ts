@@ -39,7 +39,8 @@ them. They share the pages that are unchanged since the template. Prints their i
       await printJson(result);
       return 0;
     }
-    const copied = `${formatBytes(result.deltaBytes)} of it are copied into each`;
+    const { deltaBytes } = result;
+    const copied = deltaBytes === 0 ? "its memory is shared" : `${formatBytes(deltaBytes)} of it are copied into each`;
     if (options.verbose) await printError(`${vm} ${describeTimes(result.times)}; ${copied}\n`);
     const { vmIds } = result;
     const words = options.names ? await Promise.all(vmIds.map(async (id) => (await client.vms.get(id)).name)) : vmIds;
