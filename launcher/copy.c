@@ -59,11 +59,15 @@ static _Noreturn void end_with(int status, const char *why)
 _Noreturn void give_up(const char *format, ...)
 {
     char why[512];
+    int error = errno;
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(why, sizeof why, format, arguments);
     va_end(arguments);
-    end_with(EXIT_CANNOT_RUN, why);
+    pid_t pid = going_on ? going_on->pid : stopped;
+    /* That it has ended is why, whatever it was that could not be done; ptrace(2) says so of one that is about to. */
+    bool is_gone = error == ESRCH || (pid && thread_is_dead(pid, pid));
+    end_with(is_gone ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN, why);
 }
 
 _Noreturn void give_up_gone(pid_t pid)

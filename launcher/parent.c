@@ -64,10 +64,10 @@ static void stop_threads(void)
             struct original *original = &parent.threads[parent.thread_count++];
             original->thread.instruction = parent.instruction;
             int error = thread_stop(&original->thread, tid);
-            if (error == -ESRCH && tid == parent.pid)
-                give_up_gone(tid);
-            if (error == -ESRCH) {
-                parent.thread_count--; /* it has ended meanwhile */
+            if (error && thread_is_dead(parent.pid, tid)) {
+                if (tid == parent.pid)
+                    give_up_gone(tid);
+                parent.thread_count--;
                 continue;
             }
             if (error)
@@ -259,24 +259,25 @@ static void look_at_user(void)
         give_up("process %d is a copy of a copy ..., %d deep: the kernel allows no more", (int)parent.pid, depth);
 }
 
-/* Looks at the process, and at who has asked for it. */
-static void begin(const char *option, char **arguments)
+static void begin(const char *option, const char *first_uid, const char *uids)
 {
-    for (size_t i = 0; i < 4; i++)
-        if (!arguments[i])
-            fail(EXIT_CANNOT_RUN, "%s takes PID START_TIME FIRST_UID UIDS", option);
-    parent.pid = (pid_t)number_of(option, "PID", arguments[0]);
-    uint64_t start_time = number_of(option, "START_TIME", arguments[1]);
-    parent.first_uid = number_of(option, "FIRST_UID", arguments[2]);
-    parent.uids = number_of(option, "UIDS", arguments[3]);
+    protect_from_signals();
+    parent.first_uid = number_of(option, "FIRST_UID", first_uid);
+    parent.uids = number_of(option, "UIDS", uids);
     creator = (int)syscall(SYS_PIDFD_OPEN, getppid(), 0);
     if (creator < 0)
         fail(EXIT_CANNOT_RUN, "cannot open the process that has started this one: %s", strerror(errno));
-    parent.instruction = thread_instruction(parent.pid);
-    if (!process_is(parent.pid, start_time))
-        fail(EXIT_CANNOT_RUN, "cannot look at process %d: %s", (int)parent.pid, strerror(ESRCH));
     setvbuf(stdout, NULL, _IOLBF, 0);
     setvbuf(stdin, NULL, _IONBF, 0); /* what has been read is what has been asked */
+}
+
+/* Finds the process, before anything is done to it. */
+static void find(const char *option, const char *pid, const char *start_time)
+{
+    parent.pid = (pid_t)number_of(option, "PID", pid);
+    parent.instruction = thread_instruction(parent.pid);
+    if (!process_is(parent.pid, number_of(option, "START_TIME", start_time)))
+        fail(EXIT_NOT_FOUND, "cannot look at process %d: %s", (int)parent.pid, strerror(ESRCH));
 }
 
 /* "DESCRIPTOR=NUMBER" or "join=NUMBER", of which this process gets what the creator has open as NUMBER. */
@@ -352,8 +353,11 @@ static void serve(void)
 
 _Noreturn void parent_run(char **arguments)
 {
-    protect_from_signals();
-    begin("--parent", arguments);
+    for (size_t i = 0; i < 4; i++)
+        if (!arguments[i])
+            fail(EXIT_CANNOT_RUN, "--parent takes PID START_TIME FIRST_UID UIDS");
+    begin("--parent", arguments[2], arguments[3]);
+    find("--parent", arguments[0], arguments[1]);
     give_up_with(parent.pid);
     stop_threads();
     set_options(parent.pid, TRACE_NEW | END_WITH_US);
@@ -411,9 +415,16 @@ static void settle(void)
 
 _Noreturn void fork_run(char **arguments)
 {
-    char line[16];
-    protect_from_signals();
-    begin("--fork", arguments);
+    char line[64], *at = NULL;
+    if (!arguments[0] || !arguments[1])
+        fail(EXIT_CANNOT_RUN, "--fork takes FIRST_UID UIDS");
+    begin("--fork", arguments[0], arguments[1]);
+    if (!fgets(line, sizeof line, stdin))
+        exit(0);
+    char *pid = strtok_r(line, " \n", &at), *start_time = strtok_r(NULL, " \n", &at);
+    if (!pid || !start_time)
+        fail(EXIT_CANNOT_RUN, "--fork takes lines of PID START_TIME");
+    find("--fork", pid, start_time);
     look_at_user();
     keep(parent.pid);
     list_descriptors(); /* what cannot be copied is not stopped */

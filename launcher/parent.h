@@ -17,9 +17,9 @@
 _Noreturn void parent_run(char **arguments);
 
 /*
- * `--fork PID START_TIME FIRST_UID UIDS`: the same with a process that goes on. Says "ready" when it has looked at it. At a first line, whatever that
- * says, PID is stopped, copied and let go on: the answer is the pid of that copy, which stands still as a parent does. Then lines as above; "last" makes
- * that copy itself one that goes on, and ends the program. Connections of PID are closed in copies.
+ * `--fork FIRST_UID UIDS`: the same with a process that goes on. A first line says which, "PID START_TIME", and is answered by "ready". At the second,
+ * whatever that says, PID is stopped, copied and let go on: the answer is the pid of that copy, which stands still as a parent does. Then lines as above;
+ * "last" makes that copy itself one that goes on, and ends the program. Connections of PID are closed in copies.
  */
 _Noreturn void fork_run(char **arguments);
 

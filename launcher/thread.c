@@ -167,18 +167,33 @@ static void prepare_restart(struct user_regs_struct *registers)
     registers->orig_rax = (unsigned long long)-1;
 }
 
-bool process_is(pid_t pid, uint64_t start_time)
+/* What proc(5) has of a process or thread, behind its name, which may have anything in it. Returns NULL without one. */
+static const char *stat_of(const char *path)
 {
-    char path[64], text[1024];
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    static char text[1024];
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
     if (fd >= 0)
         close(fd);
     if (length <= 0)
-        return false;
+        return NULL;
     text[length] = 0;
-    const char *at = strrchr(text, ')'); /* its name, the second field, may have anything in it */
+    return strrchr(text, ')');
+}
+
+bool thread_is_dead(pid_t pid, pid_t thread)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/task/%d/stat", (int)pid, (int)thread);
+    const char *at = stat_of(path);
+    return !at || strchr("ZXx", at[2]); /* ") S ..." */
+}
+
+bool process_is(pid_t pid, uint64_t start_time)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    const char *at = stat_of(path);
     for (int field = 2; at && field < START_TIME_FIELD; field++)
         at = strchr(at + 1, ' ');
     return at && strtoull(at + 1, NULL, 10) == start_time;

@@ -19,6 +19,9 @@ struct stopped_thread {
 /* Whether a process is there and has started at that time (ticks, as proc(5) has it). */
 bool process_is(pid_t pid, uint64_t start_time);
 
+/* Whether a thread of a process has ended, or is about to. */
+bool thread_is_dead(pid_t pid, pid_t thread);
+
 /* Waits for the next stop of a thread. Returns its status as waitpid has it, or -ESRCH when it has ended. */
 int thread_next_stop(pid_t pid);
 

@@ -34,8 +34,8 @@ check 'discard without its words' 126 'takes PID START_TIME ADDRESS BYTES FILE' 
 check 'discard of a process that is another' 126 'cannot look at process' "$launcher" --discard $$ 1 4096 0 /dev/null
 check 'discard of another size' 126 'has not the size' "$launcher" --discard $$ 1 4096 4096 /dev/null
 check 'parent without its words' 126 'takes PID START_TIME' "$launcher" --parent 1
-check 'fork without its words' 126 '--fork takes PID START_TIME' "$launcher" --fork 1 2 3
-check 'parent that is another process' 126 'cannot look at process' "$launcher" --parent $$ 1 4242 2
+check 'fork without its words' 126 '--fork takes FIRST_UID UIDS' "$launcher" --fork 1
+check 'parent that is another process' 127 'cannot look at process' "$launcher" --parent $$ 1 4242 2
 check 'unknown option' 126 'unknown option.*--frobnicate' "$launcher" --frobnicate 1 -- true
 check 'no separator' 126 'unknown option' "$launcher" true
 check 'bad number' 126 '--uid takes a number from 0 to .*, not "x"' "$launcher" --uid x --gid 1 -- true

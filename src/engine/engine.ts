@@ -273,11 +273,12 @@ export class LocalEngine implements Engine {
   }
 
   async close(): Promise<void> {
-    const { host, pools, templates, vms } = this.parts;
+    const { host, pools, templates, vms, forkCopies } = this.parts;
     await this.snapshots.close();
     await templates.close();
     await pools.closeAll();
     await vms.letGo();
+    forkCopies[Symbol.dispose]();
     host.slots.close();
     host.records[Symbol.dispose]();
     this.parts.close();

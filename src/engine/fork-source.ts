@@ -63,11 +63,29 @@ export interface ForkSource extends Disposable {
 /** Copies in a row that fail before forks are made without: a VM is not to stand still twice for what a host does not allow. */
 const MAX_FAILURES = 3;
 
-/** Makes copies of running QEMUs, as long as this host lets it. */
-export class ForkCopies {
+/** Makes copies of running QEMUs, as long as this host lets it. Disposing it ends what is kept for the next one. */
+export class ForkCopies implements Disposable {
   #failures = 0;
+  /** The program for the next fork: it takes some milliseconds to be started. */
+  #spare: ParentProcess | undefined;
+  #isClosed = false;
 
   constructor(private readonly host: EngineParts["host"]) {}
+
+  [Symbol.dispose](): void {
+    this.#isClosed = true;
+    this.#spare?.[Symbol.dispose]();
+  }
+
+  #start(): ParentProcess {
+    return ParentProcess.spare(this.host.config.artifacts.launcher.path, this.host.slots.uids);
+  }
+
+  #takeSpare(): ParentProcess {
+    const spare = this.#spare;
+    this.#spare = undefined;
+    return spare === undefined || spare.isGone ? this.#start() : spare;
+  }
 
   /** Whether a VM can be forked by copying its process: one under emulation, that writes to no file. */
   canCopy({ held }: VmRecord): boolean {
@@ -87,9 +105,8 @@ export class ForkCopies {
     count: number,
     deadline: Deadline,
   ): Promise<ForkSource | undefined> {
-    const { slots, config } = this.host;
     const { qemu } = parent.running.clone;
-    const process = ParentProcess.of(config.artifacts.launcher.path, qemu.identity, slots.uids);
+    const process = this.#takeSpare();
     qemu.isKeptBy(process);
     let hasStoodStill = false;
     const take = async () => {
@@ -97,7 +114,7 @@ export class ForkCopies {
       await process.take();
     };
     try {
-      await deadline.race(process.ready(), "a look at the QEMU to be copied");
+      await deadline.race(process.of(qemu.identity), "a look at the QEMU to be copied");
       const taken = await whileStopped(parent.running, record, take, deadline);
       this.#failures = 0;
       return new CopySource(this.host, parent, process, taken, count);
@@ -106,6 +123,8 @@ export class ForkCopies {
       if (!(error instanceof MayflyError) || error.code !== "qemu_spawn_failed") throw error;
       if (hasStoodStill) this.#failures += 1;
       return undefined;
+    } finally {
+      if (!this.#isClosed) this.#spare ??= this.#start();
     }
   }
 }

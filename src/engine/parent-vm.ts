@@ -42,7 +42,7 @@ export class ParentVm {
       await qemu.untilExit(deadline.race(pause(LOOK_MS), "QEMU to be left alone"), "becoming a parent");
     const process = ParentProcess.stop(host.config.artifacts.launcher.path, qemu.identity, host.slots.uids);
     qemu.isKeptBy(process);
-    await process.ready();
+    await process.stopped();
     return new ParentVm(host, qemu, warm, resumed, process);
   }
 

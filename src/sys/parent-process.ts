@@ -35,33 +35,38 @@ export class ParentProcess implements Disposable {
   #stem: ProcessIdentity | undefined;
 
   private constructor(
-    readonly pid: number,
     private readonly program: LineProgram,
+    public pid: number | undefined,
   ) {
-    this.program.exited.then(() => this.#stem && endCopy(this.#stem));
+    this.program.exited.then(() => {
+      this.#isGone = true;
+      if (this.#stem !== undefined) endCopy(this.#stem);
+    });
   }
 
   /**
    * Begins to stop a child of ours for good. Nobody may be connected to it.
    * @param launcher path of the launcher, whose program keeps it stopped; it ends with that, and that with us.
    */
-  static stop(launcher: string, process: ProcessIdentity, users: UserRange): ParentProcess {
-    return ParentProcess.#run(launcher, "--parent", process, users);
+  static stop(launcher: string, { pid, startTicks }: ProcessIdentity, { first, count }: UserRange): ParentProcess {
+    const numbers = [pid, startTicks, first, count].map(String);
+    return new ParentProcess(new LineProgram([launcher, "--parent", ...numbers]), pid);
   }
 
-  /** Begins to look at a process that goes on; {@link take} makes its first copy. */
-  static of(launcher: string, process: ProcessIdentity, users: UserRange): ParentProcess {
-    return ParentProcess.#run(launcher, "--fork", process, users);
+  /** Makes one that is for no process yet: {@link of} says for which. */
+  static spare(launcher: string, { first, count }: UserRange): ParentProcess {
+    return new ParentProcess(new LineProgram([launcher, "--fork", String(first), String(count)]), undefined);
   }
 
-  static #run(launcher: string, option: string, { pid, startTicks }: ProcessIdentity, users: UserRange): ParentProcess {
-    const numbers = [pid, startTicks, users.first, users.count].map(String);
-    return new ParentProcess(pid, new LineProgram([launcher, option, ...numbers]));
-  }
-
-  /** Waits until it is stopped, or can be. @throws `qemu_spawn_failed`, `qemu_exited` if it cannot be copied; one to be stopped may have ended then. */
-  async ready(): Promise<void> {
+  /** Waits until it is stopped. @throws `qemu_spawn_failed`, `qemu_exited` if it cannot be copied; it may have ended then. */
+  async stopped(): Promise<void> {
     if ((await this.program.next()) !== "ready") throw await this.#failed();
+  }
+
+  /** Looks at a process that goes on; {@link take} makes its first copy. @throws `qemu_spawn_failed` if it cannot be copied, `qemu_exited`. */
+  async of({ pid, startTicks }: ProcessIdentity): Promise<void> {
+    this.pid = pid;
+    if ((await this.program.ask(`${pid} ${startTicks}`)) !== "ready") throw await this.#failed();
   }
 
   /**
@@ -101,7 +106,7 @@ export class ParentProcess implements Disposable {
     return this.program.exited;
   }
 
-  /** Whether it can be copied no more: a copy has failed. */
+  /** Whether it can be copied no more: its program has ended, as when a copy has failed. */
   get isGone(): boolean {
     return this.#isGone;
   }

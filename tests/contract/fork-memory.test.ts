@@ -83,8 +83,8 @@ describeVms("memory of forks", () => {
     await vms.shell(vm.id, "until [ -e /tmp/written ]; do usleep 10000; done");
     const { clone } = parts.vms.running(vm.id);
     const { config, slots } = parts.host;
-    const process = ParentProcess.of(config.artifacts.launcher.path, clone.qemu.identity, slots.uids);
-    await process.ready();
+    const process = ParentProcess.spare(config.artifacts.launcher.path, slots.uids);
+    await process.of(clone.qemu.identity);
     const mapping = guestMapping(clone.qemu.pid, clone.template.memoryPath);
     const parent = { pid: clone.qemu.pid, mapping };
     let stem = { ...parent };

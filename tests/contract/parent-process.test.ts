@@ -1,6 +1,16 @@
 /** Copies of a process: they go on from where it stands, as users of their own, with what they were given; nothing of them or of it is left. */
 import { beforeAll, expect, test } from "bun:test";
-import { chmodSync, closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
+import {
+  chmodSync,
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { join } from "node:path";
 import { buryCopy, endCopy, ParentProcess } from "../../src/sys/parent-process.ts";
 import { identifyProcess, type ProcessIdentity } from "../../src/sys/process.ts";
@@ -79,8 +89,16 @@ class Waiting implements AsyncDisposable {
 
 async function stopped(process: ProcessIdentity): Promise<ParentProcess> {
   const parent = ParentProcess.stop(hostArtifacts().launcher.path, process, USERS);
-  await parent.ready();
+  await parent.stopped();
   return parent;
+}
+
+/** Has whoever comes first read a line, and waits until that has told. */
+async function say(waiting: Waiting, line: string): Promise<void> {
+  const before = waiting.said().length;
+  writeSync(waiting.lines, line);
+  const deadline = soon();
+  while (waiting.said().length === before) await deadline.race(Bun.sleep(2), `an answer to ${line}`);
 }
 
 /** How a copy has ended, once it has. */
@@ -111,7 +129,8 @@ describeVms("a process that was made a parent", () => {
     expect(/^CapPrm:\t(.*)$/m.exec(status)?.[1]).toBe("0000000000000000");
     expect(/^TracerPid:\t(.*)$/m.exec(status)?.[1]).toBe("0");
     expect(readFileSync(groups, "utf8")).toBe("00");
-    writeSync(original.lines, "first\nsecond\n");
+    // One after the other: a shell reads byte by byte, and two at once would share a line.
+    for (const line of ["first\n", "second\n"]) await say(original, line);
     for (const copy of copies) expect(await endOf(copy)).toEqual({ exitCode: 3, signal: null });
     const said = original.said().map((line) => line.split(" "));
     expect(said.map(([line]) => line)).toEqual(["first", "second"]);
@@ -159,22 +178,14 @@ describeVms("a process that is copied while it runs", () => {
   beforeAll(async () => {
     chmodSync(directory, 0o755);
     const source = join(import.meta.dir, "../support/goes-on.c");
-    await runTool(["musl-gcc", "-std=c11", "-D_GNU_SOURCE", "-Os", "-static", "-o", program, source]);
+    await runTool(["gcc", "-std=c11", "-D_GNU_SOURCE", "-Os", "-pthread", "-o", program, source]);
   });
 
   /** A program of ours that stands still as the first copy of a process. */
   async function stemOf(process: ProcessIdentity): Promise<{ stem: ParentProcess; pid: number }> {
-    const stem = ParentProcess.of(hostArtifacts().launcher.path, process, USERS);
-    await stem.ready();
+    const stem = ParentProcess.spare(hostArtifacts().launcher.path, USERS);
+    await stem.of(process);
     return { stem, pid: await stem.take() };
-  }
-
-  /** Has whoever comes first read a line, and waits until that has told. */
-  async function say(waiting: Waiting, line: string): Promise<void> {
-    const before = waiting.said().length;
-    writeSync(waiting.lines, line);
-    const deadline = soon();
-    while (waiting.said().length === before) await deadline.race(Bun.sleep(2), `an answer to ${line}`);
   }
 
   test("goes on as it was; copies have its events, its threads, and none of its connections", async () => {
@@ -222,8 +233,8 @@ describeVms("a process that is copied while it runs", () => {
     let depth = 0;
     let refused: Error | undefined;
     for (; refused === undefined && depth < 40; depth++) {
-      const stem = ParentProcess.of(hostArtifacts().launcher.path, last, USERS);
-      refused = await stem.ready().then(
+      const stem = ParentProcess.spare(hostArtifacts().launcher.path, USERS);
+      refused = await stem.of(last).then(
         () => undefined,
         (error: Error) => error,
       );
@@ -253,8 +264,8 @@ describeVms("a process that is copied while it runs", () => {
   test("that is killed meanwhile is gone, and nothing is left of a copy", async () => {
     for (let round = 0; round < 20; round++) {
       await using original = await Waiting.run(program);
-      const stem = ParentProcess.of(hostArtifacts().launcher.path, original.identity, USERS);
-      await stem.ready();
+      const stem = ParentProcess.spare(hostArtifacts().launcher.path, USERS);
+      await stem.of(original.identity);
       const taken = stem.take().catch((error: unknown) => error);
       if (round % 4 > 0) await Bun.sleep(round / 8);
       process.kill(original.pid, "SIGKILL");

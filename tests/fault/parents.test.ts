@@ -109,7 +109,7 @@ describeVms("a VM that is forked", () => {
 
   test("where copies fail, is forked from its state, and stands still twice at most three times", async () => {
     const counted = join(newDirectory("counted"), "count");
-    const script = `[ "$1" != --fork ] || { echo >> ${counted}; echo ready; read -r line; echo "no copy" >&2; exit 126; }\nexec "$LAUNCHER" "$@"`;
+    const script = `[ "$1" != --fork ] || { read -r process; echo >> ${counted}; echo ready; read -r line; echo "no copy" >&2; exit 126; }\nexec "$LAUNCHER" "$@"`;
     await using vms = await TestEngine.open({ artifacts: withLauncher(script), pool: { blocked: 0, warm: 0 } });
     const vm = await vms.start({ name: "forked" });
     for (let time = 0; time < 5; time++) {
