@@ -31,9 +31,14 @@ export function ownCommandLine(options: { small: boolean; script?: string | unde
 }
 
 /**
- * The environment of what runs for long: without the optimizing compiler, whose own code and results take more memory than they save time
- * in a program that waits most of the time (docs/adr/0028-memory-of-the-daemon.md).
+ * The environment of what runs for long: without the optimizing compiler, and with machine code for what is run very often only, since both take more memory than
+ * they save time in a program that waits most of the time (docs/adr/0028-memory-of-the-daemon.md).
  */
 export function smallEnvironment(): Record<string, string | undefined> {
-  return { BUN_JSC_useDFGJIT: "0", ...process.env };
+  return {
+    BUN_JSC_useDFGJIT: "0",
+    BUN_JSC_thresholdForJITAfterWarmUp: "50000",
+    BUN_JSC_thresholdForJITSoon: "20000",
+    ...process.env,
+  };
 }
