@@ -70,7 +70,14 @@ export class ForkCopies implements Disposable {
   #spare: ParentProcess | undefined;
   #isClosed = false;
 
-  constructor(private readonly host: EngineParts["host"]) {}
+  constructor(private readonly host: EngineParts["host"]) {
+    if (this.#isAble) this.#spare = this.#start();
+  }
+
+  get #isAble(): boolean {
+    const { accelerator, config } = this.host;
+    return accelerator === "tcg" && config.pool.parent !== false && this.#failures < MAX_FAILURES;
+  }
 
   [Symbol.dispose](): void {
     this.#isClosed = true;
@@ -89,10 +96,8 @@ export class ForkCopies implements Disposable {
 
   /** Whether a VM can be forked by copying its process: one under emulation, that writes to no file. */
   canCopy({ held }: VmRecord): boolean {
-    const { accelerator, config } = this.host;
     const { root: _root, ...others } = held.disks;
-    const isAble = accelerator === "tcg" && config.pool.parent !== false && this.#failures < MAX_FAILURES;
-    return isAble && Object.keys(others).length === 0;
+    return this.#isAble && Object.keys(others).length === 0;
   }
 
   /**
@@ -107,10 +112,10 @@ export class ForkCopies implements Disposable {
   ): Promise<ForkSource | undefined> {
     const { qemu } = parent.running.clone;
     const process = this.#takeSpare();
-    qemu.isKeptBy(process);
     let hasStoodStill = false;
     const take = async () => {
       hasStoodStill = true;
+      qemu.isKeptBy(process);
       await process.take();
     };
     try {
@@ -124,7 +129,7 @@ export class ForkCopies implements Disposable {
       if (hasStoodStill) this.#failures += 1;
       return undefined;
     } finally {
-      if (!this.#isClosed) this.#spare ??= this.#start();
+      if (!this.#isClosed && this.#isAble) this.#spare ??= this.#start();
     }
   }
 }

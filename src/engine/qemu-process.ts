@@ -40,6 +40,8 @@ export class QemuProcess {
   #isWatched = false;
   /** Resolves when no program has it, or its copy, stopped. */
   #kept: Promise<unknown> = Promise.resolve();
+  /** It has ended, and what is left of it is to be given back. */
+  #hasEnded = false;
   /** Of our child: how it has ended, where Bun does not see that. */
   #onBuried: ((exit: ChildExit) => void) | undefined;
   /** Of one that is not our child: it has ended, or is to. */
@@ -58,6 +60,7 @@ export class QemuProcess {
   ) {
     this.#stateFd = stateFd;
     this.exited = exited.then(async (exit) => {
+      this.#hasEnded = true;
       // With who keeps it a copy ends that it has begun, in this slot's control group.
       await this.#kept;
       this.#release();
@@ -314,7 +317,7 @@ export class QemuProcess {
   /** Ends it now. Returns when it has ended and its slot is free. */
   async kill(): Promise<void> {
     if (this.foreign === undefined) {
-      if (!this.#released) killChild(this.pid);
+      if (!this.#hasEnded) killChild(this.pid);
     } else if (!this.#released) {
       this.foreign.signal(SIGKILL);
       if (!this.#isWatched) this.#onGone?.("SIGKILL");

@@ -88,15 +88,16 @@ describeVms("a parent", () => {
 describeVms("a VM that is forked", () => {
   test("and killed at any time of it, is the end of that VM alone; its children go on, or there are none", async () => {
     await using vms = await TestEngine.open({ pool: { blocked: 0, warm: 0 } });
-    const done: boolean[] = [];
-    for (let afterMs = 0; afterMs <= 36; afterMs += 3) {
+    let isDone = false;
+    let rounds = 0;
+    for (let afterMs = 0; !isDone && afterMs <= 300; afterMs += 3, rounds++) {
       const vm = await vms.start({ name: "forked" });
       const forked = vms.engine.snapshots.fork("forked", { count: 2 }, soon()).catch((error: unknown) => error);
       await Bun.sleep(afterMs);
       process.kill(vm.pid ?? 0, "SIGKILL");
       const outcome = await forked;
       if (outcome instanceof Error) expect(outcome).toBeInstanceOf(MayflyError);
-      done.push(!(outcome instanceof Error));
+      isDone = !(outcome instanceof Error);
       await vms.engine.waitVm("forked", AbortSignal.timeout(10_000));
       const others = vms.engine.listVms().filter(({ name }) => name !== "forked");
       expect(others.length).toBe(outcome instanceof Error ? 0 : 2);
@@ -104,7 +105,8 @@ describeVms("a VM that is forked", () => {
       await vms.removeAll();
       expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
     }
-    expect(new Set(done).size).toBe(2);
+    expect(isDone).toBe(true);
+    expect(rounds).toBeGreaterThan(3);
   }, 120_000);
 
   test("where copies fail, is forked from its state, and stands still twice at most three times", async () => {
