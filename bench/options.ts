@@ -47,7 +47,7 @@ export const CLONE_OPTIONS = {
   peers: { kind: "value", value: "LIST", summary: "Of runc, crun, podman, boot; those missing are left out (all)" },
   "no-pool": { kind: "flag", summary: "Leave out what takes prepared VMs" },
   requests: { kind: "value", value: "N", summary: "Requests for warm clones at a fixed rate (10 to each round)" },
-  rate: { kind: "value", value: "R", summary: "That rate, a second (half of what the pool can refill)" },
+  rate: { kind: "value", value: "R", summary: "That rate, a second (a quarter of what the pool can refill)" },
   ...ARTIFACT_OPTIONS,
   samples: { kind: "value", value: "FILE", summary: "Write every sample to a file, as JSON lines", complete: "file" },
   enforce: { kind: "flag", summary: "End with code 1 if a promise is not met" },

@@ -4,8 +4,8 @@ import { runEcho } from "./measured-run.ts";
 import type { OwnDaemon } from "./own-daemon.ts";
 
 const RUN_LIMIT_MS = 60_000;
-/** Share of the measured refill rate at which requests come: what is left absorbs the machine's noise. */
-const LOAD = 0.5;
+/** Share of the measured refill rate at which requests come: the rest is for what they run, their clients, and the machine's noise. */
+const LOAD = 0.25;
 const MEASUREMENTS = 2;
 
 /** How fast a daemon's pool refills, and the rate of requests chosen from it; both a second. */
@@ -16,7 +16,7 @@ export interface WarmRate {
 
 /**
  * Empties the pool by requests, one after another, and takes the time until it is full again: `size` clones were taken and made
- * again in it. The slower of two measurements counts, and requests come at half of it.
+ * again in it. The slower of two measurements counts, and requests come at a quarter of it.
  */
 export async function chooseWarmRate(daemon: OwnDaemon, size: number, signal: AbortSignal): Promise<WarmRate> {
   let refillPerSecond = Number.POSITIVE_INFINITY;

@@ -64,17 +64,27 @@ export function forkTaker({ daemon, signal }: ForkBench, name: string, parent: s
         const outputMs = (await firstEcho(client, child, Deadline.after(LIMIT_MS, signal))) - startedMs;
         const { path } = (await client.vms.get(child, { signal })).clone;
         if (path === "cold") throw new MayflyError("pool_exhausted", "A full pool gave a child by the path cold");
-        // A copy of its parent's process copies pages as one of both writes to them: those that it has to itself by now.
-        const copied = path === "copy" ? (await client.vms.stats(child, { signal })).guestUniqueMemoryBytes : 0;
         addStops(samples, "fork", suffix, times);
         samples.add("fork", `child-ready${suffix}`, "ms", readyMs);
         samples.add("fork", `first-output${suffix}`, "ms", outputMs);
-        samples.add("fork", `delta-bytes${suffix}`, "bytes", deltaBytes + copied);
+        const bytes = path === "copy" ? await ownBytes(daemon, parent, signal) : deltaBytes;
+        samples.add("fork", `delta-bytes${suffix}`, "bytes", bytes);
       } finally {
         await client.vms.remove(child, { force: true });
       }
     },
   };
+}
+
+/** What a copy of its parent's process has to itself of guest memory when it is ready: the pages that one of both has written by then. */
+async function ownBytes({ client }: OwnDaemon, parent: string, signal: AbortSignal): Promise<number> {
+  const { vmIds } = await client.vms.fork(parent, {}, { signal });
+  const [child = ""] = vmIds;
+  try {
+    return (await client.vms.stats(child, { signal })).guestUniqueMemoryBytes;
+  } finally {
+    await client.vms.remove(child, { force: true });
+  }
 }
 
 function severalTaker({ daemon, signal, parents, children }: ForkBench): Taker {
