@@ -12,10 +12,13 @@
 #define MAX_THREADS 64
 #define MAX_EVENTS 200
 #define EMPTY_EPOLL (-1)
+#define MAX_CONNECTIONS 64
 #define MAX_PASSED 16
 #define MAX_SENT 253 /* descriptors that one message can have */
 #define MAX_PLACES (MAX_SENT - MAX_PASSED)
 #define MAX_EXTENDED_BYTES 16384
+#define SYS_PIDFD_GETFD 438 /* Linux 5.6 */
+#define SYS_PIDFD_OPEN 434  /* 5.3 */
 #define EXTENDED_STATE 0x202 /* NT_X86_XSTATE */
 
 struct rseq_place {
@@ -57,6 +60,8 @@ struct parent {
     size_t thread_count;
     struct event events[MAX_EVENTS];
     size_t event_count;
+    int connections[MAX_CONNECTIONS]; /* descriptors that somebody else is connected to */
+    size_t connection_count;
     struct place places[MAX_PLACES]; /* by number: all that are free */
     size_t place_count;
     int channel, channel_there; /* descriptors go through it: our end, and that of the process */
@@ -82,7 +87,7 @@ void give_up_with(pid_t pid);
 /* From now on giving up lets go on what has been stopped of a process. */
 void give_up_letting_go(struct parent *parent);
 
-/* Ends the program, what is stopped, and the copy that is being made, of which it says so. */
+/* Ends the program, what is stopped, and the copy that is being made, of which it says so: as give_up_gone if that is what errno says. */
 __attribute__((format(printf, 1, 2))) _Noreturn void give_up(const char *format, ...);
 
 /* The same, with EXIT_NOT_FOUND: what was to be copied, or the copy, has been ended by somebody else. */

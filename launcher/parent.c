@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "copy.h"
+#include "descriptors.h"
 #include "options.h"
 
 #define SET_OPTIONS 0x4200 /* PTRACE_SETOPTIONS and so on */
@@ -29,52 +30,61 @@
 #define TID_ADDRESS 40                          /* PR_GET_TID_ADDRESS */
 #define DO_FORK 11                              /* MADV_DOFORK */
 #define SCRATCH_BELOW 2048                      /* the stack of a thread that waits in a system call is free below the red zone */
-#define SYS_PIDFD_GETFD 438
-#define SYS_PIDFD_OPEN 434
 #define NS_GET_PARENT 0xb702 /* ioctl_ns(2) */
 #define MAX_DEPTH 30        /* of user namespaces: the kernel has 33 */
-#define MAX_CONNECTIONS 64
 
 static struct parent parent;
 static int creator; /* pidfd of who has started us, and has open what copies get */
-static int kept;    /* pidfd of the process */
-/* Descriptors that somebody else is connected to. */
-static int connections[MAX_CONNECTIONS];
-static size_t connection_count;
+
+/* One that cannot be stopped has ended meanwhile, or there is a reason to give up. */
+static void forget_dead(size_t index, int error)
+{
+    pid_t tid = parent.threads[index].thread.pid;
+    if (!thread_is_dead(parent.pid, tid))
+        give_up("cannot stop thread %d: %s", (int)tid, strerror(-error));
+    if (tid == parent.pid)
+        give_up_gone(tid);
+    parent.threads[index] = parent.threads[--parent.thread_count];
+}
+
+/* Begins to stop threads that are not known yet. */
+static void begin_stops(DIR *tasks)
+{
+    for (struct dirent *entry; (entry = readdir(tasks));) {
+        pid_t tid = (pid_t)strtol(entry->d_name, NULL, 10);
+        bool known = tid == 0;
+        for (size_t i = 0; i < parent.thread_count; i++)
+            known |= parent.threads[i].thread.pid == tid;
+        if (known)
+            continue;
+        if (parent.thread_count == MAX_THREADS)
+            give_up("process %d has more than %d threads", (int)parent.pid, MAX_THREADS);
+        struct original *original = &parent.threads[parent.thread_count++];
+        original->thread.instruction = parent.instruction;
+        int error = thread_begin_stop(&original->thread, tid);
+        if (error)
+            forget_dead(parent.thread_count - 1, error);
+    }
+}
 
 /* Stops all threads that it has. New ones may come until all are stopped. */
 static void stop_threads(void)
 {
     char path[64];
     snprintf(path, sizeof path, "/proc/%d/task", (int)parent.pid);
-    for (bool found = true; found;) {
-        found = false;
+    for (size_t before = 0;; before = parent.thread_count) {
         DIR *tasks = opendir(path);
         if (!tasks)
             give_up("cannot look at process %d: %s", (int)parent.pid, strerror(errno));
-        for (struct dirent *entry; (entry = readdir(tasks));) {
-            pid_t tid = (pid_t)strtol(entry->d_name, NULL, 10);
-            bool known = tid == 0;
-            for (size_t i = 0; i < parent.thread_count; i++)
-                known |= parent.threads[i].thread.pid == tid;
-            if (known)
-                continue;
-            if (parent.thread_count == MAX_THREADS)
-                give_up("process %d has more than %d threads", (int)parent.pid, MAX_THREADS);
-            struct original *original = &parent.threads[parent.thread_count++];
-            original->thread.instruction = parent.instruction;
-            int error = thread_stop(&original->thread, tid);
-            if (error && thread_is_dead(parent.pid, tid)) {
-                if (tid == parent.pid)
-                    give_up_gone(tid);
-                parent.thread_count--;
-                continue;
-            }
-            if (error)
-                give_up("cannot stop thread %d: %s", (int)tid, strerror(-error));
-            found = true;
-        }
+        begin_stops(tasks);
         closedir(tasks);
+        if (parent.thread_count == before)
+            break;
+        for (size_t i = parent.thread_count; i-- > before;) {
+            int error = thread_end_stop(&parent.threads[i].thread);
+            if (error)
+                forget_dead(i, error);
+        }
     }
     for (size_t i = 1; i < parent.thread_count; i++)
         if (parent.threads[i].thread.pid == parent.pid) {
@@ -84,6 +94,7 @@ static void stop_threads(void)
             parent.threads[i] = other;
         }
     parent.scratch = (parent.threads[0].thread.registers.rsp - SCRATCH_BELOW) & ~(uint64_t)63;
+    errno = 0; /* that a thread has ended is no reason to give up */
 }
 
 /* Options of a first thread: they hold for what it makes, too. */
@@ -125,112 +136,6 @@ static void share_all_memory(void)
         give_up_gone(parent.pid);
     if (result && result != -ENOMEM && result != -EINVAL)
         give_up("process %d cannot share its memory: %s", (int)parent.pid, strerror((int)-result));
-}
-
-/* Opens the process whose memory and descriptors copies get. */
-static void keep(pid_t pid)
-{
-    if (kept > 0)
-        close(kept);
-    parent.pid = pid;
-    kept = (int)syscall(SYS_PIDFD_OPEN, pid, 0);
-    if (kept < 0)
-        give_up("cannot open process %d: %s", (int)pid, strerror(errno));
-}
-
-/* A pair of sockets, one end of it for us. */
-static void open_channel(void)
-{
-    struct stopped_thread *first = &parent.threads[0].thread;
-    int ends[2];
-    CALL(first, "make a socket pair", SYS_socketpair, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, parent.scratch);
-    read_there(parent.pid, parent.scratch, ends, sizeof ends);
-    parent.channel = (int)syscall(SYS_PIDFD_GETFD, kept, ends[0], 0);
-    if (parent.channel < 0)
-        give_up("cannot take a descriptor of process %d: %s", (int)parent.pid, strerror(errno));
-    CALL(first, "close a descriptor", SYS_close, (uint64_t)ends[0]);
-    parent.channel_there = ends[1];
-}
-
-/* What is to be known of an event or epoll to make another one. Returns whether it can be made: an epoll that watches something cannot. */
-static bool look_at_event(struct event *event, bool is_epoll)
-{
-    char path[64], line[128];
-    unsigned flags = 0;
-    bool is_watching = false;
-    event->count = 0;
-    snprintf(path, sizeof path, "/proc/%d/fdinfo/%d", (int)parent.pid, event->descriptor);
-    FILE *info = fopen(path, "re");
-    while (info && fgets(line, sizeof line, info)) {
-        sscanf(line, "flags: %o", &flags);
-        sscanf(line, "eventfd-count: %x", &event->count);
-        is_watching |= !strncmp(line, "tfd:", 4);
-    }
-    if (info)
-        fclose(info);
-    event->flags = is_epoll ? EMPTY_EPOLL : (int)flags & (O_NONBLOCK | O_CLOEXEC);
-    return !is_watching;
-}
-
-/* Whether a socket only waits for connections. One that is connected would say to two what was meant for one. */
-static bool only_listens(int descriptor)
-{
-    int listens = 0, ours = (int)syscall(SYS_PIDFD_GETFD, kept, descriptor, 0);
-    socklen_t size = sizeof listens;
-    bool known = ours >= 0 && !getsockopt(ours, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size);
-    if (ours >= 0)
-        close(ours);
-    return known && listens;
-}
-
-/* Those that are connected hear that the other end is closed: it is the process' own, which goes on. */
-static void close_connections(void)
-{
-    struct stopped_thread *first = &parent.threads[0].thread;
-    int ends[2];
-    CALL(first, "make a socket pair", SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, parent.scratch);
-    read_there(parent.pid, parent.scratch, ends, sizeof ends);
-    CALL(first, "close a descriptor", SYS_close, (uint64_t)ends[0]);
-    for (size_t i = 0; i < connection_count; i++)
-        CALL(first, "close a connection", SYS_dup3, (uint64_t)ends[1], (uint64_t)connections[i], O_CLOEXEC);
-    CALL(first, "close a descriptor", SYS_close, (uint64_t)ends[1]);
-}
-
-/* Events that a process and its copy would share have to be made anew; what else cannot be shared is not there, or there is no copy. */
-static void list_descriptors(void)
-{
-    parent.event_count = connection_count = 0;
-    static const char *const refused[] = {"anon_inode:[io_uring]", "anon_inode:[timerfd]", "anon_inode:kvm", "pipe:"};
-    char path[64], target[256];
-    snprintf(path, sizeof path, "/proc/%d/fd", (int)parent.pid);
-    DIR *descriptors = opendir(path);
-    if (!descriptors)
-        give_up("cannot read %s: %s", path, strerror(errno));
-    for (struct dirent *entry; (entry = readdir(descriptors));) {
-        ssize_t length = readlinkat(dirfd(descriptors), entry->d_name, target, sizeof target - 1);
-        if (length < 0)
-            continue; /* . and .. */
-        target[length] = 0;
-        for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
-            if (!strncmp(target, refused[i], strlen(refused[i])))
-                give_up("process %d has %s open, which no two can have", (int)parent.pid, target);
-        int descriptor = (int)strtol(entry->d_name, NULL, 10);
-        if (!strncmp(target, "socket:", strlen("socket:")) && !only_listens(descriptor)) {
-            if (connection_count == MAX_CONNECTIONS)
-                give_up("process %d has more than %d connections", (int)parent.pid, MAX_CONNECTIONS);
-            connections[connection_count++] = descriptor;
-        }
-        bool is_epoll = !strcmp(target, "anon_inode:[eventpoll]");
-        if (!is_epoll && strcmp(target, "anon_inode:[eventfd]"))
-            continue;
-        if (parent.event_count == MAX_EVENTS)
-            give_up("process %d has more than %d events", (int)parent.pid, MAX_EVENTS);
-        struct event *event = &parent.events[parent.event_count++];
-        event->descriptor = descriptor;
-        if (!look_at_event(event, is_epoll))
-            give_up("process %d has %s open and in use, which no two can have", (int)parent.pid, target);
-    }
-    closedir(descriptors);
 }
 
 /* Whose users, and those of its copies, are known in their namespaces. */
@@ -365,11 +270,11 @@ _Noreturn void parent_run(char **arguments)
         describe(&parent.threads[i]);
     share_all_memory();
     look_at_user();
-    keep(parent.pid);
-    list_descriptors();
-    if (connection_count)
+    descriptors_of(&parent, parent.pid);
+    descriptors_list(&parent);
+    if (parent.connection_count)
         give_up("process %d is still connected to somebody", (int)parent.pid);
-    open_channel();
+    descriptors_open_channel(&parent);
     printf("ready\n");
     serve();
     exit(0); /* and with us the parent */
@@ -381,13 +286,14 @@ static void take_stem(void)
     struct stopped_thread *first = &parent.threads[0].thread;
     give_up_letting_go(&parent);
     stop_threads();
+    printf("stopped\n"); /* what it is told from now on it finds when it goes on */
     set_options(parent.pid, TRACE_NEW);
     for (size_t i = 0; i < parent.thread_count; i++)
         describe(&parent.threads[i]);
     share_all_memory();
     /* Events are the process' own, which goes on to take what has happened: its copy is to hear of that, too. */
     for (size_t i = 0; i < parent.event_count; i++)
-        look_at_event(&parent.events[i], parent.events[i].flags == EMPTY_EPOLL);
+        descriptors_look_at_event(&parent, &parent.events[i], parent.events[i].flags == EMPTY_EPOLL);
     pid_t stem = copy_begin(&parent);
     set_options(stem, TRACE_NEW | END_WITH_US);
     for (size_t i = 0; i < parent.thread_count; i++)
@@ -403,14 +309,14 @@ static void settle(void)
     static struct event before[MAX_EVENTS];
     size_t count = parent.event_count;
     memcpy(before, parent.events, sizeof before);
-    keep(parent.threads[0].thread.pid);
-    list_descriptors();
+    descriptors_of(&parent, parent.threads[0].thread.pid);
+    descriptors_list(&parent);
     for (size_t i = 0; i < parent.event_count; i++)
         for (size_t j = 0; j < count; j++)
             if (parent.events[i].descriptor == before[j].descriptor)
                 parent.events[i].count = before[j].count;
-    close_connections();
-    open_channel();
+    descriptors_close_connections(&parent);
+    descriptors_open_channel(&parent);
 }
 
 _Noreturn void fork_run(char **arguments)
@@ -426,8 +332,8 @@ _Noreturn void fork_run(char **arguments)
         fail(EXIT_CANNOT_RUN, "--fork takes lines of PID START_TIME");
     find("--fork", pid, start_time);
     look_at_user();
-    keep(parent.pid);
-    list_descriptors(); /* what cannot be copied is not stopped */
+    descriptors_of(&parent, parent.pid);
+    descriptors_list(&parent); /* what cannot be copied is not stopped */
     printf("ready\n");
     if (!fgets(line, sizeof line, stdin))
         exit(0);

@@ -18,8 +18,8 @@ _Noreturn void parent_run(char **arguments);
 
 /*
  * `--fork FIRST_UID UIDS`: the same with a process that goes on. A first line says which, "PID START_TIME", and is answered by "ready". At the second,
- * whatever that says, PID is stopped, copied and let go on: the answer is the pid of that copy, which stands still as a parent does. Then lines as above;
- * "last" makes that copy itself one that goes on, and ends the program. Connections of PID are closed in copies.
+ * whatever that says, PID is stopped, which is answered by "stopped", copied and let go on: then the answer is the pid of that copy, which stands still as a
+ * parent does. Then lines as above; "last" makes that copy itself one that goes on, and ends the program. Connections of PID are closed in copies.
  */
 _Noreturn void fork_run(char **arguments);
 

@@ -201,13 +201,21 @@ bool process_is(pid_t pid, uint64_t start_time)
 
 int thread_stop(struct stopped_thread *thread, pid_t pid)
 {
-    uint64_t all = ~(uint64_t)0;
-    int status = 0;
+    int error = thread_begin_stop(thread, pid);
+    return error ? error : thread_end_stop(thread);
+}
+
+int thread_begin_stop(struct stopped_thread *thread, pid_t pid)
+{
     thread->pid = pid;
-    if (ptrace(SEIZE, pid, NULL, NULL))
-        return -errno;
-    if (ptrace(INTERRUPT, pid, NULL, NULL))
-        return -errno;
+    return ptrace(SEIZE, pid, NULL, NULL) || ptrace(INTERRUPT, pid, NULL, NULL) ? -errno : 0;
+}
+
+int thread_end_stop(struct stopped_thread *thread)
+{
+    uint64_t all = ~(uint64_t)0;
+    pid_t pid = thread->pid;
+    int status = 0;
     for (;;) {
         status = thread_next_stop(pid);
         if (status < 0)

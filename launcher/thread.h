@@ -43,6 +43,10 @@ uint64_t thread_instruction(pid_t pid);
 /* Stops the first thread of a process, or another by its id, each time the same. Returns 0 or -errno; then it runs as before. */
 int thread_stop(struct stopped_thread *thread, pid_t pid);
 
+/* The same in two steps, so that several stop at once. */
+int thread_begin_stop(struct stopped_thread *thread, pid_t pid);
+int thread_end_stop(struct stopped_thread *thread);
+
 /* Has it make a system call. Returns what that returned; -ESRCH if it has gone meanwhile. */
 long thread_call(struct stopped_thread *thread, long number, uint64_t first, uint64_t second, uint64_t third);
 

@@ -101,13 +101,14 @@ export async function captureVm<T>(
 
 /**
  * Has something done while a VM stands still, without its state being saved: its workload is frozen, its vCPUs stopped; then it goes on.
+ * @param work may have it told to go on before it is done, where it finds that afterwards only.
  * @returns what was in its guest at that moment.
  * @throws as {@link captureVm}.
  */
 export async function whileStopped(
   running: RunningVm,
   record: () => VmRecord | undefined,
-  work: () => Promise<void>,
+  work: (letGo: () => void) => Promise<void>,
   deadline: Deadline,
 ): Promise<CaptureResult<GuestObjects>> {
   using _awake = running.stayAwake();
@@ -115,9 +116,14 @@ export async function whileStopped(
   return await standingStill(running, qmp, async (stand) => {
     await stand.begin(undefined, deadline);
     const value = objectsOf(running, record()?.main ?? null);
-    await stand.during("pages", work());
+    let ended: Promise<void> | undefined;
+    const letGo = () => {
+      ended = stand.end();
+      ended.catch(() => undefined);
+    };
+    await stand.during("pages", work(letGo));
     stand.clock.end("pages");
-    await stand.end();
+    await (ended ?? stand.end());
     return { value, times: stand.times, clock: stand.clock };
   });
 }

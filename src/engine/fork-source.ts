@@ -113,10 +113,10 @@ export class ForkCopies implements Disposable {
     const { qemu } = parent.running.clone;
     const process = this.#takeSpare();
     let hasStoodStill = false;
-    const take = async () => {
+    const take = async (letGo: () => void) => {
       hasStoodStill = true;
       qemu.isKeptBy(process);
-      await process.take();
+      await process.take(letGo);
     };
     try {
       await deadline.race(process.of(qemu.identity), "a look at the QEMU to be copied");

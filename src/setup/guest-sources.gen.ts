@@ -72,15 +72,17 @@ import agent69 from "../../guest/agent/wire.h" with { type: "text" };
 import launcher0 from "../../launcher/Makefile" with { type: "text" };
 import launcher1 from "../../launcher/copy.c" with { type: "text" };
 import launcher2 from "../../launcher/copy.h" with { type: "text" };
-import launcher3 from "../../launcher/discard.c" with { type: "text" };
-import launcher4 from "../../launcher/discard.h" with { type: "text" };
-import launcher5 from "../../launcher/launcher.c" with { type: "text" };
-import launcher6 from "../../launcher/options.c" with { type: "text" };
-import launcher7 from "../../launcher/options.h" with { type: "text" };
-import launcher8 from "../../launcher/parent.c" with { type: "text" };
-import launcher9 from "../../launcher/parent.h" with { type: "text" };
-import launcher10 from "../../launcher/thread.c" with { type: "text" };
-import launcher11 from "../../launcher/thread.h" with { type: "text" };
+import launcher3 from "../../launcher/descriptors.c" with { type: "text" };
+import launcher4 from "../../launcher/descriptors.h" with { type: "text" };
+import launcher5 from "../../launcher/discard.c" with { type: "text" };
+import launcher6 from "../../launcher/discard.h" with { type: "text" };
+import launcher7 from "../../launcher/launcher.c" with { type: "text" };
+import launcher8 from "../../launcher/options.c" with { type: "text" };
+import launcher9 from "../../launcher/options.h" with { type: "text" };
+import launcher10 from "../../launcher/parent.c" with { type: "text" };
+import launcher11 from "../../launcher/parent.h" with { type: "text" };
+import launcher12 from "../../launcher/thread.c" with { type: "text" };
+import launcher13 from "../../launcher/thread.h" with { type: "text" };
 
 export const AGENT: Readonly<Record<string, string>> = {
   "Makefile": agent0,
@@ -159,13 +161,15 @@ export const LAUNCHER: Readonly<Record<string, string>> = {
   "Makefile": launcher0,
   "copy.c": launcher1,
   "copy.h": launcher2,
-  "discard.c": launcher3,
-  "discard.h": launcher4,
-  "launcher.c": launcher5,
-  "options.c": launcher6,
-  "options.h": launcher7,
-  "parent.c": launcher8,
-  "parent.h": launcher9,
-  "thread.c": launcher10,
-  "thread.h": launcher11,
+  "descriptors.c": launcher3,
+  "descriptors.h": launcher4,
+  "discard.c": launcher5,
+  "discard.h": launcher6,
+  "launcher.c": launcher7,
+  "options.c": launcher8,
+  "options.h": launcher9,
+  "parent.c": launcher10,
+  "parent.h": launcher11,
+  "thread.c": launcher12,
+  "thread.h": launcher13,
 };

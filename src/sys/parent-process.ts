@@ -71,11 +71,16 @@ export class ParentProcess implements Disposable {
 
   /**
    * Copies one that goes on, which stands still meanwhile: for some milliseconds.
+   * @param onStopped is called when it does: what it is told from then on its copy has not heard.
    * @returns pid of the copy, which stands still.
    * @throws `qemu_spawn_failed`, `qemu_exited` if it or its copy was killed; else it goes on.
    */
-  async take(): Promise<number> {
-    const pid = await this.#answered(this.program.ask("take"));
+  async take(onStopped: () => void): Promise<number> {
+    const stopped = this.program.ask("take");
+    const taken = this.program.next();
+    const first = await stopped;
+    if (first === "stopped") onStopped();
+    const pid = await this.#answered(first === "stopped" ? taken : stopped);
     this.#stem = identifyProcess(pid);
     return pid;
   }

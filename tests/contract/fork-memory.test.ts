@@ -90,7 +90,7 @@ describeVms("memory of forks", () => {
     let stem = { ...parent };
     let difference: number | undefined = -1;
     const take = async () => {
-      stem = { pid: await process.take(), mapping };
+      stem = { pid: await process.take(() => undefined), mapping };
       difference = firstDifference(parent, stem);
     };
     await whileStopped(parts.vms.running(vm.id), () => parts.vms.record(vm.id), take, soon());

@@ -185,7 +185,7 @@ describeVms("a process that is copied while it runs", () => {
   async function stemOf(process: ProcessIdentity): Promise<{ stem: ParentProcess; pid: number }> {
     const stem = ParentProcess.spare(hostArtifacts().launcher.path, USERS);
     await stem.of(process);
-    return { stem, pid: await stem.take() };
+    return { stem, pid: await stem.take(() => undefined) };
   }
 
   test("goes on as it was; copies have its events, its threads, and none of its connections", async () => {
@@ -239,7 +239,7 @@ describeVms("a process that is copied while it runs", () => {
         (error: Error) => error,
       );
       if (refused !== undefined) break;
-      await stem.take();
+      await stem.take(() => undefined);
       const descriptors = new Map([[1, original.output]]);
       const pid = await stem.copy({ uid: 4242 + (depth % 2), descriptors, groups: [], isLast: true });
       const identity = identifyProcess(pid);
@@ -266,7 +266,7 @@ describeVms("a process that is copied while it runs", () => {
       await using original = await Waiting.run(program);
       const stem = ParentProcess.spare(hostArtifacts().launcher.path, USERS);
       await stem.of(original.identity);
-      const taken = stem.take().catch((error: unknown) => error);
+      const taken = stem.take(() => undefined).catch((error: unknown) => error);
       if (round % 4 > 0) await Bun.sleep(round / 8);
       process.kill(original.pid, "SIGKILL");
       const outcome = await taken;
