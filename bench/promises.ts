@@ -199,7 +199,7 @@ export function forkPromises(): PerformancePromise[] {
   return [
     promise("An idle VM stands still for at most 10 ms when it is forked (median)", stopped("p50"), { atMost: 10 }),
     promise("And for at most 25 ms (99th percentile)", stopped("p99"), { atMost: 25 }, FORK_P99_SAMPLES),
-    promise("A child in a QEMU that was started before is ready within 30 ms", figure("fork", "child-ready", "p50"), {
+    promise("A child of an idle VM is ready within 30 ms (median)", figure("fork", "child-ready", "p50"), {
       atMost: 30,
     }),
     promise("Ten children are ready within 120 ms", figure("fork", "children-ready-10", "p50"), { atMost: 120 }),
