@@ -28,23 +28,18 @@ export async function giveBackStartMemory(): Promise<void> {
   // It does so when this turn of the event loop has ended.
   await new Promise((resolve) => setImmediate(resolve));
   collectedBytes = anonymousBytes();
-  giveBackFilePages();
-}
-
-function giveBackFilePages(): void {
   for (const { start, end } of unchangedFilePages(readFileSync("/proc/self/smaps", "latin1"))) {
     c.madvise(start, end - start, MADV_DONTNEED);
   }
 }
 
 /**
- * Collects all garbage, which takes some milliseconds, and gives it back, with the pages of program files, if the process has grown since the last time by
- * as much as is worth it. What has been compiled stays.
+ * Collects all garbage, which takes some milliseconds, and gives it back, if the process has grown since the last time by as much as is
+ * worth it. What has been compiled stays.
  */
 export function collectGarbage(): void {
   if (anonymousBytes() - collectedBytes < WORTH_BYTES) return;
   Bun.gc(true);
-  giveBackFilePages();
   collectedBytes = anonymousBytes();
 }
 
