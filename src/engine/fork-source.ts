@@ -84,11 +84,16 @@ export class ForkCopies implements Disposable {
     this.#spare?.[Symbol.dispose]();
   }
 
-  #start(): ParentProcess {
-    return ParentProcess.spare(this.host.config.artifacts.launcher.path, this.host.slots.uids);
+  /** @returns undefined: there is no launcher that could be started, which whoever starts a QEMU is told. */
+  #start(): ParentProcess | undefined {
+    try {
+      return ParentProcess.spare(this.host.config.artifacts.launcher.path, this.host.slots.uids);
+    } catch {
+      return undefined;
+    }
   }
 
-  #takeSpare(): ParentProcess {
+  #takeSpare(): ParentProcess | undefined {
     const spare = this.#spare;
     this.#spare = undefined;
     return spare === undefined || spare.isGone ? this.#start() : spare;
@@ -112,6 +117,7 @@ export class ForkCopies implements Disposable {
   ): Promise<ForkSource | undefined> {
     const { qemu } = parent.running.clone;
     const process = this.#takeSpare();
+    if (process === undefined) return undefined;
     let hasStoodStill = false;
     const take = async (letGo: () => void) => {
       hasStoodStill = true;

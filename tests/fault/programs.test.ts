@@ -75,7 +75,8 @@ describeVms("a program", () => {
   test("a launcher that fails now and then is used again", async () => {
     const flag = join(newDirectory("flag"), "once");
     vms = await TestEngine.open({
-      artifacts: withLauncher(`[ -e ${flag} ] || { : > ${flag}; exit 1; }\nexec "$LAUNCHER" "$@"`),
+      // The program that is kept for forks is started with the engine.
+      artifacts: withLauncher(`[ "$1" = --fork ] || [ -e ${flag} ] || { : > ${flag}; exit 1; }\nexec "$LAUNCHER" "$@"`),
     });
     expect((await rejection(vms.run(["true"]))).code).toBe("qemu_exited");
     expect((await vms.run(["echo", "fine"])).stdout).toBe("fine\n");
