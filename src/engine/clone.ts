@@ -57,6 +57,22 @@ export function limitQemu({ cgroup }: Slot, { memoryMiB }: Shape): void {
   cgroup.limit({ memoryBytes: memoryMiB * 2 ** 20 + QEMU_OVERHEAD_BYTES, pids: QEMU_PIDS });
 }
 
+/** Copies a QEMU of a template that stands still. @param isLast no other copy of it is wanted. @throws as {@link QemuProcess.copy}. */
+export function copyQemu(
+  { slots, records }: Host,
+  parent: Parameters<typeof QemuProcess.copy>[2],
+  { manifest }: LoadedTemplate,
+  isLast = false,
+): Promise<QemuProcess> {
+  const shape = shapeOf(manifest.fingerprint);
+  return QemuProcess.copy(slots, records, parent, (slot) => limitQemu(slot, shape), isLast);
+}
+
+/** Lets a QEMU's vCPUs run. */
+export async function letRun(qemu: QemuProcess, deadline: Deadline): Promise<void> {
+  await (await qemu.qmp(deadline)).execute("cont", undefined, deadline);
+}
+
 /** Spawns a QEMU that blocks on its state socket. @param merge whether its memory may be merged with that of others. */
 export function spawnBlocked(host: Host, template: LoadedTemplate, disks: DiskFiles, merge = false): QemuProcess {
   const shape = shapeOf(template.manifest.fingerprint);

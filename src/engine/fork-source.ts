@@ -5,16 +5,14 @@
 import type { CaptureTimes, ClonePath } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import type { DiskFiles } from "../machine/devices/disk.ts";
-import { shapeOf } from "../machine/profile.ts";
 import type { Deadline } from "../sys/deadline.ts";
 import { ParentProcess } from "../sys/parent-process.ts";
 import { writePages } from "../sys/process-memory.ts";
 import type { LoadedTemplate } from "../template/store.ts";
 import { type Captured, type CaptureResult, captureVm, type GuestObjects, whileStopped } from "./capture.ts";
-import { type Clone, limitQemu } from "./clone.ts";
+import { type Clone, copyQemu, letRun } from "./clone.ts";
 import type { EngineParts } from "./engine.ts";
 import type { GuestSetup } from "./identity.ts";
-import { QemuProcess } from "./qemu-process.ts";
 import type { VmRecord } from "./records.ts";
 import { goOn, type ReadyQemu, readyQemu, revive } from "./revive.ts";
 import type { RunningVm } from "./running-vm.ts";
@@ -159,17 +157,13 @@ class CopySource implements ForkSource {
 
   async bringUp(...[plan, onMain, clock, deadline]: Parameters<ForkSource["bringUp"]>): Promise<BroughtUp> {
     const { template, running } = this.parent;
-    const { slots, records } = this.host;
     const objects = this.taken.value;
     onMain(objects.main);
     this.#left -= 1;
-    const shape = shapeOf(template.manifest.fingerprint);
     const source = { process: this.process, slot: running.clone.qemu.slot };
-    const qemu = await QemuProcess.copy(slots, records, source, (slot) => limitQemu(slot, shape), this.#left === 0);
+    const qemu = await copyQemu(this.host, source, template, this.#left === 0);
     clock.end("spawn");
-    const load = async () => {
-      await (await qemu.qmp(deadline)).execute("cont", undefined, deadline);
-    };
+    const load = () => letRun(qemu, deadline);
     return { clone: await goOn(qemu, template, objects, load, plan.setup, clock, deadline), path: "copy" };
   }
 

@@ -48,7 +48,6 @@ export async function forkVm(
   const parent = { running, record, template };
   const captured = { ...record, hooks: await hooksOf(running, record, template, deadline) };
   const children = await admitChildren(parts, record, request, deadline);
-  let failure: { error: unknown } | undefined;
   try {
     using source = await sourceOf(parts, gate, parent, children, deadline);
     const started = children.map((child) => {
@@ -64,11 +63,10 @@ export async function forkVm(
     events.emit("vm.forked", running.id, record.vm.name, { vmIds, stoppedMs: times.stoppedMs, deltaBytes });
     return { vmIds, times, deltaBytes };
   } catch (error) {
-    failure = { error };
+    await removeChildren(parts, children);
     throw error;
   } finally {
     parts.pools.of(template).refill();
-    if (failure !== undefined) await removeChildren(parts, children);
   }
 }
 

@@ -3,16 +3,14 @@
  * parent stands, in a slot of its own, with the code translated that its parent has translated, all memory shared that neither has written since
  * (docs/adr/0042-clones-from-a-parent.md).
  */
-import { shapeOf } from "../machine/profile.ts";
 import { type Deadline, pause } from "../sys/deadline.ts";
 import { ParentProcess } from "../sys/parent-process.ts";
 import { connectedSockets } from "../sys/process.ts";
 import type { ApplicationPart } from "../template/application.ts";
-import { limitQemu, openAgent, type WarmClone } from "./clone.ts";
+import { copyQemu, letRun, openAgent, type WarmClone } from "./clone.ts";
 import type { Host } from "./host.ts";
-import { QemuProcess } from "./qemu-process.ts";
+import type { QemuProcess } from "./qemu-process.ts";
 import { ResumedMain } from "./resumed-main.ts";
-import type { Slot } from "./slots.ts";
 
 /** Looks at whether QEMU has noticed that nobody is connected any more, in ms. */
 const LOOK_MS = 2;
@@ -54,13 +52,9 @@ export class ParentVm {
   /** Makes a child. @throws `qemu_spawn_failed`, `qemu_exited` (the parent is gone then), `limit_reached`; nothing is left of it. */
   async child(deadline: Deadline): Promise<WarmClone> {
     const { template, root } = this.warm;
-    const { slots, records } = this.host;
-    const prepare = (slot: Slot) => limitQemu(slot, shapeOf(template.manifest.fingerprint));
-    const qemu = await QemuProcess.copy(slots, records, { process: this.process, slot: this.qemu.slot }, prepare);
+    const qemu = await copyQemu(this.host, { process: this.process, slot: this.qemu.slot }, template);
     qemu.qmp(deadline).catch(() => undefined);
-    const resume = async (until: Deadline) => {
-      await (await qemu.qmp(until)).execute("cont", undefined, until);
-    };
+    const resume = (until: Deadline) => letRun(qemu, until);
     const connect = (until: Deadline) => {
       const channel = openAgent(qemu, until);
       return { ...channel, main: this.main && new ResumedMain(channel.agent, this.main) };
