@@ -192,9 +192,18 @@ export function nameFile(fd: number, path: string): number {
   return c.linkat(AT_FDCWD, ptr(from), AT_FDCWD, ptr(to), AT_SYMLINK_FOLLOW) === 0 ? 0 : lastErrno();
 }
 
-/** Tries to take an exclusive lock (flock). @returns whether it was taken; it goes with the descriptor. */
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+const LOCK_UN = 8;
+
+/** Tries to take an exclusive lock (flock). @returns whether it was taken; it goes with the last descriptor of what is open, whoever has that. */
 export function tryLock(fd: number): boolean {
-  return c.flock(fd, 2 | 4) === 0;
+  return c.flock(fd, LOCK_EX | LOCK_NB) === 0;
+}
+
+/** Frees such a lock, also where a child has the descriptor, too. */
+export function unlock(fd: number): void {
+  check(c.flock(fd, LOCK_UN), "unlock", `descriptor ${fd}`);
 }
 
 const SYS_PIDFD_OPEN = 434;

@@ -3,7 +3,7 @@
 import { closeSync, mkdirSync, openSync, rmSync } from "node:fs";
 import { dirname } from "node:path";
 import { MayflyError } from "../contract/errors.ts";
-import { tryLock as flock } from "./libc.ts";
+import { tryLock as flock, unlock } from "./libc.ts";
 import { runTool } from "./tool.ts";
 
 /** A held lock. Disposing it frees it; so does the end of the process, however it ends. */
@@ -13,7 +13,8 @@ export interface FileLock extends Disposable {
 
 /**
  * Takes the lock on `path` (made if missing, its directory too) if nobody has it.
- * Node and Bun open files close-on-exec, so no child process keeps the lock.
+ * Node and Bun open files close-on-exec, so no child process keeps the lock when this one ends. One that is just being started has the descriptor for
+ * some moments longer: the kernel closes it after it has let us go on. So the lock is freed by name, not by closing.
  *
  * @param options.removeAfter the file goes when the lock is freed: for one of many names.
  * @returns the lock, or `undefined` if another process or another call in this one holds it.
@@ -33,6 +34,7 @@ export function tryLockFile(path: string, options: { removeAfter?: boolean } = {
       held = false;
       // Whoever waits opens the path anew.
       if (options.removeAfter) rmSync(path, { force: true });
+      unlock(fd);
       closeSync(fd);
     },
   };
