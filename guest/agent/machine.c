@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -47,10 +49,27 @@ void machine_stats(struct writer *result)
     put_u64(result, take_hundredths(&at) * 10000000u);
 }
 
+/*
+ * Programs on the root file system are in memory only, and cannot be dropped. The kernel marks their pages as the next to go instead, with the flag
+ * that says "read ahead" elsewhere, and for good: faults then map such pages one by one, and not with those around them. What is mapped is left alone.
+ */
+static void keep_mapped(const char *path)
+{
+    struct stat status;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    if (!fstat(fd, &status) && status.st_size > 0)
+        mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
+    close(fd);
+}
+
 int machine_sync(void *unused, volatile uint64_t *result)
 {
     (void)unused;
     (void)result;
     sync();
+    keep_mapped("/bin/busybox");
+    keep_mapped("/proc/self/exe");
     return text_write("/proc/sys/vm/drop_caches", "3");
 }

@@ -51,6 +51,12 @@ void spawn_keep_file_limit(const struct rlimit *limit)
         file_limit = *limit;
 }
 
+/* Looking is cheap. A try to run what is not there makes an address space first. */
+static bool is_missing(const char *path)
+{
+    return syscall(SYS_faccessat, AT_FDCWD, path, F_OK) && (errno == ENOENT || errno == ENOTDIR);
+}
+
 static void exec_searching(const struct spawn *request)
 {
     const char *name = request->argv[0], *path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -68,11 +74,13 @@ static void exec_searching(const struct spawn *request)
             memcpy(candidate, path, length);
             candidate[length] = '/';
             strcpy(candidate + length + (length > 0), name);
-            execve(candidate, request->argv, request->envp);
-            if (errno != ENOENT && errno != ENOTDIR)
-                error = errno;
-            if (errno != ENOENT && errno != ENOTDIR && errno != EACCES)
-                break;
+            if (!is_missing(candidate)) {
+                execve(candidate, request->argv, request->envp);
+                if (errno != ENOENT && errno != ENOTDIR)
+                    error = errno;
+                if (errno != ENOENT && errno != ENOTDIR && errno != EACCES)
+                    break;
+            }
         }
         if (!path[length])
             break;

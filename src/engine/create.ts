@@ -134,6 +134,5 @@ function launchOf(
     health: planHealth(plan === undefined ? request.health : plan.health),
     holdings,
   };
-  // Spawning takes milliseconds of this thread: only when the command is on its way is there time for it.
-  return { launch, refill: () => pool?.refill() };
+  return { launch, refill: () => pool?.refillSoon() };
 }

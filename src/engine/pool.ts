@@ -13,7 +13,7 @@ import { ParentVm } from "./parent-vm.ts";
 import { PoolShares } from "./pool-shares.ts";
 import type { QemuProcess } from "./qemu-process.ts";
 import type { WarmRoot } from "./rehearsal.ts";
-import { makeWarmClone, warmCopy } from "./warm-clone.ts";
+import { makeWarmClone, PARENT_ROUNDS, warmCopy } from "./warm-clone.ts";
 import { templateDisks } from "./warmed.ts";
 
 /** Members that may fail or die one after the other before the pool waits for the next request. */
@@ -24,6 +24,12 @@ const HEADROOM_BYTES = 128 * 2 ** 20;
 
 /** Parents in a row that give no copy at all before clones are made without: what a host does not allow now it will not allow later. */
 const MAX_BARREN_PARENTS = 2;
+
+/**
+ * How long a refill lets a request go first. Making a copy takes a processor some 30 ms, and caches with it: just when what has been started runs
+ * its first command.
+ */
+const AFTER_REQUEST_MS = 100;
 
 /** What a pool gives out. */
 export type Prepared =
@@ -38,6 +44,7 @@ export class Pool {
   #parent: ParentVm | undefined;
   #barrenParents = 0;
   #refilling: Promise<void> | undefined;
+  #refillLater: Timer | undefined;
   #failures = 0;
   readonly #closing = new AbortController();
   readonly #shares = new PoolShares();
@@ -114,6 +121,15 @@ export class Pool {
     this.#startFilling();
   }
 
+  /** The same after a request, a moment later. */
+  refillSoon(): void {
+    if (this.#closed) return;
+    this.#refillLater ??= setTimeout(() => {
+      this.#refillLater = undefined;
+      this.refill();
+    }, AFTER_REQUEST_MS);
+  }
+
   #startFilling(): void {
     if (this.#closed || this.#refilling !== undefined) return;
     this.#refilling = this.#fill().finally(() => {
@@ -141,6 +157,7 @@ export class Pool {
   /** Ends all of it for good. */
   async close(): Promise<void> {
     this.#closing.abort();
+    clearTimeout(this.#refillLater);
     await this.drain();
     await this.#refilling;
     await this.drain();
@@ -213,7 +230,7 @@ export class Pool {
   async #becomeParent(): Promise<void> {
     const deadline = Deadline.after(LIMITS_MS.clone, this.#closing.signal);
     await using cleanup = new AsyncDisposableStack();
-    const warm = await this.#warmUp(undefined, deadline);
+    const warm = await this.#warmUp(undefined, PARENT_ROUNDS, deadline);
     cleanup.defer(() => warm.qemu.kill());
     const parent = await ParentVm.of(this.host, warm, deadline).catch((error: unknown) => {
       if (!isKilled(error)) this.#barrenParents += 1;
@@ -255,7 +272,7 @@ export class Pool {
     );
     await using cleanup = new AsyncDisposableStack();
     const copy = await this.#copy(deadline);
-    if (copy === undefined) return await this.#warmUp(wanted, deadline);
+    if (copy === undefined) return await this.#warmUp(wanted, 1, deadline);
     cleanup.defer(() => copy.qemu.kill());
     copy.qemu.slot.cgroup.prioritise("background");
     const warm = await this.#unlessRefused(wanted, warmCopy(copy, wanted, deadline));
@@ -271,15 +288,15 @@ export class Pool {
     });
   }
 
-  /** @param wanted root that it is warmed on, and stays on; undefined: the common one. */
-  async #warmUp(wanted: WarmRoot | undefined, deadline: Deadline): Promise<WarmClone> {
+  /** @param wanted root that it is warmed on, and stays on; undefined: the common one. @param rounds of the warming. */
+  async #warmUp(wanted: WarmRoot | undefined, rounds: number, deadline: Deadline): Promise<WarmClone> {
     await using cleanup = new AsyncDisposableStack();
     this.template.check();
     const qemu = this.#makeBlocked();
     cleanup.defer(() => qemu.kill());
     const common: WarmRoot = { path: this.host.config.artifacts.rehearsal.path, fstype: "erofs" };
     const rehearsal = { root: wanted ?? common, keep: wanted !== undefined };
-    const clone = await this.#unlessRefused(wanted, makeWarmClone(qemu, this.template, rehearsal, deadline));
+    const clone = await this.#unlessRefused(wanted, makeWarmClone(qemu, this.template, rehearsal, rounds, deadline));
     cleanup.move();
     return clone;
   }

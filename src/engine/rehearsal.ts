@@ -5,7 +5,7 @@ import type { Deadline } from "../sys/deadline.ts";
 import { DEFAULT_CAPABILITIES } from "./capabilities.ts";
 import type { Clone } from "./clone.ts";
 import { attachDisks, detachDisks } from "./disks.ts";
-import { runToEnd } from "./warm-up.ts";
+import { runToEnd, WARM_COMMAND } from "./warm-up.ts";
 
 /** An image's root file system that a clone is warmed for. */
 export interface WarmRoot {
@@ -20,13 +20,7 @@ const SHELL_MS = 5_000;
 const CONTAINER: ContainerSpec = { fstype: "erofs", readOnly: false, scratch: false, mounts: [] };
 
 /** The path of nearly every first process. */
-const FIRST: ExecSpec = {
-  argv: ["/bin/sh", "-c", "echo"],
-  env: ["PATH=/bin"],
-  first: true,
-  killTree: true,
-  capabilities: DEFAULT_CAPABILITIES,
-};
+const FIRST: ExecSpec = { ...WARM_COMMAND, first: true, capabilities: DEFAULT_CAPABILITIES };
 
 /** Keeps a disk mounted beside the container: what the guest has read of it then outlives that. */
 const KEEP: ExecSpec = {

@@ -1,7 +1,7 @@
 /** For tests of disks: clones on files of the test's choice, and commands in the base guest. */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { type Clone, cloneFromTemplate } from "../../src/engine/clone.ts";
+import { type Clone, type CloneRequest, cloneFromTemplate } from "../../src/engine/clone.ts";
 import { CONFIG_DEFAULTS } from "../../src/engine/config.ts";
 import { grantDisks } from "../../src/engine/disks.ts";
 import type { Host } from "../../src/engine/host.ts";
@@ -49,11 +49,24 @@ export class DiskClone implements AsyncDisposable {
   }
 }
 
+/** A request for a clone of the base guest. */
+export function requestOn(disks: DiskFiles): CloneRequest {
+  return {
+    identity: newIdentity("disks"),
+    disks,
+    container: undefined,
+    limits: undefined,
+    files: [],
+    fills: [],
+    hooks: undefined,
+  };
+}
+
 /** A host with a template, on which clones are started without an engine. */
 export class DiskHost implements Disposable {
   private constructor(
     readonly host: Host,
-    private readonly template: LoadedTemplate,
+    readonly template: LoadedTemplate,
   ) {}
 
   static async open(): Promise<DiskHost> {
@@ -78,16 +91,8 @@ export class DiskHost implements Disposable {
 
   /** Starts a clone on these disks. */
   async start(disks: DiskFiles = {}): Promise<DiskClone> {
-    const request = {
-      identity: newIdentity("disks"),
-      disks,
-      container: undefined,
-      limits: undefined,
-      files: [],
-      fills: [],
-      hooks: undefined,
-    };
     const clock = new StageClock(performance.now());
+    const request = requestOn(disks);
     const started = new DiskClone(await cloneFromTemplate(this.host, this.template, request, undefined, clock, soon()));
     await started.shell("mkdir -p /m");
     return started;
