@@ -67,7 +67,7 @@ async function start(options: DaemonOptions, openEngine: EngineOpener, stack: As
   });
   stack.defer(() => serving.stop());
   await giveBackStartMemory();
-  const spells = stack.use(new QuietSpells(systemClock, QUIET_MS, collectGarbage));
+  const spells = stack.use(new QuietSpells(systemClock, QUIET_MS, () => collectGarbage()));
   stack.defer(engine.subscribe(() => spells.touch()));
   const { version, pid } = daemonVersion();
   const startMs = Math.round(nowMs() - startedMs);

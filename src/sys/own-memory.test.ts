@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
-import { giveBackStartMemory, unchangedFilePages } from "./own-memory.ts";
+import { collectGarbage, giveBackStartMemory, unchangedFilePages } from "./own-memory.ts";
 
 const MAPPINGS = `00200000-00300000 r--p 00000000 fe:00 53  /bin/program
 Rss:                6752 kB
@@ -46,4 +46,18 @@ test("a process that has given back what its start used has less, and goes on", 
 test("it can be done again and again", async () => {
   for (let count = 0; count < 3; count += 1) await giveBackStartMemory();
   expect(readFileSync("/proc/self/status", "latin1")).toContain("VmRSS");
+});
+
+test("pages of program files are given back when there are more of them than may be, and kept else", () => {
+  const fileBytes = () => Number(readFileSync("/proc/self/statm", "latin1").split(" ")[2]) * 4096;
+  collectGarbage(0);
+  const least = fileBytes();
+  for (const text of ["[1,2]", '{"a":{"b":1}}']) structuredClone(JSON.parse(text));
+  new Intl.DateTimeFormat("de", { dateStyle: "full" }).format(0);
+  const used = fileBytes();
+  expect(used).toBeGreaterThan(least);
+  collectGarbage(used + 2 ** 20);
+  expect(fileBytes()).toBeGreaterThanOrEqual(used);
+  collectGarbage(0);
+  expect(fileBytes()).toBeLessThan(used);
 });

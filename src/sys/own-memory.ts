@@ -9,6 +9,10 @@ const MADV_DONTNEED = 4;
 const PAGE_BYTES = 4096;
 /** The smallest growth for which garbage is collected. */
 const WORTH_BYTES = 2_000_000;
+/**
+ * Most pages of program files that are kept. What requests use is some 33 MB; a burst, a build or a benchmark touches some 5 MB more, and never again.
+ */
+const MOST_FILE_BYTES = 36_000_000;
 /** What was there after the last collection. */
 let collectedBytes = 0;
 
@@ -27,7 +31,11 @@ export async function giveBackStartMemory(): Promise<void> {
   Bun.shrink();
   // It does so when this turn of the event loop has ended.
   await new Promise((resolve) => setImmediate(resolve));
-  collectedBytes = anonymousBytes();
+  collectedBytes = residentBytes().anonymous;
+  giveBackFilePages();
+}
+
+function giveBackFilePages(): void {
   for (const { start, end } of unchangedFilePages(readFileSync("/proc/self/smaps", "latin1"))) {
     c.madvise(start, end - start, MADV_DONTNEED);
   }
@@ -35,18 +43,20 @@ export async function giveBackStartMemory(): Promise<void> {
 
 /**
  * Collects all garbage, which takes some milliseconds, and gives it back, if the process has grown since the last time by as much as is
- * worth it. What has been compiled stays.
+ * worth it; and the pages of program files, if there are more than requests use. What has been compiled stays.
  */
-export function collectGarbage(): void {
-  if (anonymousBytes() - collectedBytes < WORTH_BYTES) return;
+export function collectGarbage(mostFileBytes = MOST_FILE_BYTES): void {
+  const { anonymous, file } = residentBytes();
+  if (file > mostFileBytes) giveBackFilePages();
+  if (anonymous - collectedBytes < WORTH_BYTES) return;
   Bun.gc(true);
-  collectedBytes = anonymousBytes();
+  collectedBytes = residentBytes().anonymous;
 }
 
-/** Resident bytes that are no file's (proc_pid_statm(5)). */
-function anonymousBytes(): number {
+/** What of this process is in memory (proc_pid_statm(5)). */
+function residentBytes(): { anonymous: number; file: number } {
   const [, resident = 0, shared = 0] = readFileSync("/proc/self/statm", "latin1").split(" ").map(Number);
-  return (resident - shared) * PAGE_BYTES;
+  return { anonymous: (resident - shared) * PAGE_BYTES, file: shared * PAGE_BYTES };
 }
 
 /**
