@@ -1,7 +1,7 @@
 /** Warm clones: resumed, exercised, frozen and paused before anybody asks for them, so that a request finds the guest's code translated. */
 import type { AgentClient } from "../agent/client.ts";
 import { profilesWith, shapeOf } from "../machine/profile.ts";
-import { type Deadline, pause } from "../sys/deadline.ts";
+import { type Deadline, nowMs, pause } from "../sys/deadline.ts";
 import type { ApplicationPart } from "../template/application.ts";
 import type { LoadedTemplate } from "../template/store.ts";
 import { type Clone, resumeInto, type WarmClone } from "./clone.ts";
@@ -31,6 +31,9 @@ const EXERCISES = 6;
  */
 export const PARENT_ROUNDS = 4;
 
+/** Another round is not begun when it would probably end later than this, in ms: an application's own warm-up may take long. */
+const ROUNDS_MS = 10_000;
+
 /** Time in which a guest's clock stops ticking, in ms: it does so some moments after the identity. */
 const IDLE_MS = 100;
 
@@ -39,7 +42,7 @@ const IDLE_MS = 100;
  * enforces after a freeze. An application runs for a moment with that, its hooks rehearsed, without what a request would give it; what it
  * prints meanwhile is dropped. The base guest rehearses commands, and one in a container.
  * @param rehearsal erofs image for that container; `keep`: an image's own, on which the clone then stays.
- * @param rounds times that all of this is done; more than once only without `keep`.
+ * @param rounds times that all of this is done, if that does not take too long; more than once only without `keep`.
  * @throws what QEMU and the guest do wrong; `application_not_ready` when the application does not do what it did when it was saved.
  */
 export async function makeWarmClone(
@@ -63,8 +66,13 @@ export async function makeWarmClone(
     application === undefined
       ? rehearseBase(clone, template, rehearsal, deadline)
       : exerciseApplication(clone, application, deadline);
+  const startedMs = nowMs();
   await warming(work());
-  for (let round = 1; round < rounds; round++) await warming(exerciseAgain(agent, work, deadline));
+  // Each of the others does twice as much as the first.
+  const roundMs = 2 * (nowMs() - startedMs);
+  for (let round = 1; round < rounds && nowMs() - startedMs + roundMs < ROUNDS_MS; round++) {
+    await warming(exerciseAgain(agent, work, deadline));
+  }
   return paused(
     clone,
     template,
