@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { readdirSync } from "node:fs";
 import { MayflyError } from "../contract/errors.ts";
 import { removePath, temporaryDirectory } from "./paths.ts";
 import { pipeTools } from "./pipeline.ts";
@@ -20,6 +21,24 @@ describe("runTool", () => {
     });
     expect(result).toEqual({ stdout: "a\nb!", stderr: "c\n" });
     expect(lines.sort()).toEqual(["stderr c", "stdout a", "stdout b!"]);
+  });
+
+  test("keeps nothing open for a program's input", async () => {
+    const input = Buffer.from("!");
+    const open = () => readdirSync("/proc/self/fd").length;
+    await runTool(["cat"], { input });
+    await Bun.sleep(20);
+    const before = open();
+    for (let count = 0; count < 5; count += 1) await runTool(["cat"], { input });
+    await Bun.sleep(20);
+    expect(open()).toBeLessThanOrEqual(before);
+  });
+
+  test("gives a program all of a long input, also one that reads nothing of it", async () => {
+    const input = Buffer.alloc(10_000_000, "a\n");
+    expect((await runTool(["wc", "-c"], { input })).stdout.trim()).toBe(String(input.length));
+    expect((await runTool(["head", "-c", "1"], { input })).stdout).toBe("a");
+    expect((await runTool(["sh", "-c", "exec <&-; echo closed"], { input })).stdout.trim()).toBe("closed");
   });
 
   test("a failure has exit code or signal and the end of the error output", async () => {

@@ -104,11 +104,13 @@ export async function runTool(command: readonly string[], options: ToolOptions =
   const child = Bun.spawn(options.endsWithUs ? endingWithUs(whole) : whole, {
     cwd: options.cwd ?? process.cwd(),
     env: { ...toolEnvironment(), ...options.env },
-    stdin: options.input ?? "ignore",
+    // Bytes instead of a pipe would be in a file that stays open until garbage is collected.
+    stdin: options.input === undefined ? "ignore" : "pipe",
     stdout: options.outputPath === undefined ? "pipe" : Bun.file(options.outputPath),
     stderr: "pipe",
     detached: true,
   });
+  if (options.input !== undefined && typeof child.stdin === "object") feed(child.stdin, options.input);
   let ended: "deadline" | "cancelled" | undefined;
   const stop = (why: "deadline" | "cancelled") => {
     ended ??= why;
@@ -136,6 +138,15 @@ export async function runTool(command: readonly string[], options: ToolOptions =
     clearTimeout(timer);
     options.signal?.removeEventListener("abort", onAbort);
   }
+}
+
+/** Writes all of its standard input. A program that ends before it has read it says more than that it has not. */
+function feed(stdin: Bun.FileSink, bytes: Uint8Array): void {
+  const write = async () => {
+    await stdin.write(bytes);
+    await stdin.end();
+  };
+  write().catch(() => undefined);
 }
 
 /**
