@@ -5,7 +5,7 @@ import { join } from "node:path";
 import type { BuildTemplateRequest } from "../../src/contract/api.ts";
 import { Deadline } from "../../src/sys/deadline.ts";
 import { buildService, serviceImage, serviceTarball } from "../support/application.ts";
-import { soon, TestEngine } from "../support/engine.ts";
+import { Output, soon, TestEngine } from "../support/engine.ts";
 import { describeVms, hostArtifacts } from "../support/engine-host.ts";
 import { NOTHING_LEFT } from "../support/engine-leftovers.ts";
 import { rejection } from "../support/fake-peer.ts";
@@ -159,7 +159,11 @@ describeVms("the template of an application", () => {
     expect((await rejection(vms.start({ template: "gone" }))).code).toBe("template_not_found");
     vms = await vms.reopen();
     expect(await vms.shell(vm.id, "wget -q -O - http://127.0.0.1:8080/")).toBe("hello");
+    // Of two signals that come at once, the service would answer the second one only.
+    const output = new Output();
+    vms.engine.attach(vm.id, output, { logs: true });
     await vms.engine.killVm(vm.id, 10, soon());
+    await output.has("asked on survivor");
     expect((await vms.engine.stopVm(vm.id, 5_000, soon())).exitCode).toBe(7);
     let text = "";
     const chunks = vms.engine.logs(vm.id, { follow: false, signal: AbortSignal.timeout(5_000) });
