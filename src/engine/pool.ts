@@ -42,6 +42,8 @@ export class Pool {
   readonly #warm: WarmClone[] = [];
   /** What warm clones are copied from, where this host can. */
   #parent: ParentVm | undefined;
+  /** Ends the making of one, which is not wanted any more. */
+  #endMaking: (() => Promise<unknown>) | undefined;
   #barrenParents = 0;
   #refilling: Promise<void> | undefined;
   #refillLater: Timer | undefined;
@@ -106,7 +108,10 @@ export class Pool {
   /** Changes the sizes; what is too many goes. */
   async resize(target: PoolSizes): Promise<void> {
     this.target = target;
-    if (!this.targets.parent) await this.#endParent();
+    if (!this.targets.parent) {
+      await this.#endMaking?.();
+      await this.#endParent();
+    }
     const excess = [
       ...this.#blocked.splice(target.blocked),
       ...this.#warm.splice(target.warm).map((clone) => clone.qemu),
@@ -228,12 +233,27 @@ export class Pool {
   }
 
   async #becomeParent(): Promise<void> {
-    const deadline = Deadline.after(LIMITS_MS.clone, this.#closing.signal);
+    const unwanted = new AbortController();
+    const made = this.#makeParent(AbortSignal.any([this.#closing.signal, unwanted.signal])).catch((error: unknown) => {
+      // One that was told to end has not failed.
+      if (!unwanted.signal.aborted) throw error;
+    });
+    this.#endMaking = () => {
+      unwanted.abort();
+      return made;
+    };
+    await made.finally(() => {
+      this.#endMaking = undefined;
+    });
+  }
+
+  async #makeParent(signal: AbortSignal): Promise<void> {
+    const deadline = Deadline.after(LIMITS_MS.clone, signal);
     await using cleanup = new AsyncDisposableStack();
     const warm = await this.#warmUp(undefined, PARENT_ROUNDS, deadline);
     cleanup.defer(() => warm.qemu.kill());
     const parent = await ParentVm.of(this.host, warm, deadline).catch((error: unknown) => {
-      if (!isKilled(error)) this.#barrenParents += 1;
+      if (!isKilled(error) && !signal.aborted) this.#barrenParents += 1;
       throw error;
     });
     cleanup.move();

@@ -76,12 +76,19 @@ describeVms("a parent", () => {
     }, 60_000);
   }
 
-  test("that is not wanted any more ends", async () => {
+  test("that is not wanted any more ends, also while it is being made", async () => {
     const [template] = vms.engine.listTemplates();
-    await vms.engine.resizePool(template?.id ?? "", { blocked: 0, warm: 0 });
-    expect(vms.engine.info().pools).toMatchObject([{ parent: false, target: { parent: false } }]);
-    expect(pids()).toEqual([]);
-    await vms.engine.resizePool(template?.id ?? "", { blocked: 0, warm: 0, parent: true });
+    const failures: unknown[] = [];
+    const stop = vms.engine.subscribe((event) => event.type === "pool.refill_failed" && failures.push(event));
+    for (const madeForMs of [0, 30, 300, 1_000]) {
+      await vms.engine.resizePool(template?.id ?? "", { blocked: 0, warm: 0 });
+      expect(vms.engine.info().pools).toMatchObject([{ parent: false, target: { parent: false } }]);
+      expect(pids()).toEqual([]);
+      await vms.engine.resizePool(template?.id ?? "", { blocked: 0, warm: 0, parent: true });
+      await Bun.sleep(madeForMs);
+    }
+    stop();
+    expect(failures).toEqual([]);
   });
 });
 

@@ -104,7 +104,7 @@ export class TestDaemon implements AsyncDisposable {
   }
 
   /** What is there besides the VMs that run and what pools hold. */
-  async leftBehind(limitMs = 5_000): Promise<Leftovers> {
+  async leftBehind(limitMs = 10_000): Promise<Leftovers> {
     const read = async () => {
       const [{ pools, vms }, listed] = await Promise.all([this.client.system.info(), this.client.vms.list()]);
       const owned = pools.reduce((sum, { blocked, warm, parent }) => sum + blocked + warm + Number(parent), vms);

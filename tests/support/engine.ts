@@ -189,7 +189,8 @@ export class TestEngine implements AsyncDisposable {
       const owned = pools.reduce((sum, { blocked, warm, parent }) => sum + blocked + warm + Number(parent), vms);
       return leftoversOf(this, { owned, records: this.engine.listVms().length, descriptors: this.#descriptors });
     };
-    const deadline = soon(3_000);
+    // A pool may be making a parent, which is nobody's until it is one.
+    const deadline = soon(10_000);
     let left = read();
     while (JSON.stringify(left) !== JSON.stringify(NOTHING_LEFT) && deadline.remainingMs > 0) {
       await Bun.sleep(10);
