@@ -95,6 +95,9 @@ for (const { way, pool, isToDo } of WAYS)
         await prepare?.();
         writeFileSync(diesAt, moment);
         await run().catch(() => undefined);
+        // The last steps are waited for by nobody: the files of a snapshot that a VM has come back from go afterwards.
+        const deadline = soon(5_000);
+        while (existsSync(diesAt) && deadline.remainingMs > 0) await Bun.sleep(5);
         const died = !existsSync(diesAt);
         await daemon.kill();
         rmSync(diesAt, { force: true });
