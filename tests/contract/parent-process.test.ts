@@ -118,8 +118,18 @@ describeVms("a process that was made a parent", () => {
     writeFileSync(groups, "");
     const group = openSync(groups, "a");
     const parent = await stopped(original.identity);
-    const copy = (uid: number) => parent.copy({ uid, descriptors: new Map([[1, original.output]]), groups: [group] });
-    const copies = await Promise.all([4242, 4243].map(copy));
+    // Each has an input of its own: a shell reads byte by byte, and two would share a line.
+    const inputs = ["first", "second"].map((name) => {
+      const path = join(original.directory, name);
+      Bun.spawnSync(["mkfifo", path]);
+      return openSync(path, "r+");
+    });
+    const copies = await Promise.all(
+      inputs.map((input, index) => {
+        const descriptors = new Map([input, original.output].map((fd, number) => [number, fd]));
+        return parent.copy({ uid: USERS.first + index, descriptors, groups: [group] });
+      }),
+    );
     closeSync(group);
     expect(new Set([original.pid, ...copies]).size).toBe(3);
     const [status = "", other = ""] = copies.map((pid) => readFileSync(`/proc/${pid}/status`, "latin1"));
@@ -129,12 +139,10 @@ describeVms("a process that was made a parent", () => {
     expect(/^CapPrm:\t(.*)$/m.exec(status)?.[1]).toBe("0000000000000000");
     expect(/^TracerPid:\t(.*)$/m.exec(status)?.[1]).toBe("0");
     expect(readFileSync(groups, "utf8")).toBe("00");
-    // One after the other: a shell reads byte by byte, and two at once would share a line.
-    for (const line of ["first\n", "second\n"]) await say(original, line);
+    for (const [index, input] of inputs.entries()) writeSync(input, `line ${index + 1}\n`);
     for (const copy of copies) expect(await endOf(copy)).toEqual({ exitCode: 3, signal: null });
-    const said = original.said().map((line) => line.split(" "));
-    expect(said.map(([line]) => line)).toEqual(["first", "second"]);
-    expect(said.map(([, user]) => user).toSorted()).toEqual(["4242", "4243"]);
+    for (const input of inputs) closeSync(input);
+    expect(original.said()).toEqual(["line 1 4242", "line 2 4243"]);
     parent[Symbol.dispose]();
     expect(await original.ended()).toBe("SIGKILL");
   });
