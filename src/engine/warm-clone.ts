@@ -92,8 +92,7 @@ export async function warmCopy(copy: WarmClone, root: WarmRoot | undefined, dead
   const warming = <T>(work: Promise<T>) => qemu.untilExit(work, "warming a clone");
   await warming(copy.resume(deadline));
   if (root !== undefined) {
-    await warming(clone.agent.identity(identityRequest(newIdentity(WARM_HOSTNAME)), deadline));
-    await warming(clone.agent.thaw(deadline));
+    await warming(runAsNobodys(clone.agent, deadline));
     await warming(rehearseImage(clone, root, deadline));
   }
   return paused(clone, template, root?.path, deadline);
@@ -128,9 +127,14 @@ async function exerciseAgain(agent: AgentClient, work: () => Promise<void>, dead
   await deadline.race(pause(IDLE_MS), "an idle guest");
   await work();
   await agent.freeze(deadline);
+  await runAsNobodys(agent, deadline);
+  await work();
+}
+
+/** Lets a frozen workload go on with a throwaway identity. */
+async function runAsNobodys(agent: AgentClient, deadline: Deadline): Promise<void> {
   await agent.identity(identityRequest(newIdentity(WARM_HOSTNAME)), deadline);
   await agent.thaw(deadline);
-  await work();
 }
 
 /** Runs what nearly every first request runs, and a container where there can be one. */
