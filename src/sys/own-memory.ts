@@ -9,12 +9,18 @@ const MADV_DONTNEED = 4;
 const PAGE_BYTES = 4096;
 /** The smallest growth for which garbage is collected. */
 const WORTH_BYTES = 2_000_000;
-/**
- * Most pages of program files that are kept. What requests use is some 33 MB; a burst, a build or a benchmark touches some 5 MB more, and never again.
- */
-const MOST_FILE_BYTES = 36_000_000;
+/** What the process may have without giving pages of program files back, and what it then keeps of them anyway: requests use that much. */
+const ENOUGH: MemoryBounds = { totalBytes: 57_000_000, fileBytes: 32_000_000 };
 /** What was there after the last collection. */
 let collectedBytes = 0;
+
+/** Resident memory that nothing is given back of. */
+export interface MemoryBounds {
+  /** All of it. */
+  totalBytes: number;
+  /** Pages of program files. */
+  fileBytes: number;
+}
 
 /** Addresses from `start` up to `end`. */
 export interface AddressRange {
@@ -43,14 +49,16 @@ function giveBackFilePages(): void {
 
 /**
  * Collects all garbage, which takes some milliseconds, and gives it back, if the process has grown since the last time by as much as is
- * worth it; and the pages of program files, if there are more than requests use. What has been compiled stays.
+ * worth it. If it is larger than it should be then, it gives back pages of program files, too. What has been compiled stays.
  */
-export function collectGarbage(mostFileBytes = MOST_FILE_BYTES): void {
-  const { anonymous, file } = residentBytes();
-  if (file > mostFileBytes) giveBackFilePages();
-  if (anonymous - collectedBytes < WORTH_BYTES) return;
-  Bun.gc(true);
-  collectedBytes = residentBytes().anonymous;
+export function collectGarbage(enough = ENOUGH): void {
+  let { anonymous, file } = residentBytes();
+  if (anonymous - collectedBytes >= WORTH_BYTES) {
+    Bun.gc(true);
+    ({ anonymous, file } = residentBytes());
+    collectedBytes = anonymous;
+  }
+  if (anonymous + file > enough.totalBytes && file > enough.fileBytes) giveBackFilePages();
 }
 
 /** What of this process is in memory (proc_pid_statm(5)). */
