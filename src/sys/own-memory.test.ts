@@ -1,3 +1,4 @@
+import { heapStats } from "bun:jsc";
 import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { collectGarbage, giveBackStartMemory, unchangedFilePages } from "./own-memory.ts";
@@ -63,4 +64,16 @@ test("a process that is larger than it should be gives pages of program files ba
   expect(fileBytes()).toBeGreaterThanOrEqual(used);
   collectGarbage({ totalBytes: 0, fileBytes: 0 });
   expect(fileBytes()).toBeLessThan(used);
+});
+
+test("garbage of a process that is larger than it should be is collected, however little that has grown since the last time", () => {
+  const kept: unknown[][] = [Array.from({ length: 300_000 }, (_, index) => ({ index }))];
+  collectGarbage();
+  kept.pop();
+  const heap = () => heapStats().objectCount;
+  const before = heap();
+  collectGarbage({ totalBytes: 2 ** 40, fileBytes: 2 ** 40 });
+  expect(heap()).toBeGreaterThanOrEqual(before);
+  collectGarbage({ totalBytes: 0, fileBytes: 2 ** 40 });
+  expect(heap()).toBeLessThan(before - 200_000);
 });

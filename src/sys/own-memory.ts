@@ -10,7 +10,7 @@ const PAGE_BYTES = 4096;
 /** The smallest growth for which garbage is collected. */
 const WORTH_BYTES = 2_000_000;
 /** What the process may have without giving pages of program files back, and what it then keeps of them anyway: requests use that much. */
-const ENOUGH: MemoryBounds = { totalBytes: 57_000_000, fileBytes: 32_000_000 };
+const ENOUGH: MemoryBounds = { totalBytes: 57_000_000, fileBytes: 30_000_000 };
 /** What was there after the last collection. */
 let collectedBytes = 0;
 
@@ -49,16 +49,18 @@ function giveBackFilePages(): void {
 
 /**
  * Collects all garbage, which takes some milliseconds, and gives it back, if the process has grown since the last time by as much as is
- * worth it. If it is larger than it should be then, it gives back pages of program files, too. What has been compiled stays.
+ * worth it, or is larger than it should be: much may have ended since the last time. If it still is then, it gives back pages of program files, too.
+ * What has been compiled stays.
  */
 export function collectGarbage(enough = ENOUGH): void {
   let { anonymous, file } = residentBytes();
-  if (anonymous - collectedBytes >= WORTH_BYTES) {
+  const isLarge = () => anonymous + file > enough.totalBytes;
+  if (isLarge() || anonymous - collectedBytes >= WORTH_BYTES) {
     Bun.gc(true);
     ({ anonymous, file } = residentBytes());
     collectedBytes = anonymous;
   }
-  if (anonymous + file > enough.totalBytes && file > enough.fileBytes) giveBackFilePages();
+  if (isLarge() && file > enough.fileBytes) giveBackFilePages();
 }
 
 /** What of this process is in memory (proc_pid_statm(5)). */
