@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "discard.h"
+#include "image.h"
 #include "options.h"
 #include "parent.h"
 
@@ -95,7 +96,7 @@ static void reset_signals(void)
 
 int main(int argc, char **argv)
 {
-    struct plan plan = {.uid = -1, .gid = -1};
+    struct plan plan = {.uid = -1, .gid = -1, .image = -1};
     if (argc > 1 && !strcmp(argv[1], "--discard"))
         discard_run(argv + 2);
     if (argc > 1 && !strcmp(argv[1], "--parent"))
@@ -111,6 +112,8 @@ int main(int argc, char **argv)
     drop_privileges(&plan);
     set_environment(&plan);
     reset_signals();
+    if (plan.image >= 0)
+        image_become(plan.image);
     execvp(plan.program[0], plan.program);
     bool missing = errno == ENOENT || errno == ENOTDIR;
     fail(missing ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN, "cannot run %s: %s", plan.program[0], strerror(errno));

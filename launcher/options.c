@@ -163,6 +163,8 @@ static bool parse_option(struct plan *plan, const char *option, char *value)
         plan->variables[plan->variable_count++] = value;
     } else if (!strcmp(option, "--uid")) {
         plan->uid = number(option, value, 0, UINT_MAX - 1L);
+    } else if (!strcmp(option, "--image")) {
+        plan->image = (int)number(option, value, 0, INT_MAX);
     } else if (!strcmp(option, "--gid")) {
         plan->gid = number(option, value, 0, UINT_MAX - 1L);
     } else if (!strcmp(option, "--nice")) {
@@ -200,8 +202,8 @@ void options_parse(struct plan *plan, int argc, char **argv)
         else
             fail_usage("unknown option, or one without its value", argv[i]);
     }
-    if (i + 1 >= argc)
-        fail(EXIT_CANNOT_RUN, "no program given: ... -- PROGRAM ARG...");
+    if (plan->image >= 0 ? i < argc : i + 1 >= argc)
+        fail(EXIT_CANNOT_RUN, "%s", plan->image >= 0 ? "--image and a program exclude each other" : "no program given: ... -- PROGRAM ARG...");
     if ((plan->uid < 0) != (plan->gid < 0))
         fail(EXIT_CANNOT_RUN, "--uid and --gid go together");
     if (plan->group_count && plan->uid < 0)

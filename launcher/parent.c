@@ -3,7 +3,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -13,13 +12,13 @@
 #include <sys/ioctl.h>
 #include <sys/ptrace.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "copy.h"
 #include "descriptors.h"
+#include "image.h"
 #include "options.h"
 
 #define SET_OPTIONS 0x4200 /* PTRACE_SETOPTIONS and so on */
@@ -185,6 +184,15 @@ static void find(const char *option, const char *pid, const char *start_time)
         fail(EXIT_NOT_FOUND, "cannot look at process %d: %s", (int)parent.pid, strerror(ESRCH));
 }
 
+/* What the creator has open. */
+static int take(const char *word)
+{
+    int file = word ? (int)syscall(SYS_PIDFD_GETFD, creator, (int)number_of("--parent", "NUMBER", word), 0) : -1;
+    if (file < 0)
+        give_up("cannot take descriptor %s: %s", word ? word : "that is not named", strerror(errno));
+    return file;
+}
+
 /* "DESCRIPTOR=NUMBER" or "join=NUMBER", of which this process gets what the creator has open as NUMBER. */
 static struct passed parse_passed(const char *word)
 {
@@ -192,11 +200,7 @@ static struct passed parse_passed(const char *word)
     if (!equals)
         give_up("--parent takes DESCRIPTOR=NUMBER, not %s", word);
     bool joins = !strncmp(word, "join=", strlen("join="));
-    struct passed passed = {-1, joins ? -1 : (int)strtol(word, NULL, 10)};
-    passed.here = (int)syscall(SYS_PIDFD_GETFD, creator, (int)number_of("--parent", "NUMBER", equals + 1), 0);
-    if (passed.here < 0)
-        give_up("cannot take descriptor %s: %s", word, strerror(errno));
-    return passed;
+    return (struct passed){take(equals + 1), joins ? -1 : (int)strtol(word, NULL, 10)};
 }
 
 /* Does nothing: a signal that is waited for has to be caught. */
@@ -226,7 +230,23 @@ static bool is_asked(void)
     }
 }
 
-/* Makes copies, one for each line. */
+/* Writes an image into what the creator has open as the first number, pages of data into the second. The others are what who goes on from it is given. */
+static void answer_image(char **at)
+{
+    struct passed given[MAX_PASSED];
+    size_t count = 0;
+    int file = take(strtok_r(NULL, " \n", at)), data = take(strtok_r(NULL, " \n", at));
+    for (char *word; (word = strtok_r(NULL, " \n", at)) && count < MAX_PASSED;)
+        given[count++] = (struct passed){-1, (int)number_of("--parent", "DESCRIPTOR", word)};
+    if (!parent.place_count)
+        copy_lay_out(&parent, given, count);
+    image_write(&parent, file, data);
+    close(file);
+    close(data);
+    printf("image\n");
+}
+
+/* Makes copies, one for each line, or an image. */
 static void serve(void)
 {
     char line[512];
@@ -234,6 +254,10 @@ static void serve(void)
         struct passed passed[MAX_PASSED];
         size_t count = 0;
         char *at = NULL, *word = strtok_r(line, " \n", &at);
+        if (word && !strcmp(word, "image")) {
+            answer_image(&at);
+            continue;
+        }
         bool is_last = word && !strcmp(word, "last");
         if (is_last)
             word = strtok_r(NULL, " \n", &at);

@@ -13,6 +13,10 @@
  * each DESCRIPTOR what is open there as NUMBER. Of what else PID has open, files are shared, and events its own. What goes wrong ends the program;
  * if it had begun a copy, with a line "-PID" for whoever has to wait for its end. Ends with its input, too. UID is one of those from FIRST_UID on, of
  * which copies know all, so that copies of copies can be any of them.
+ *
+ *     image NUMBER NUMBER DESCRIPTOR ...
+ *
+ * is answered by "image" when an image of it has been written (image.h): into what is open there as the first NUMBER, and for who has each DESCRIPTOR open.
  */
 _Noreturn void parent_run(char **arguments);
 

@@ -94,7 +94,7 @@ export const VmState = z.enum(["creating", "running", "restarting", "stopping", 
 export type VmState = z.infer<typeof VmState>;
 
 /** From what a VM was started: a warm clone, a copy of its template's parent, a QEMU blocked on its state socket, or nothing prepared. */
-export const ClonePath = z.enum(["warm", "copy", "pool", "cold"]);
+export const ClonePath = z.enum(["warm", "copy", "pool", "image", "cold"]);
 export type ClonePath = z.infer<typeof ClonePath>;
 
 /** A VM as listed and inspected. */

@@ -10,6 +10,7 @@ import { grantFile, newSparseFile, readRange } from "../sys/disk-files.ts";
 import type { PageSet } from "../sys/page-set.ts";
 import { guestMapping, MemoryCapture } from "../sys/process-memory.ts";
 import { removeTree } from "../sys/store-files.ts";
+import { pagesOverTemplate } from "../template/process-image.ts";
 import { LIMITS_MS } from "./config.ts";
 import type { VmRecord } from "./records.ts";
 import type { RunningVm } from "./running-vm.ts";
@@ -67,7 +68,8 @@ export async function captureVm<T>(
   const qmp = await qemu.qmp(deadline);
   const devicesPath = `${qemu.slot.directory}/${DEVICES}`;
   // Made ready while the guest runs, so that the stop is short.
-  using memory = await MemoryCapture.prepare(qemu.pid, guestMapping(qemu.pid, template.memoryPath));
+  const differing = await pagesOverTemplate(template.memoryPath);
+  using memory = await MemoryCapture.prepare(qemu.pid, guestMapping(qemu.pid, template.memoryPath), differing);
   return await standingStill(running, qmp, async (stand) => {
     removeTree(devicesPath);
     newSparseFile(devicesPath, 0, []);

@@ -44,6 +44,8 @@ export type CloneChannel = Pick<Clone, "agent" | "agentClosed" | "main">;
 export interface WarmClone {
   qemu: QemuProcess;
   template: LoadedTemplate;
+  /** The file that its guest's memory is mapped from: the template's, or its process image's. */
+  memoryPath: string;
   /** Gives its channel; of one that nobody is connected to yet it is opened. */
   connect(deadline: Deadline): CloneChannel;
   /** Path of the root disk that it was warmed with and still has; undefined: a placeholder. */
@@ -124,7 +126,7 @@ export async function cloneFromTemplate(
   return clone;
 }
 
-/** Makes a warm clone ready: vCPUs go on, identity applied. */
+/** Makes a warm clone ready, or one that has just been spawned as if it were one: vCPUs go on, identity applied. */
 export async function cloneFromWarm(
   warm: WarmClone,
   request: CloneRequest,
@@ -135,7 +137,7 @@ export async function cloneFromWarm(
   const { qemu, template } = warm;
   cleanup.defer(() => qemu.kill());
   named("plan", () => template.check());
-  clock.end("plan");
+  if (clock.stages.spawn === undefined) clock.end("plan");
   const { agent, agentClosed, main } = warm.connect(deadline);
   // QEMU takes its commands in order: the disks are in place before the guest goes on, and so before it carries out anything.
   const session = await qemu.qmp(deadline);
@@ -150,7 +152,7 @@ export async function cloneFromWarm(
   await inStage("identity", qemu, () => identified);
   clock.end("identity");
   cleanup.move();
-  return { qemu, agent, template, agentClosed, main };
+  return { qemu, agent, template: { id: template.id, memoryPath: warm.memoryPath }, agentClosed, main };
 }
 
 /** The root of a template's application is there since its QEMU was spawned, and that of a clone warmed for an image. */

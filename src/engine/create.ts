@@ -87,7 +87,7 @@ function launchOf(
   { request, prepared, vm, ports, startedMs }: Admitted,
   deadline: Deadline,
 ): { launch: Launch; refill: () => void } {
-  const { host, templates, volumes } = parts;
+  const { host, templates, volumes, processImages: images } = parts;
   const { plan } = prepared;
   const holdings = new Holdings({
     disks: prepared.rootDisk === undefined ? {} : { root: prepared.rootDisk },
@@ -101,7 +101,7 @@ function launchOf(
     const template = await prepared.template();
     templates.touch(template);
     pool = parts.pools.of(template);
-    const context = { host, gate, pool: request.pool === false ? undefined : pool };
+    const context = { host, gate, images, pool: request.pool === false ? undefined : pool };
     const guest = prepared.guest(vm.hostname);
     const clone = {
       ...guest,

@@ -35,6 +35,7 @@ import type { Engine, OutputSink, ProgressOptions } from "./interface.ts";
 import { attachWithLogs, readLogs } from "./logs.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Pools } from "./pools.ts";
+import type { ProcessImages } from "./process-images.ts";
 import { listProcesses } from "./processes.ts";
 import { refreshVm } from "./refresh.ts";
 import type { SnapshotRecords } from "./snapshot-records.ts";
@@ -58,6 +59,7 @@ export interface EngineParts {
   volumes: Volumes;
   snapshots: SnapshotRecords;
   pools: Pools;
+  processImages: ProcessImages;
   forkCopies: ForkCopies;
   admission: Admission;
   events: Events;

@@ -157,6 +157,7 @@ class CopySource implements ForkSource {
 
   async bringUp(...[plan, onMain, clock, deadline]: Parameters<ForkSource["bringUp"]>): Promise<BroughtUp> {
     const { template, running } = this.parent;
+    const { template: mapped } = running.clone;
     const objects = this.taken.value;
     onMain(objects.main);
     this.#left -= 1;
@@ -164,7 +165,7 @@ class CopySource implements ForkSource {
     const qemu = await copyQemu(this.host, source, template, this.#left === 0);
     clock.end("spawn");
     const load = () => letRun(qemu, deadline);
-    return { clone: await goOn(qemu, template, objects, load, plan.setup, clock, deadline), path: "copy" };
+    return { clone: await goOn(qemu, mapped, objects, load, plan.setup, clock, deadline), path: "copy" };
   }
 
   [Symbol.dispose](): void {

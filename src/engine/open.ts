@@ -17,6 +17,7 @@ import { CONFIG_DEFAULTS, type EngineConfig } from "./config.ts";
 import { LocalEngine } from "./engine.ts";
 import { Events } from "./events.ts";
 import { ForkCopies } from "./fork-source.ts";
+import type { Host } from "./host.ts";
 import { ImageOperations } from "./image-operations.ts";
 import { Images } from "./images.ts";
 import type { Engine } from "./interface.ts";
@@ -24,6 +25,7 @@ import { Metrics } from "./metrics.ts";
 import { type ArtifactsWatch, NewArtifacts } from "./new-artifacts.ts";
 import { Pools } from "./pools.ts";
 import { chooseAccelerator, hostTscKHz, hostWith } from "./probe.ts";
+import { ProcessImages } from "./process-images.ts";
 import { Records } from "./records.ts";
 import { Slots } from "./slots.ts";
 import { rootDigest } from "./snapshot-launch.ts";
@@ -81,7 +83,8 @@ export async function openEngine({ newArtifacts, ...options }: OpenOptions): Pro
     (id) => vms.isRunning(id) || vms.parked.has(id) || vms.adoptions.has(id),
     (id) => vms.record(id) !== undefined,
   );
-  const pools = new Pools(host, templates, events);
+  const processImages = await loadProcessImages({ host, store, templates, vms });
+  const pools = new Pools(host, templates, events, processImages);
   const admission = new Admission({
     ...{ config, host, vms, pools, clock: systemClock, metrics },
     memory: { totalBytes: hostMemoryBytes(), availableBytes: availableMemoryBytes },
@@ -92,7 +95,7 @@ export async function openEngine({ newArtifacts, ...options }: OpenOptions): Pro
   templates.hasSnapshot = (id) => snapshots.find(id) !== undefined || snapshots.expected.has(id);
   removeOrphans(templates, snapshots, events);
   templates.neededBy = (id) => snapshots.onTemplate(id);
-  templates.onRemove = (id) => pools.close(id);
+  templates.onRemove = (id) => pools.close(id).finally(() => processImages.forget(id));
   templates.resolveImage = (ref) => images.resolve(ref);
   opening.move();
   const release = (held: FileLock) => held[Symbol.dispose]();
@@ -104,6 +107,7 @@ export async function openEngine({ newArtifacts, ...options }: OpenOptions): Pro
     volumes,
     snapshots,
     pools,
+    processImages,
     forkCopies: new ForkCopies(host),
     admission,
     events,
@@ -116,6 +120,24 @@ export async function openEngine({ newArtifacts, ...options }: OpenOptions): Pro
   pools.start();
   vms.restarts.release();
   return engine;
+}
+
+/** What clones go on from for which nothing is prepared, as earlier daemons have left it. */
+async function loadProcessImages({
+  host,
+  store,
+  templates,
+  vms,
+}: {
+  host: Host;
+  store: TemplateStore;
+  templates: Templates;
+  vms: Vms;
+}): Promise<ProcessImages> {
+  const isMapped = (memoryPath: string) => vms.list().some(({ id }) => vms.record(id)?.memoryPath === memoryPath);
+  const images = new ProcessImages(host, (id) => store.directory(id), isMapped);
+  await images.load(templates.list().map(({ id }) => id));
+  return images;
 }
 
 /** After these a VM needs no template any more. */

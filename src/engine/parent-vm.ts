@@ -7,8 +7,10 @@ import { type Deadline, pause } from "../sys/deadline.ts";
 import { ParentProcess } from "../sys/parent-process.ts";
 import { connectedSockets } from "../sys/process.ts";
 import type { ApplicationPart } from "../template/application.ts";
+import type { LoadedTemplate } from "../template/store.ts";
 import { copyQemu, letRun, openAgent, type WarmClone } from "./clone.ts";
 import type { Host } from "./host.ts";
+import { CHILD_FDS } from "./plan.ts";
 import type { QemuProcess } from "./qemu-process.ts";
 import { ResumedMain } from "./resumed-main.ts";
 
@@ -21,7 +23,8 @@ export class ParentVm {
     private readonly host: Host,
     readonly qemu: QemuProcess,
     private readonly warm: WarmClone,
-    private readonly main: ApplicationPart["main"] | undefined,
+    /** The main process of its application, and where its output goes on. */
+    readonly main: ApplicationPart["main"] | undefined,
     private readonly process: ParentProcess,
   ) {}
 
@@ -59,7 +62,16 @@ export class ParentVm {
       const channel = openAgent(qemu, until);
       return { ...channel, main: this.main && new ResumedMain(channel.agent, this.main) };
     };
-    return { qemu, template, root, resume, connect };
+    return { qemu, template, memoryPath: template.memoryPath, root, resume, connect };
+  }
+
+  get template(): LoadedTemplate {
+    return this.warm.template;
+  }
+
+  /** Writes a process image of it into files that are open here. @throws as {@link child}. */
+  async writeImage({ image, memory }: { image: number; memory: number }): Promise<void> {
+    await this.process.writeImage(image, memory, [1, 2, CHILD_FDS.qmp, CHILD_FDS.agent]);
   }
 
   /** Ends it; its children go on. */

@@ -31,18 +31,13 @@ export interface QemuPlan {
   env: Record<string, string>;
   /** Whether the child gets an open /dev/kvm as its descriptor 6. */
   opensKvm: boolean;
+  /** What it goes on from: has it as its descriptor 5, instead of a socket for its state. */
+  imagePath?: string;
 }
 
 /** The command of one QEMU process behind the launcher. A plan without `boot` takes its state from its state socket. */
 export function planQemu(input: PlanInput): QemuPlan {
   const { boot, consolePath } = input;
-  const launcher = [
-    input.artifacts.launcher.path,
-    ...input.procsFiles.flatMap((file) => ["--cgroup-procs", file]),
-    ...["--uid", String(input.uid), "--gid", String(input.gid)],
-    ...["--rlimit", "CORE=0", "--rlimit", "NOFILE=1024", "--no-huge-pages"],
-    ...(input.merge === true ? ["--merge-memory"] : []),
-  ];
   const qemu = qemuArguments({
     qemu: input.qemu,
     accelerator: input.accelerator,
@@ -58,10 +53,36 @@ export function planQemu(input: PlanInput): QemuPlan {
     ...(consolePath === undefined ? {} : { consolePath }),
   });
   return {
-    command: [...launcher, "--", input.qemu.path, ...qemu],
+    command: [...planLauncher(input), "--", input.qemu.path, ...qemu],
     env: qemuEnvironment(input.qemu),
     opensKvm: input.accelerator === "kvm",
   };
+}
+
+/** The command of one that goes on from a process image. */
+export function planFromImage(input: Parameters<typeof planLauncher>[0], imagePath: string): QemuPlan {
+  return {
+    command: [...planLauncher(input), "--image", String(CHILD_FDS.state)],
+    env: {},
+    opensKvm: false,
+    imagePath,
+  };
+}
+
+function planLauncher({
+  artifacts,
+  procsFiles,
+  uid,
+  gid,
+  merge = false,
+}: Pick<PlanInput, "artifacts" | "procsFiles" | "uid" | "gid" | "merge">): string[] {
+  return [
+    artifacts.launcher.path,
+    ...procsFiles.flatMap((file) => ["--cgroup-procs", file]),
+    ...["--uid", String(uid), "--gid", String(gid)],
+    ...["--rlimit", "CORE=0", "--rlimit", "NOFILE=1024", "--no-huge-pages"],
+    ...(merge ? ["--merge-memory"] : []),
+  ];
 }
 
 /**

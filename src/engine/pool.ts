@@ -11,6 +11,7 @@ import { LIMITS_MS, type PoolSizes, type PoolState } from "./config.ts";
 import type { Host } from "./host.ts";
 import { ParentVm } from "./parent-vm.ts";
 import { PoolShares } from "./pool-shares.ts";
+import type { ProcessImages } from "./process-images.ts";
 import type { QemuProcess } from "./qemu-process.ts";
 import type { WarmRoot } from "./rehearsal.ts";
 import { makeWarmClone, PARENT_ROUNDS, warmCopy } from "./warm-clone.ts";
@@ -57,6 +58,7 @@ export class Pool {
     private readonly host: Host,
     readonly template: LoadedTemplate,
     private target: PoolSizes,
+    private readonly images?: Pick<ProcessImages, "has" | "make">,
   ) {}
 
   get sizes(): PoolState {
@@ -178,6 +180,8 @@ export class Pool {
       try {
         await this.#dropUnasked();
         if (this.#wantsParent) await this.#becomeParent();
+        else if (this.#parent !== undefined && this.images?.has(this.template) === false)
+          await this.#makeImage(this.images, this.#parent);
         else if (this.#warm.length < this.target.warm) {
           const clone = await this.#makeWarm();
           this.#failures = 0;
@@ -264,6 +268,11 @@ export class Pool {
       this.#failures += 1;
       this.#startFilling();
     });
+  }
+
+  /** Keeps what clones for which nothing is prepared go on from. A parent that cannot be written down is ended by that, and there is another. */
+  async #makeImage(images: Pick<ProcessImages, "make">, parent: ParentVm): Promise<void> {
+    await images.make(parent, Deadline.after(LIMITS_MS.clone, this.#closing.signal));
   }
 
   async #copy(deadline: Deadline): Promise<WarmClone | undefined> {

@@ -10,6 +10,7 @@ import { DEFAULT_MEMORY_BYTES, LIMITS_MS, type PoolSizes } from "./config.ts";
 import type { Events } from "./events.ts";
 import { fingerprintFor, type Host } from "./host.ts";
 import { Pool, refillFailure } from "./pool.ts";
+import type { ProcessImages } from "./process-images.ts";
 import type { Templates } from "./templates.ts";
 
 /** How often memory is looked at while prepared VMs hold some of it. */
@@ -39,6 +40,7 @@ export class Pools {
     private readonly host: Host,
     private readonly templates: Templates,
     private readonly events: Events,
+    private readonly images: Pick<ProcessImages, "has" | "make">,
   ) {}
 
   /**
@@ -96,7 +98,7 @@ export class Pools {
     const isDefaultSize = memoryMiB === DEFAULT_SHAPE.memoryMiB && vcpus === DEFAULT_SHAPE.vcpus;
     const isDefault = madeFor === undefined && isDefaultSize && profile === DEFAULT_SHAPE.profile;
     const configured = isDefault && application === undefined ? this.host.config.pool : NO_POOL;
-    const pool = new Pool(this.host, template, this.templates.poolOf(template.id) ?? configured);
+    const pool = new Pool(this.host, template, this.templates.poolOf(template.id) ?? configured, this.images);
     pool.onChange = (change) => {
       const attributes = change.type === "refilled" ? { ...pool.sizes } : { reason: refillFailure(change.error) };
       this.events.emit(`pool.${change.type}`, template.id, undefined, attributes);

@@ -13,6 +13,7 @@ import {
   killChild,
   openDevice,
   openForAppending,
+  openForReading,
   openForWriting,
   type ProcessIdentity,
   spawnDetached,
@@ -86,13 +87,16 @@ export class QemuProcess {
     const opened: number[] = [];
     let child: DetachedChild | undefined;
     try {
-      const [ours, theirs] = socketPair();
-      opened.push(theirs, ours);
       const qmp = listenUnix(slot.qmpPath, 4);
       opened.push(qmp);
       const agent = listenUnix(slot.agentPath, 4);
       opened.push(agent);
       const plan = planFor(slot);
+      let ours: number | undefined;
+      let theirs: number;
+      if (plan.imagePath === undefined) [ours, theirs] = socketPair();
+      else theirs = openForReading(plan.imagePath);
+      opened.push(theirs, ...(ours === undefined ? [] : [ours]));
       const descriptors = [qmp, agent, theirs];
       if (plan.opensKvm) {
         const kvm = openDevice("/dev/kvm");
@@ -103,7 +107,7 @@ export class QemuProcess {
       const identity = identifyProcess(child.pid);
       if (identity === undefined) throw new Error("it ended at once");
       records.addQemu(recordOf(identity, slot));
-      opened.splice(opened.indexOf(ours), 1);
+      if (ours !== undefined) opened.splice(opened.indexOf(ours), 1);
       const { promise: buried, resolve } = Promise.withResolvers<ChildExit>();
       const exited = Promise.race([child.exited, buried]);
       const qemu = new QemuProcess(slot, identity, exited, ours, slots, records, undefined);

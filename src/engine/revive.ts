@@ -98,7 +98,7 @@ async function attach(qemu: QemuProcess, disks: DiskFiles, deadline: Deadline): 
  */
 export async function revive(
   { qemu, mapping }: ReadyQemu,
-  template: LoadedTemplate,
+  template: Clone["template"],
   state: RevivedState,
   setup: GuestSetup & { disks: DiskFiles },
   clock: StageClock,
@@ -122,7 +122,7 @@ export async function revive(
  */
 export async function goOn(
   qemu: QemuProcess,
-  template: LoadedTemplate,
+  template: Clone["template"],
   objects: GuestObjects,
   load: () => void | Promise<void>,
   setup: GuestSetup,

@@ -16,6 +16,7 @@ import type { HookPlan } from "./hooks.ts";
 import type { Host } from "./host.ts";
 import { type GuestFile, newIdentity } from "./identity.ts";
 import type { Pool, Prepared } from "./pool.ts";
+import { isRefusedImage, type ProcessImages } from "./process-images.ts";
 import type { WarmRoot } from "./rehearsal.ts";
 import { StageClock } from "./stages.ts";
 import type { VolumeFill } from "./volume-fill.ts";
@@ -67,10 +68,11 @@ export interface StartContext {
   host: Host;
   gate: Gate;
   pool: Pool | undefined;
+  images: Pick<ProcessImages, "spawn">;
 }
 
 /**
- * Makes a clone ready by the fastest way there is: a warm one, a QEMU blocked on its socket, or nothing prepared.
+ * Makes a clone ready by the fastest way there is: a warm one, a QEMU blocked on its socket, a process image, or nothing prepared.
  * A prepared one that turns out dead is replaced by a fresh one once.
  */
 export async function startClone(
@@ -108,9 +110,32 @@ export async function startClone(
     }
   }
   using _place = await context.gate.enter();
+  const { clone, path, clock } = await cloneFromNothing(context, template, request, deadline, startedMs);
+  return { clone: limitHost(clone, sizes), path, clock, machineId };
+}
+
+/** Makes a clone ready for which nothing is prepared: from its template's process image, or from the template. */
+async function cloneFromNothing(
+  { host, images }: StartContext,
+  template: LoadedTemplate,
+  request: CloneRequest,
+  deadline: Deadline,
+  startedMs: number,
+): Promise<Pick<Started, "clone" | "path" | "clock">> {
   const clock = new StageClock(startedMs);
-  const clone = await cloneFromTemplate(context.host, template, request, undefined, clock, deadline);
-  return { clone: limitHost(clone, sizes), path: "cold", clock, machineId };
+  try {
+    clock.end("plan");
+    const fromImage = request.merge === true ? undefined : images.spawn(template);
+    if (fromImage !== undefined) {
+      clock.end("spawn");
+      return { clone: await cloneFromWarm(fromImage, request, clock, deadline), path: "image", clock };
+    }
+  } catch (error) {
+    if (!isRefusedImage(error)) throw error;
+  }
+  const again = new StageClock(startedMs);
+  const clone = await cloneFromTemplate(host, template, request, undefined, again, deadline);
+  return { clone, path: "cold", clock: again };
 }
 
 /** The best of a pool: a warm one, a copy of its parent, one that waits for its state. */

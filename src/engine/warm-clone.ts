@@ -88,7 +88,7 @@ export async function makeWarmClone(
  */
 export async function warmCopy(copy: WarmClone, root: WarmRoot | undefined, deadline: Deadline): Promise<WarmClone> {
   const { qemu, template } = copy;
-  const clone = { qemu, template, ...copy.connect(deadline) };
+  const clone = { qemu, template: { id: template.id, memoryPath: copy.memoryPath }, ...copy.connect(deadline) };
   const warming = <T>(work: Promise<T>) => qemu.untilExit(work, "warming a clone");
   await warming(copy.resume(deadline));
   if (root !== undefined) {
@@ -119,7 +119,8 @@ async function paused(
   const resume = async (until: Deadline) => {
     await qmp.execute("cont", undefined, until);
   };
-  return { qemu, template, root, connect: () => ({ agent, agentClosed, main }), resume };
+  const { memoryPath } = clone.template;
+  return { qemu, template, memoryPath, root, connect: () => ({ agent, agentClosed, main }), resume };
 }
 
 /** Exercises a guest once more: after it has had nothing to do, and from a freeze on, as a clone is when it is handed out. */

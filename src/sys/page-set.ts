@@ -64,6 +64,25 @@ export class PageSet implements Disposable {
   }
 }
 
+/** The pages of two lists of runs, as words; sources count up from 0. @param more first page and number of each run, ascending. */
+export function unionOfRuns(words: Uint32Array, more: readonly (readonly [number, number])[]): Uint32Array {
+  if (more.length === 0) return words;
+  const all: (readonly [number, number])[] = [...more];
+  for (let at = 0; at < words.length; at += RUN_WORDS) all.push([words[at] ?? 0, words[at + 1] ?? 0]);
+  all.sort(([a], [b]) => a - b);
+  const union = new RunList();
+  let [end, source] = [0, 0];
+  for (const [start, pages] of all) {
+    const from = Math.max(start, end);
+    const count = start + pages - from;
+    if (count <= 0) continue;
+    union.add(from, count, source);
+    source += count;
+    end = from + count;
+  }
+  return union.finish();
+}
+
 /** Words of runs as they are found: a run that goes on where the last one ends makes that one longer. */
 export class RunList {
   #words = new Uint32Array(RUN_WORDS * 256);

@@ -98,6 +98,16 @@ export class ParentProcess implements Disposable {
     return pid;
   }
 
+  /**
+   * Writes an image of it into a file that is open here: from that the launcher becomes a process that goes on as one of its copies would.
+   * @param data an open copy of the file that it has open and mapped: its own pages come in there, and who goes on maps that one.
+   * @param given descriptors that who goes on has open already.
+   * @throws as {@link copy}; what stands still has ended then.
+   */
+  async writeImage(file: number, data: number, given: readonly number[]): Promise<void> {
+    if ((await this.program.ask(["image", file, data, ...given].join(" "))) !== "image") throw await this.#failed();
+  }
+
   async #answered(asked: Promise<string | undefined>): Promise<number> {
     const answer = await asked;
     if (answer !== undefined && /^[1-9]\d*$/.test(answer)) return Number(answer);

@@ -8,7 +8,7 @@ import { MayflyError } from "../contract/errors.ts";
 import { AnonymousMemory } from "./anonymous-memory.ts";
 import { errnoName, lastErrno } from "./libc.ts";
 import { PAGE_BYTES } from "./memory-file.ts";
-import { PageSet, RUN_WORDS, ZERO_SOURCE } from "./page-set.ts";
+import { PageSet, RUN_WORDS, unionOfRuns, ZERO_SOURCE } from "./page-set.ts";
 import { copiedPages, openProcess, type PagemapWay, refused } from "./pagemap.ts";
 
 const { i32, i64, u64, pointer } = FFIType;
@@ -24,6 +24,9 @@ const CALL_PIECES = 1024;
 const CALL_BYTES = 4 << 20;
 const ZERO_BYTES = 2 << 20;
 const EFAULT = 14;
+
+/** Runs of pages, ascending: first page and number of each. */
+export type MemoryDifference = readonly (readonly [number, number])[];
 
 /** Where guest memory lies in a process. */
 export interface GuestMapping {
@@ -112,16 +115,27 @@ export class MemoryCapture implements Disposable {
     readonly pid: number,
     readonly mapping: GuestMapping,
     memory: AnonymousMemory,
+    private readonly differing: MemoryDifference,
     private readonly way: PagemapWay | undefined,
   ) {
     this.#memory = memory;
   }
 
-  /** @param way how copied pages are found; unless given, the quickest. @throws as {@link guestMapping} and {@link copiedPages} do. */
-  static async prepare(pid: number, mapping: GuestMapping, way?: PagemapWay): Promise<MemoryCapture> {
-    const pages = countPages(copiedPages(pid, mapping.start, mapping.lengthBytes, way));
+  /**
+   * @param differing pages in which the file that is mapped differs from the base: they are taken, too.
+   * @param way how copied pages are found; unless given, the quickest.
+   * @throws as {@link guestMapping} and {@link copiedPages} do.
+   */
+  static async prepare(
+    pid: number,
+    mapping: GuestMapping,
+    differing: MemoryDifference = [],
+    way?: PagemapWay,
+  ): Promise<MemoryCapture> {
+    const copied = copiedPages(pid, mapping.start, mapping.lengthBytes, way);
+    const pages = countPages(unionOfRuns(copied, differing));
     const memory = new AnonymousMemory(mapping.lengthBytes);
-    const capture = new MemoryCapture(pid, mapping, memory, way);
+    const capture = new MemoryCapture(pid, mapping, memory, differing, way);
     try {
       await memory.populate(Math.min(mapping.lengthBytes, pages * PAGE_BYTES + SPARE_BYTES));
       return capture;
@@ -136,7 +150,8 @@ export class MemoryCapture implements Disposable {
     const memory = this.#memory;
     if (memory === undefined) throw new MayflyError("internal", "A capture of guest memory was taken twice");
     const { start, lengthBytes } = this.mapping;
-    const set = new PageSet(lengthBytes, copiedPages(this.pid, start, lengthBytes, this.way), memory, true);
+    const copied = copiedPages(this.pid, start, lengthBytes, this.way);
+    const set = new PageSet(lengthBytes, unionOfRuns(copied, this.differing), memory, true);
     await copyPages("read", this.pid, this.mapping, set);
     this.#memory = undefined;
     return set;
@@ -153,7 +168,7 @@ const SPARE_BYTES = 4 << 20;
 
 /** Captures in one step. {@link MemoryCapture} is for guests that stand still meanwhile. */
 export async function capturePages(pid: number, mapping: GuestMapping, way?: PagemapWay): Promise<PageSet> {
-  using capture = await MemoryCapture.prepare(pid, mapping, way);
+  using capture = await MemoryCapture.prepare(pid, mapping, [], way);
   return await capture.take();
 }
 

@@ -74,6 +74,11 @@ export function openForAppending(path: string): number {
   return openSync(path, "a", 0o600);
 }
 
+/** Opens a file for reading, to hand it to a process. */
+export function openForReading(path: string): number {
+  return openSync(path, "r");
+}
+
 /** Opens a file of the kernel's for writing, to hand it to a process. */
 export function openForWriting(path: string): number {
   return openSync(path, "w");

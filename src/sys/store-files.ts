@@ -49,6 +49,17 @@ export async function overwriteFile(path: string, content: Uint8Array): Promise<
   }
 }
 
+/** An open file. */
+export interface OpenFile extends Disposable {
+  fd: number;
+}
+
+/** Opens a file that exists for reading and writing, for somebody who writes into it from outside. */
+export function openToWrite(path: string): OpenFile {
+  const fd = openSync(path, "r+");
+  return { fd, [Symbol.dispose]: () => closeSync(fd) };
+}
+
 /** Gives a file to a user and group. */
 export async function giveTo(path: string, uid: number, gid: number): Promise<void> {
   await chown(path, uid, gid);

@@ -69,7 +69,7 @@ describeVms("memory of forks", () => {
   let parts: EngineParts;
 
   beforeAll(async () => {
-    vms = await TestEngine.open();
+    vms = await TestEngine.open({ pool: { blocked: 0, warm: 0, parent: true } });
     // The test looks where no client does.
     parts = Reflect.get(vms.engine, "parts");
   }, 90_000);
@@ -77,7 +77,7 @@ describeVms("memory of forks", () => {
 
   test("a process' first copy has the same memory, and keeps it while the VM goes on", async () => {
     const random = numbersFrom(Math.floor(Math.random() * 2 ** 32));
-    const vm = await vms.start();
+    const vm = await vms.start({ pool: false });
     const script = randomWrites(random, "/tmp/written");
     void vms.exec(vm.id, ["/bin/sh", "-c", script]).catch(() => undefined);
     await vms.shell(vm.id, "until [ -e /tmp/written ]; do usleep 10000; done");
@@ -104,41 +104,53 @@ describeVms("memory of forks", () => {
     await vms.remove(vm.id);
   });
 
-  test(`random writes, forks at random moments, ${GENERATIONS} generations`, async () => {
-    const seed = Math.floor(Math.random() * 2 ** 32);
-    const random = numbersFrom(seed);
-    let last = await vms.start();
-    for (let generation = 1; generation <= GENERATIONS; generation++) {
-      const until = `/tmp/written${generation}`;
-      const script = randomWrites(random, until);
-      void vms.exec(last.id, ["/bin/sh", "-c", script]).catch(() => undefined);
-      await vms.shell(
-        last.id,
-        `until [ -e ${until} ]; do usleep 10000; done; usleep ${Math.floor(random() * 100_000)}`,
-      );
-      const running = parts.vms.running(last.id);
-      const template = parts.templates.cloneable(last.templateId);
-      const child = await readyQemu({ host: parts.host, gate: new Gate(1), pool: undefined }, template, {}, soon());
-      try {
-        const compare = async (captured: Parameters<Parameters<typeof captureVm>[2]>[0]) => {
-          using state = captured;
-          const parent = { pid: last.pid ?? 0, mapping: guestMapping(last.pid ?? 0, template.memoryPath) };
-          using reduced = await reduce(state.pages, template.memoryPath);
-          expect(reduced.pages).toBeLessThanOrEqual(state.pages.pages);
-          await writePages(child.qemu.pid, child.mapping, reduced);
-          const value = firstDifference(parent, { pid: child.qemu.pid, mapping: child.mapping });
-          return { value, goesOn: true };
-        };
-        const { value } = await captureVm(running, () => parts.vms.record(last.id), compare, soon());
-        expect(`seed ${seed}, generation ${generation}: ${value}`).toBe(
-          `seed ${seed}, generation ${generation}: undefined`,
+  test.each([
+    ["its template", { merge: true }, "cold"],
+    ["a process image", { pool: false }, "image"],
+    ["a parent", {}, "copy"],
+  ] as const)(
+    `random writes, forks at random moments, ${GENERATIONS} generations, of a VM from %s`,
+    async (_, request, path) => {
+      const seed = Math.floor(Math.random() * 2 ** 32);
+      const random = numbersFrom(seed);
+      let last = await vms.start(request);
+      expect(last.clone.path).toBe(path);
+      for (let generation = 1; generation <= GENERATIONS; generation++) {
+        const until = `/tmp/written${generation}`;
+        const script = randomWrites(random, until);
+        void vms.exec(last.id, ["/bin/sh", "-c", script]).catch(() => undefined);
+        await vms.shell(
+          last.id,
+          `until [ -e ${until} ]; do usleep 10000; done; usleep ${Math.floor(random() * 100_000)}`,
         );
-      } finally {
-        await child.qemu.kill();
+        const running = parts.vms.running(last.id);
+        const template = parts.templates.cloneable(last.templateId);
+        const child = await readyQemu({ host: parts.host, gate: new Gate(1), pool: undefined }, template, {}, soon());
+        try {
+          const compare = async (captured: Parameters<Parameters<typeof captureVm>[2]>[0]) => {
+            using state = captured;
+            const parent = {
+              pid: last.pid ?? 0,
+              mapping: guestMapping(last.pid ?? 0, running.clone.template.memoryPath),
+            };
+            using reduced = await reduce(state.pages, template.memoryPath);
+            expect(reduced.pages).toBeLessThanOrEqual(state.pages.pages);
+            await writePages(child.qemu.pid, child.mapping, reduced);
+            const value = firstDifference(parent, { pid: child.qemu.pid, mapping: child.mapping });
+            return { value, goesOn: true };
+          };
+          const { value } = await captureVm(running, () => parts.vms.record(last.id), compare, soon());
+          expect(`seed ${seed}, generation ${generation}: ${value}`).toBe(
+            `seed ${seed}, generation ${generation}: undefined`,
+          );
+        } finally {
+          await child.qemu.kill();
+        }
+        const { vmIds } = await vms.engine.snapshots.fork(last.id, {}, soon());
+        await vms.remove(last.id);
+        last = vms.engine.getVm(vmIds[0] ?? "");
       }
-      const { vmIds } = await vms.engine.snapshots.fork(last.id, {}, soon());
-      await vms.remove(last.id);
-      last = vms.engine.getVm(vmIds[0] ?? "");
-    }
-  }, 240_000);
+    },
+    240_000,
+  );
 });

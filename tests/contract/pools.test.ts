@@ -1,21 +1,33 @@
 /** However a clone is prepared, it is the same clone: one suite over nothing prepared, QEMUs blocked on their state, and warm clones. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
-import type { ClonePath } from "../../src/contract/api.ts";
+import type { ClonePath, CreateVmRequest } from "../../src/contract/api.ts";
 import type { PoolSizes } from "../../src/engine/config.ts";
 import { Output, soon, TestEngine } from "../support/engine.ts";
 import { describeVms, readProc } from "../support/engine-host.ts";
 import { NOTHING_LEFT } from "../support/engine-leftovers.ts";
 
-const KINDS: readonly { name: string; path: ClonePath; pool: PoolSizes }[] = [
+interface Kind {
+  name: string;
+  path: ClonePath;
+  pool: PoolSizes;
+  /** What each VM is asked for with. */
+  request?: Partial<CreateVmRequest>;
+}
+
+const KINDS: readonly Kind[] = [
   { name: "cold path", path: "cold", pool: { blocked: 0, warm: 0 } },
   { name: "pool path", path: "pool", pool: { blocked: 2, warm: 0 } },
   { name: "warm path, each warmed by itself", path: "warm", pool: { blocked: 0, warm: 2, parent: false } },
   { name: "warm path, copied from a parent", path: "warm", pool: { blocked: 0, warm: 2 } },
   { name: "copy of a parent", path: "copy", pool: { blocked: 0, warm: 0, parent: true } },
+  {
+    ...{ name: "process image", path: "image", pool: { blocked: 0, warm: 0, parent: true } },
+    request: { pool: false },
+  },
 ];
 
 describeVms("clones", () => {
-  for (const { name, path, pool } of KINDS) {
+  for (const { name, path, pool, request } of KINDS) {
     describe(`started by the ${name}`, () => {
       let vms: TestEngine;
 
@@ -32,7 +44,7 @@ describeVms("clones", () => {
       });
 
       test("run a command as their main process", async () => {
-        const { vm, stdout, stderr, exitCode } = await vms.run(["sh", "-c", "echo out; echo err >&2; exit 4"]);
+        const { vm, stdout, stderr, exitCode } = await vms.run(["sh", "-c", "echo out; echo err >&2; exit 4"], request);
         expect({ stdout, stderr, exitCode }).toEqual({ stdout: "out\n", stderr: "err\n", exitCode: 4 });
         expect(vm.clone.path).toBe(path);
         expect(Object.values(vm.clone.stages).every((ms) => ms >= 0)).toBe(true);
@@ -41,7 +53,7 @@ describeVms("clones", () => {
       test("have an identity of their own and the right time", async () => {
         const script = "cat /etc/machine-id /proc/sys/kernel/random/uuid; hostname; date +%s";
         const clones: string[][] = [];
-        for (let index = 0; index < 2; index++) clones.push((await vms.script(script)).split("\n"));
+        for (let index = 0; index < 2; index++) clones.push((await vms.script(script, request)).split("\n"));
         const [[id, uuid, host, time] = [], [id2, uuid2, host2] = []] = clones;
         expect(id).not.toBe(id2);
         expect(uuid).not.toBe(uuid2);
@@ -52,23 +64,25 @@ describeVms("clones", () => {
       test("hold nothing of what ran before them", async () => {
         const list =
           "ls -A /tmp /root /var/tmp; ls /sys/fs/cgroup; for exe in /proc/[0-9]*/exe; do readlink $exe; done | sort -u";
-        expect(await vms.script(list)).toBe(await vms.script(list, { pool: false }));
+        expect(await vms.script(list, request)).toBe(await vms.script(list, { pool: false }));
       });
 
       test("take a terminal, input and limits", async () => {
         const output = new Output();
-        const request = { command: ["cat"], stdin: true, autoRemove: true, cpus: 0.5 };
-        const { process, vm } = await vms.engine.createVm(request, { deadline: soon(), sink: output });
+        const whole = { command: ["cat"], stdin: true, autoRemove: true, cpus: 0.5, ...request };
+        const { process, vm } = await vms.engine.createVm(whole, { deadline: soon(), sink: output });
         await process?.write(Buffer.from("there and back"));
         process?.closeInput();
         expect(await process?.exited).toEqual({ exitCode: 0, signal: 0 });
         expect(output.stdout).toBe("there and back");
         expect(vm.cpus).toBe(0.5);
-        expect((await vms.run(["tty"], { terminal: { rows: 1, columns: 1 } })).stdout).toContain("/dev/pts/");
+        expect((await vms.run(["tty"], { terminal: { rows: 1, columns: 1 }, ...request })).stdout).toContain(
+          "/dev/pts/",
+        );
       });
 
       test("can be forked, suspended and resumed", async () => {
-        const vm = await vms.start({ name: "parent" });
+        const vm = await vms.start({ name: "parent", ...request });
         expect(vm.clone.path).toBe(path);
         const { vmIds } = await vms.engine.snapshots.fork(vm.id, { namePrefix: "child" }, soon());
         await vms.engine.snapshots.checkpoint(vm.id, { stop: true }, soon());
@@ -80,7 +94,8 @@ describeVms("clones", () => {
       });
 
       test("can be told to use nothing prepared", async () => {
-        expect((await vms.run(["true"], { pool: false })).vm.clone.path).toBe("cold");
+        const { parent = pool.warm > 0 } = pool;
+        expect((await vms.run(["true"], { pool: false })).vm.clone.path).toBe(parent ? "image" : "cold");
       });
     });
   }

@@ -1,0 +1,139 @@
+/**
+ * Process images of templates: a clone for which nothing is prepared goes on from one, instead of having a QEMU load its state and translate its guest's
+ * code anew (docs/adr/0045-process-images.md). Under emulation only.
+ */
+import { MayflyError } from "../contract/errors.ts";
+import { shapeOf } from "../machine/profile.ts";
+import type { Deadline } from "../sys/deadline.ts";
+import { RUN_WORDS } from "../sys/page-set.ts";
+import { copiedPages } from "../sys/pagemap.ts";
+import { bootId } from "../sys/process.ts";
+import { guestMapping } from "../sys/process-memory.ts";
+import { removeTree } from "../sys/store-files.ts";
+import { findProcessImage, makeProcessImage, type ProcessImage } from "../template/process-image.ts";
+import type { LoadedTemplate } from "../template/store.ts";
+import { letRun, limitQemu, openAgent, type WarmClone } from "./clone.ts";
+import { grantDisks } from "./disks.ts";
+import { type Host, tenantGid } from "./host.ts";
+import type { ParentVm } from "./parent-vm.ts";
+import { planFromImage } from "./plan.ts";
+import { QemuProcess } from "./qemu-process.ts";
+import { ResumedMain } from "./resumed-main.ts";
+import { templateDisks } from "./warmed.ts";
+
+/** Exit codes of the launcher when it has not become the process of an image. */
+const REFUSED = [125, 126];
+
+/** The images of all templates. */
+export class ProcessImages {
+  readonly #images = new Map<string, ProcessImage>();
+  /** Templates for which one is being made, or could not be. */
+  readonly #tried = new Set<string>();
+
+  /** @param directoryOf a template's. @param isInUse whether a VM has mapped a memory file. */
+  constructor(
+    private readonly host: Host,
+    private readonly directoryOf: (templateId: string) => string,
+    private readonly isInUse: (memoryPath: string) => boolean,
+  ) {}
+
+  /** Finds those that are there, and removes what is of no use any more. */
+  async load(templateIds: readonly string[]): Promise<void> {
+    for (const id of templateIds) {
+      const image = await findProcessImage(this.directoryOf(id), this.#fits, this.isInUse);
+      if (image !== undefined && this.#isAble) this.#images.set(id, image);
+    }
+  }
+
+  get #fits(): { launcher: string; bootId: string } {
+    return { launcher: this.host.config.artifacts.launcher.path, bootId: bootId() };
+  }
+
+  get #isAble(): boolean {
+    const { accelerator, config } = this.host;
+    return accelerator === "tcg" && config.pool.parent !== false;
+  }
+
+  /** Whether a template has one, or is not to have any. */
+  has({ id }: LoadedTemplate): boolean {
+    return !this.#isAble || this.#of(id) !== undefined || this.#tried.has(id);
+  }
+
+  /** That of a template which the launcher in force has written. */
+  #of(templateId: string): ProcessImage | undefined {
+    const image = this.#images.get(templateId);
+    return image?.launcher === this.#fits.launcher ? image : undefined;
+  }
+
+  /** Forgets all of a template that is being removed; its directory goes with it. */
+  forget(templateId: string): void {
+    this.#images.delete(templateId);
+    this.#tried.delete(templateId);
+  }
+
+  /** Makes the image of a template, once. @throws what the launcher and the disk do wrong; the parent may have ended then. */
+  async make(parent: ParentVm, deadline: Deadline): Promise<void> {
+    const { template } = parent;
+    if (this.has(template)) return;
+    this.#tried.add(template.id);
+    const { start, lengthBytes } = guestMapping(parent.qemu.pid, template.memoryPath);
+    const written = runsOf(copiedPages(parent.qemu.pid, start, lengthBytes));
+    const fill = async (files: { image: number; memory: number }) => {
+      await deadline.race(parent.writeImage(files), "a process image");
+      return { ...this.#fits, main: parent.main ?? null, written };
+    };
+    const directory = this.directoryOf(template.id);
+    const image = await makeProcessImage(template, directory, tenantGid(this.host), fill, deadline.signal);
+    // Its template may have been removed meanwhile.
+    if (this.#tried.has(template.id)) this.#images.set(template.id, image);
+    else removeTree(image.directory);
+  }
+
+  /**
+   * Spawns a QEMU that goes on from a template's image; it is like a warm clone then. @returns undefined: there is none.
+   * @throws `qemu_spawn_failed`, `limit_reached`; nothing is left then.
+   */
+  spawn(template: LoadedTemplate): WarmClone | undefined {
+    const image = this.#of(template.id);
+    if (image === undefined) return undefined;
+    const { id, manifest } = template;
+    const { artifacts, stateDir } = this.host.config;
+    const qemu = QemuProcess.spawn(this.host.slots, this.host.records, (slot) => {
+      limitQemu(slot, shapeOf(manifest.fingerprint));
+      grantDisks(slot, templateDisks(stateDir, template));
+      const { uid, cgroup } = slot;
+      return planFromImage(
+        { artifacts, uid, gid: tenantGid(this.host), procsFiles: cgroup.procsFiles },
+        image.imagePath,
+      );
+    });
+    qemu.exited.then(({ exitCode }) => {
+      if (exitCode !== null && REFUSED.includes(exitCode)) this.#refused(id, image);
+    });
+    const connect = (until: Deadline) => {
+      const channel = openAgent(qemu, until);
+      return { ...channel, main: image.main === null ? undefined : new ResumedMain(channel.agent, image.main) };
+    };
+    const resume = (until: Deadline) => letRun(qemu, until);
+    return { qemu, template, memoryPath: image.memoryPath, root: undefined, connect, resume };
+  }
+
+  /** One that the launcher cannot go on from is of no use to the next either. */
+  #refused(templateId: string, image: ProcessImage): void {
+    if (this.#images.get(templateId) === image) this.#images.delete(templateId);
+    if (!this.isInUse(image.memoryPath)) removeTree(image.directory);
+  }
+}
+
+function runsOf(words: Uint32Array): [number, number][] {
+  const runs: [number, number][] = [];
+  for (let at = 0; at < words.length; at += RUN_WORDS) runs.push([words[at] ?? 0, words[at + 1] ?? 0]);
+  return runs;
+}
+
+/** Whether a start failed since its image could not be gone on from: it is to be made without. */
+export function isRefusedImage(error: unknown): boolean {
+  if (!(error instanceof MayflyError) || error.code !== "qemu_exited") return false;
+  const { exitCode } = error.details;
+  return typeof exitCode === "number" && REFUSED.includes(exitCode);
+}
