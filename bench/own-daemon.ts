@@ -109,5 +109,6 @@ export async function linkTemplate(template: Template, fromStateDir: string, dir
   const from = `${fromStateDir}/templates/${template.id}`;
   const to = `${directoriesOf(directory).stateDir}/templates/${template.id}`;
   await mkdir(to, { recursive: true, mode: 0o711 });
-  for (const name of await readdir(from)) await link(`${from}/${name}`, `${to}/${name}`);
+  const files = (await readdir(from, { withFileTypes: true })).filter((entry) => entry.isFile());
+  for (const { name } of files) await link(`${from}/${name}`, `${to}/${name}`);
 }

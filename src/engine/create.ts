@@ -1,6 +1,7 @@
 /** From a request to a running VM: prepared (`preparation.ts`), admitted, its disks ready; then the clone, and its main process on its way. */
 import type { CreateVmRequest, Vm } from "../contract/api.ts";
 import { type Deadline, nowMs } from "../sys/deadline.ts";
+import type { LoadedTemplate } from "../template/store.ts";
 import type { EngineParts } from "./engine.ts";
 import type { Gate } from "./gate.ts";
 import { planHealth } from "./health.ts";
@@ -95,6 +96,7 @@ function launchOf(
   });
   holdings.add(ports);
   let pool: Pool | undefined;
+  let withoutImage: LoadedTemplate | undefined;
   const start = async () => {
     const own = await volumes.disks.prepare(vm, request, deadline.signal);
     holdings.addDisks(own);
@@ -123,6 +125,7 @@ function launchOf(
       throw error;
     }
     ports.open(started.clone.agent);
+    if (started.path === "cold") withoutImage = template;
     return started;
   };
   const launch: Launch = {
@@ -134,5 +137,10 @@ function launchOf(
     health: planHealth(plan === undefined ? request.health : plan.health),
     holdings,
   };
-  return { launch, refill: () => pool?.refillSoon() };
+  const refill = () => {
+    pool?.refillSoon();
+    // The next one for which nothing is prepared goes on from that.
+    if (withoutImage !== undefined) void parts.imageMaker.make(withoutImage);
+  };
+  return { launch, refill };
 }

@@ -29,6 +29,7 @@ import { describeFile, listDirectory, readContents, writeContents } from "./file
 import type { ForkCopies } from "./fork-source.ts";
 import { Gate } from "./gate.ts";
 import type { Host } from "./host.ts";
+import type { ImageMaker } from "./image-maker.ts";
 import type { ImageOperations } from "./image-operations.ts";
 import type { Images } from "./images.ts";
 import type { Engine, OutputSink, ProgressOptions } from "./interface.ts";
@@ -60,6 +61,7 @@ export interface EngineParts {
   snapshots: SnapshotRecords;
   pools: Pools;
   processImages: ProcessImages;
+  imageMaker: ImageMaker;
   forkCopies: ForkCopies;
   admission: Admission;
   events: Events;
@@ -182,9 +184,12 @@ export class LocalEngine implements Engine {
   getTemplate = (ref: string) => this.parts.templates.get(ref);
 
   async buildTemplate(request: BuildTemplateRequest, options: ProgressOptions) {
-    const { pools, templates } = this.parts;
-    const loaded = await templates.build(request, options.onProgress ?? (() => undefined), options.deadline);
+    const { imageMaker, pools, templates } = this.parts;
+    const onProgress = options.onProgress ?? (() => undefined);
+    const loaded = await templates.build(request, onProgress, options.deadline);
     await pools.resize(loaded);
+    onProgress("writing down a warm clone");
+    await imageMaker.make(loaded);
     return templates.get(loaded.id);
   }
 
@@ -275,9 +280,10 @@ export class LocalEngine implements Engine {
   }
 
   async close(): Promise<void> {
-    const { host, pools, templates, vms, forkCopies } = this.parts;
+    const { host, imageMaker, pools, templates, vms, forkCopies } = this.parts;
     await this.snapshots.close();
     await templates.close();
+    await imageMaker.close();
     await pools.closeAll();
     await vms.letGo();
     forkCopies[Symbol.dispose]();

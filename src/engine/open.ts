@@ -14,10 +14,11 @@ import { TemplateStore } from "../template/store.ts";
 import { Admission } from "./admission.ts";
 import { recover } from "./adopt.ts";
 import { CONFIG_DEFAULTS, type EngineConfig } from "./config.ts";
-import { LocalEngine } from "./engine.ts";
+import { type EngineParts, LocalEngine } from "./engine.ts";
 import { Events } from "./events.ts";
 import { ForkCopies } from "./fork-source.ts";
 import type { Host } from "./host.ts";
+import { ImageMaker } from "./image-maker.ts";
 import { ImageOperations } from "./image-operations.ts";
 import { Images } from "./images.ts";
 import type { Engine } from "./interface.ts";
@@ -83,8 +84,7 @@ export async function openEngine({ newArtifacts, ...options }: OpenOptions): Pro
     (id) => vms.isRunning(id) || vms.parked.has(id) || vms.adoptions.has(id),
     (id) => vms.record(id) !== undefined,
   );
-  const processImages = await loadProcessImages({ host, store, templates, vms });
-  const pools = new Pools(host, templates, events, processImages);
+  const { pools, processImages, imageMaker } = await preparePools({ host, store, templates, vms, events });
   const admission = new Admission({
     ...{ config, host, vms, pools, clock: systemClock, metrics },
     memory: { totalBytes: hostMemoryBytes(), availableBytes: availableMemoryBytes },
@@ -95,7 +95,6 @@ export async function openEngine({ newArtifacts, ...options }: OpenOptions): Pro
   templates.hasSnapshot = (id) => snapshots.find(id) !== undefined || snapshots.expected.has(id);
   removeOrphans(templates, snapshots, events);
   templates.neededBy = (id) => snapshots.onTemplate(id);
-  templates.onRemove = (id) => pools.close(id).finally(() => processImages.forget(id));
   templates.resolveImage = (ref) => images.resolve(ref);
   opening.move();
   const release = (held: FileLock) => held[Symbol.dispose]();
@@ -108,6 +107,7 @@ export async function openEngine({ newArtifacts, ...options }: OpenOptions): Pro
     snapshots,
     pools,
     processImages,
+    imageMaker,
     forkCopies: new ForkCopies(host),
     admission,
     events,
@@ -122,22 +122,25 @@ export async function openEngine({ newArtifacts, ...options }: OpenOptions): Pro
   return engine;
 }
 
-/** What clones go on from for which nothing is prepared, as earlier daemons have left it. */
-async function loadProcessImages({
-  host,
-  store,
-  templates,
-  vms,
-}: {
+/** Pools, and what clones go on from for which nothing is prepared, as earlier daemons have left it. */
+async function preparePools(parts: {
   host: Host;
   store: TemplateStore;
   templates: Templates;
   vms: Vms;
-}): Promise<ProcessImages> {
+  events: Events;
+}): Promise<Pick<EngineParts, "pools" | "processImages" | "imageMaker">> {
+  const { host, store, templates, vms, events } = parts;
   const isMapped = (memoryPath: string) => vms.list().some(({ id }) => vms.record(id)?.memoryPath === memoryPath);
-  const images = new ProcessImages(host, (id) => store.directory(id), isMapped);
-  await images.load(templates.list().map(({ id }) => id));
-  return images;
+  const processImages = new ProcessImages(host, (id) => store.directory(id), isMapped);
+  await processImages.load(templates.list().map(({ id }) => id));
+  const pools = new Pools(host, templates, events, processImages);
+  const imageMaker = new ImageMaker(host, processImages, (template) => pools.of(template).targets.parent);
+  templates.onRemove = async (id) => {
+    await Promise.all([imageMaker.cancel(id), pools.close(id)]);
+    processImages.forget(id);
+  };
+  return { pools, processImages, imageMaker };
 }
 
 /** After these a VM needs no template any more. */

@@ -50,8 +50,8 @@ export class ProcessImages {
   }
 
   get #isAble(): boolean {
-    const { accelerator, config } = this.host;
-    return accelerator === "tcg" && config.pool.parent !== false;
+    const { warm, parent = warm > 0 } = this.host.config.pool;
+    return this.host.accelerator === "tcg" && parent;
   }
 
   /** Whether a template has one, or is not to have any. */

@@ -175,4 +175,25 @@ describeVms("VMs from a process image", () => {
     expect(existsSync(join(templateDirectory(), image))).toBe(false);
     expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
   });
+
+  test("come to be by themselves for a template that nothing is prepared of, after its first clone", async () => {
+    await using other = await TestEngine.open({
+      pool: { blocked: 0, warm: 0, parent: true },
+      templates: [{ memoryMiB: 192, vcpus: 1 }],
+    });
+    const request = { memoryBytes: 192 * 2 ** 20 };
+    const pathOf = async () => (await other.run(["true"], request)).vm.clone.path;
+    expect(await pathOf()).toBe("cold");
+    const deadline = soon();
+    while ((await pathOf()) !== "image") await deadline.race(Bun.sleep(500), "a process image");
+    expect(await other.leftBehind()).toEqual(NOTHING_LEFT);
+  });
+
+  test("are none where no process is to be copied", async () => {
+    await using other = await TestEngine.open({ pool: { blocked: 0, warm: 1, parent: false } });
+    for (let time = 0; time < 2; time++) {
+      expect((await other.run(["true"], { pool: false })).vm.clone.path).toBe("cold");
+    }
+    expect(await other.leftBehind()).toEqual(NOTHING_LEFT);
+  });
 });
