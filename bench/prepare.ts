@@ -66,6 +66,8 @@ export async function prepare(
     return resources.use(await startOwnDaemon({ directory: own, artifactsOf, pool, accelerator, signal }));
   };
   const blocked = options.pool ? await another("blocked", { blocked: BLOCKED_POOL, warm: 0 }) : undefined;
+  // It is there; but what its clones go on from, where that is quicker than a QEMU that waits, is made now.
+  await blocked?.client.templates.build({}, { onProgress, signal });
   const canCopy = options.pool && accelerator === "tcg";
   const copies = canCopy ? await another("copies", { blocked: 0, warm: 0, parent: true }) : undefined;
   let boots: ColdBoots | undefined;

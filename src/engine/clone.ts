@@ -71,8 +71,8 @@ export function copyQemu(
 }
 
 /** Lets a QEMU's vCPUs run. */
-export async function letRun(qemu: QemuProcess, deadline: Deadline): Promise<void> {
-  await (await qemu.qmp(deadline)).execute("cont", undefined, deadline);
+export function letRun(qemu: QemuProcess, deadline: Deadline): Promise<void> {
+  return qemu.run("cont", deadline);
 }
 
 /** Spawns a QEMU that blocks on its state socket. @param merge whether its memory may be merged with that of others. */
@@ -139,12 +139,8 @@ export async function cloneFromWarm(
   named("plan", () => template.check());
   if (clock.stages.spawn === undefined) clock.end("plan");
   const { agent, agentClosed, main } = warm.connect(deadline);
-  // QEMU takes its commands in order: the disks are in place before the guest goes on, and so before it carries out anything.
-  const session = await qemu.qmp(deadline);
   const disks = disksToAttach(template, request.disks, warm.root);
-  grantDisks(qemu.slot, disks);
-  const attached = attachDisks(session, disks, deadline);
-  const resumed = Promise.all([attached, warm.resume(deadline)]);
+  const resumed = attachAndResume(warm, disks, deadline);
   const identified = applyIdentity(agent, request, deadline);
   identified.catch(() => undefined);
   await inStage("load", qemu, () => resumed);
@@ -153,6 +149,15 @@ export async function cloneFromWarm(
   clock.end("identity");
   cleanup.move();
   return { qemu, agent, template: { id: template.id, memoryPath: warm.memoryPath }, agentClosed, main };
+}
+
+/** QEMU takes its commands in order: the disks are in place before the guest goes on, and so before it carries out anything. */
+async function attachAndResume(warm: WarmClone, disks: DiskFiles, deadline: Deadline): Promise<void> {
+  const hasDisks = Object.keys(disks).length > 0;
+  const session = hasDisks ? await warm.qemu.qmp(deadline) : undefined;
+  grantDisks(warm.qemu.slot, disks);
+  const attached = session && attachDisks(session, disks, deadline);
+  await Promise.all([attached, warm.resume(deadline)]);
 }
 
 /** The root of a template's application is there since its QEMU was spawned, and that of a clone warmed for an image. */

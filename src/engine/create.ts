@@ -125,7 +125,7 @@ function launchOf(
       throw error;
     }
     ports.open(started.clone.agent);
-    if (started.path === "cold") withoutImage = template;
+    if (started.path === "cold" || started.path === "pool") withoutImage = template;
     return started;
   };
   const launch: Launch = {

@@ -50,7 +50,7 @@ export class ProcessImages {
   }
 
   get #isAble(): boolean {
-    const { warm, parent = warm > 0 } = this.host.config.pool;
+    const { blocked, warm, parent = blocked + warm > 0 } = this.host.config.pool;
     return this.host.accelerator === "tcg" && parent;
   }
 
@@ -63,6 +63,11 @@ export class ProcessImages {
   #of(templateId: string): ProcessImage | undefined {
     const image = this.#images.get(templateId);
     return image?.launcher === this.#fits.launcher ? image : undefined;
+  }
+
+  /** Whether a template has one. */
+  isThere({ id }: LoadedTemplate): boolean {
+    return this.#of(id) !== undefined;
   }
 
   /** Forgets all of a template that is being removed; its directory goes with it. */

@@ -231,8 +231,17 @@ export class QemuProcess {
 
   /** The QMP session, connected at its first use. */
   qmp(deadline: Deadline): Promise<QmpClient> {
-    if (this.#qmp !== undefined) return this.#qmp;
-    const session = QmpClient.connect(this.slot.qmpPath, deadline);
+    return this.#qmp ?? this.#connect(deadline);
+  }
+
+  /** Runs a command without arguments: with a session that has to be connected first, in the same round trip. */
+  async run(command: string, deadline: Deadline): Promise<void> {
+    if (this.#qmp === undefined) await this.#connect(deadline, command);
+    else await (await this.#qmp).execute(command, undefined, deadline);
+  }
+
+  #connect(deadline: Deadline, first?: string): Promise<QmpClient> {
+    const session = QmpClient.connect(this.slot.qmpPath, deadline, first);
     // QEMU holds its QMP socket to its end: of one that is not our child, the session's end is the event that it has ended.
     session.then(
       (qmp) => {

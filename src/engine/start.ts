@@ -68,11 +68,11 @@ export interface StartContext {
   host: Host;
   gate: Gate;
   pool: Pool | undefined;
-  images: Pick<ProcessImages, "spawn">;
+  images: Pick<ProcessImages, "isThere" | "spawn">;
 }
 
 /**
- * Makes a clone ready by the fastest way there is: a warm one, a QEMU blocked on its socket, a process image, or nothing prepared.
+ * Makes a clone ready by the fastest way there is: a warm one, a copy of a parent, a process image, a QEMU blocked on its socket, or nothing prepared.
  * A prepared one that turns out dead is replaced by a fresh one once.
  */
 export async function startClone(
@@ -96,7 +96,7 @@ export async function startClone(
   };
   const machineId = hexOf(request.identity.machineId);
   const pool = parts.merge === true ? undefined : context.pool;
-  const prepared = await preparedBy(pool, imageRoot(parts), deadline);
+  const prepared = await preparedBy(pool, imageRoot(parts), context.images.isThere(template), deadline);
   if (prepared !== undefined) {
     const clock = new StageClock(startedMs);
     try {
@@ -138,13 +138,14 @@ async function cloneFromNothing(
   return { clone, path: "cold", clock: again };
 }
 
-/** The best of a pool: a warm one, a copy of its parent, one that waits for its state. */
+/** The best of a pool: a warm one, a copy of its parent, one that waits for its state, which takes longer than going on from a process image. */
 async function preparedBy(
   pool: Pool | undefined,
   root: WarmRoot | undefined,
+  hasImage: boolean,
   deadline: Deadline,
 ): Promise<Prepared | undefined> {
-  return pool?.takeWarm(root) ?? (await pool?.copy(deadline)) ?? pool?.takePrepared();
+  return pool?.takeWarm(root) ?? (await pool?.copy(deadline)) ?? (hasImage ? undefined : pool?.takePrepared());
 }
 
 /** A machine id as records and files have it. */

@@ -107,6 +107,21 @@ describe("connecting", () => {
     expect(client.state).toBe("closed");
   });
 
+  test("with a first command sends that before it is greeted, and has its answer", async () => {
+    const unasked: Command[] = [];
+    const one: Peer = peer((self, command) => {
+      unasked.push(command);
+      if (unasked.length < 2) return;
+      self.send({ QMP: { version: { qemu: { major: 10, minor: 0, micro: 0 }, package: "" }, capabilities: [] } });
+      for (const { id } of unasked) self.send({ return: {}, id });
+    }, "");
+    const client = await QmpClient.connect(one.path, soon(), "cont");
+    expect(client.state).toBe("ready");
+    expect(unasked.map(({ execute }) => execute)).toEqual(["qmp_capabilities", "cont"]);
+    const refusing = polite((self, { id }) => self.send({ error: { class: "GenericError", desc: "no" }, id }));
+    expect((await failure(QmpClient.connect(refusing.path, soon(), "cont"))).code).toBe("qmp_command_failed");
+  });
+
   test("to nobody fails", async () => {
     expect((await failure(QmpClient.connect(join(directory, "nobody"), soon()))).code).toBe("connection_failed");
   });

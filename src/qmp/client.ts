@@ -35,7 +35,7 @@ export class QmpClient {
   readonly #splitter = new LineSplitter();
   readonly #pending = new Map<number, Pending>();
   readonly #waiters = new Set<EventWaiter>();
-  #nextId = 1;
+  #nextId = 0;
   #cause: MayflyError | undefined;
   readonly #greeting = Promise.withResolvers<string>();
   readonly #closed = Promise.withResolvers<MayflyError>();
@@ -48,9 +48,10 @@ export class QmpClient {
 
   /**
    * Connects to the QMP socket at `path`, waits for the greeting and negotiates no capabilities.
-   * @throws `qmp_disconnected`, `qmp_protocol_violation`, `connection_failed`, `deadline_exceeded`.
+   * @param first a command that is sent in the same write, and answered by then: that saves a round trip.
+   * @throws `qmp_disconnected`, `qmp_protocol_violation`, `connection_failed`, `deadline_exceeded`; `qmp_command_failed` for `first`.
    */
-  static async connect(path: string, deadline: Deadline): Promise<QmpClient> {
+  static async connect(path: string, deadline: Deadline, first?: string): Promise<QmpClient> {
     const client = new QmpClient(path);
     try {
       client.#channel = await connectUnix(
@@ -62,8 +63,8 @@ export class QmpClient {
         deadline,
       );
       client.#enter("negotiating");
-      client.#send({ execute: "qmp_capabilities", id: 0 });
-      await deadline.race(client.#negotiate(), `the QMP greeting on ${path}`);
+      const answers = [client.#ask("qmp_capabilities"), ...(first === undefined ? [] : [client.#ask(first)])];
+      await deadline.race(client.#negotiate(answers), `the QMP greeting on ${path}`);
       return client;
     } catch (error) {
       client.close();
@@ -80,14 +81,16 @@ export class QmpClient {
     return this.#closed.promise;
   }
 
-  async #negotiate(): Promise<void> {
-    const negotiated = new Promise<unknown>((resolve, reject) => {
-      this.#pending.set(0, { command: "qmp_capabilities", resolve, reject });
-    });
-    negotiated.catch(() => undefined);
-    await this.#greeting.promise;
-    await negotiated;
+  async #negotiate(answers: readonly Promise<unknown>[]): Promise<void> {
+    await Promise.all([this.#greeting.promise, ...answers]);
     this.#enter("ready");
+  }
+
+  #ask(command: string, args?: Record<string, unknown>): Promise<unknown> {
+    const id = this.#nextId++;
+    const answer = new Promise<unknown>((resolve, reject) => this.#pending.set(id, { command, resolve, reject }));
+    this.#send(args === undefined ? { execute: command, id } : { execute: command, arguments: args, id });
+    return answer;
   }
 
   #enter(state: QmpState): void {
@@ -105,10 +108,7 @@ export class QmpClient {
         this.#cause ?? new MayflyError("qmp_disconnected", `Cannot run ${command}: the QMP session is ${this.#state}`),
       );
     }
-    const id = this.#nextId++;
-    const answer = new Promise<unknown>((resolve, reject) => this.#pending.set(id, { command, resolve, reject }));
-    this.#send(args === undefined ? { execute: command, id } : { execute: command, arguments: args, id });
-    return deadline.race(answer, `the answer to QMP command ${command}`);
+    return deadline.race(this.#ask(command, args), `the answer to QMP command ${command}`);
   }
 
   /** Waits for an event that `accept` takes. Register before the command that causes it. */

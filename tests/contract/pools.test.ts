@@ -16,7 +16,7 @@ interface Kind {
 
 const KINDS: readonly Kind[] = [
   { name: "cold path", path: "cold", pool: { blocked: 0, warm: 0 } },
-  { name: "pool path", path: "pool", pool: { blocked: 2, warm: 0 } },
+  { name: "pool path", path: "pool", pool: { blocked: 2, warm: 0, parent: false } },
   { name: "warm path, each warmed by itself", path: "warm", pool: { blocked: 0, warm: 2, parent: false } },
   { name: "warm path, copied from a parent", path: "warm", pool: { blocked: 0, warm: 2 } },
   { name: "copy of a parent", path: "copy", pool: { blocked: 0, warm: 0, parent: true } },
@@ -94,7 +94,7 @@ describeVms("clones", () => {
       });
 
       test("can be told to use nothing prepared", async () => {
-        const { parent = pool.warm > 0 } = pool;
+        const { parent = pool.warm + pool.blocked > 0 } = pool;
         expect((await vms.run(["true"], { pool: false })).vm.clone.path).toBe(parent ? "image" : "cold");
       });
     });
