@@ -52,6 +52,6 @@ export class PoolWatch implements Disposable {
   }
 }
 
-function isFull({ blocked, warm, parent, target }: SystemInfo["pools"][number]): boolean {
-  return blocked >= target.blocked && warm >= target.warm && (parent || !target.parent);
+function isFull({ blocked, standing, warm, parent, target }: SystemInfo["pools"][number]): boolean {
+  return blocked >= target.blocked && standing >= target.standing && warm >= target.warm && (parent || !target.parent);
 }

@@ -33,7 +33,7 @@ export function takersOf(bench: Bench): Taker[] {
   const { warm, blocked, copies, boots, peers, signal } = bench;
   const copied = copies === undefined ? [] : [fromPool(bench, "clone-copy", copies, ["copy"])];
   const pooled =
-    blocked === undefined ? [] : [fromPool(bench, "clone-pool", blocked, ["image", "pool"]), cli(bench, "clone-warm")];
+    blocked === undefined ? [] : [fromPool(bench, "clone-pool", blocked, ["pool"]), cli(bench, "clone-warm")];
   const cold = boots === undefined ? [] : [coldBoot(boots, signal)];
   return [nothingPrepared(bench, warm), cli(bench, "clone"), ...copied, ...pooled, ...peers.map(peer), ...cold];
 

@@ -286,10 +286,12 @@ export const SystemInfo = z.object({
       shape,
       profile: z.enum(DEVICE_PROFILES),
       blocked: z.int(),
+      /** QEMUs that have gone on from the template's process image, and stand still: as many as blocked ones, where there is no parent. */
+      standing: z.int(),
       warm: z.int(),
       /** Whether there is a parent that clones are copied from. */
       parent: z.boolean(),
-      target: z.object({ blocked: z.int(), warm: z.int(), parent: z.boolean() }),
+      target: z.object({ blocked: z.int(), standing: z.int(), warm: z.int(), parent: z.boolean() }),
     }),
   ),
   daemonRssBytes: z.int(),

@@ -10,8 +10,8 @@ export interface PoolSizes {
   parent?: boolean | undefined;
 }
 
-/** What of them there is. */
-export type PoolState = PoolSizes & { parent: boolean };
+/** What of them there is; `standing`: QEMUs that have gone on from a process image and wait for somebody to let their guest run. */
+export type PoolState = PoolSizes & { parent: boolean; standing: number };
 
 /** Settings of an engine. */
 export interface EngineConfig {

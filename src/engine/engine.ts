@@ -257,6 +257,7 @@ export class LocalEngine implements Engine {
       ({ name, help, type: "gauge", labels, value }) as const;
     const pooled = pools.describe().flatMap((pool) => [
       gauge("mayfly_pool_members", "Prepared QEMUs.", pool.blocked, { template: pool.templateId, kind: "blocked" }),
+      gauge("mayfly_pool_members", "Prepared QEMUs.", pool.standing, { template: pool.templateId, kind: "standing" }),
       gauge("mayfly_pool_members", "Prepared QEMUs.", pool.warm, { template: pool.templateId, kind: "warm" }),
       gauge("mayfly_pool_members", "Prepared QEMUs.", Number(pool.parent), {
         template: pool.templateId,

@@ -10,16 +10,16 @@ export class ImageMaker {
   #making: Pool | undefined;
   #isClosed = false;
 
-  /** @param hasParent whether a template's pool makes its image. */
+  /** @param poolOf a template's pool, which makes its image itself if it keeps a parent, and has use for it in any case. */
   constructor(
     private readonly host: Host,
     private readonly images: ProcessImages,
-    private readonly hasParent: (template: LoadedTemplate) => boolean,
+    private readonly poolOf: (template: LoadedTemplate) => Pool,
   ) {}
 
   /** Makes an image, unless there is one, or is to be none. Resolves when that is done, or has failed: clones are made without then. */
   make(template: LoadedTemplate): Promise<void> {
-    if (this.images.has(template) || this.hasParent(template)) return Promise.resolve();
+    if (this.images.has(template) || this.poolOf(template).targets.parent) return Promise.resolve();
     this.#last = this.#last.then(() => this.#make(template));
     return this.#last;
   }
@@ -35,6 +35,7 @@ export class ImageMaker {
       this.#making = undefined;
       await pool.close();
     }
+    if (this.images.isThere(template)) this.poolOf(template).refill();
   }
 
   /** Ends what is being made of a template. */

@@ -135,7 +135,7 @@ async function preparePools(parts: {
   const processImages = new ProcessImages(host, (id) => store.directory(id), isMapped);
   await processImages.load(templates.list().map(({ id }) => id));
   const pools = new Pools(host, templates, events, processImages);
-  const imageMaker = new ImageMaker(host, processImages, (template) => pools.of(template).targets.parent);
+  const imageMaker = new ImageMaker(host, processImages, (template) => pools.of(template));
   templates.onRemove = async (id) => {
     await Promise.all([imageMaker.cancel(id), pools.close(id)]);
     processImages.forget(id);

@@ -9,8 +9,7 @@ import type { LoadedTemplate } from "../template/store.ts";
 import { DEFAULT_MEMORY_BYTES, LIMITS_MS, type PoolSizes } from "./config.ts";
 import type { Events } from "./events.ts";
 import { fingerprintFor, type Host } from "./host.ts";
-import { Pool, refillFailure } from "./pool.ts";
-import type { ProcessImages } from "./process-images.ts";
+import { Pool, type PoolImages, refillFailure } from "./pool.ts";
 import type { Templates } from "./templates.ts";
 
 /** How often memory is looked at while prepared VMs hold some of it. */
@@ -24,8 +23,8 @@ export const DEFAULT_SHAPE: Required<Shape> = {
   profile: "full",
 };
 
-function hasAny({ sizes: { blocked, warm, parent } }: Pool): boolean {
-  return blocked + warm > 0 || parent;
+function hasAny({ sizes: { blocked, standing, warm, parent } }: Pool): boolean {
+  return blocked + standing + warm > 0 || parent;
 }
 
 /** Pools by template. */
@@ -40,7 +39,7 @@ export class Pools {
     private readonly host: Host,
     private readonly templates: Templates,
     private readonly events: Events,
-    private readonly images: Pick<ProcessImages, "has" | "make">,
+    private readonly images: PoolImages,
   ) {}
 
   /**

@@ -68,7 +68,7 @@ export interface StartContext {
   host: Host;
   gate: Gate;
   pool: Pool | undefined;
-  images: Pick<ProcessImages, "isThere" | "spawn">;
+  images: Pick<ProcessImages, "spawn">;
 }
 
 /**
@@ -96,7 +96,7 @@ export async function startClone(
   };
   const machineId = hexOf(request.identity.machineId);
   const pool = parts.merge === true ? undefined : context.pool;
-  const prepared = await preparedBy(pool, imageRoot(parts), context.images.isThere(template), deadline);
+  const prepared = await preparedBy(pool, imageRoot(parts), deadline);
   if (prepared !== undefined) {
     const clock = new StageClock(startedMs);
     try {
@@ -138,14 +138,13 @@ async function cloneFromNothing(
   return { clone, path: "cold", clock: again };
 }
 
-/** The best of a pool: a warm one, a copy of its parent, one that waits for its state, which takes longer than going on from a process image. */
+/** The best of a pool: a warm one, a copy of its parent, one that stands or waits for its state. */
 async function preparedBy(
   pool: Pool | undefined,
   root: WarmRoot | undefined,
-  hasImage: boolean,
   deadline: Deadline,
 ): Promise<Prepared | undefined> {
-  return pool?.takeWarm(root) ?? (await pool?.copy(deadline)) ?? (hasImage ? undefined : pool?.takePrepared());
+  return pool?.takeWarm(root) ?? (await pool?.copy(deadline)) ?? pool?.takePrepared();
 }
 
 /** A machine id as records and files have it. */

@@ -17,6 +17,7 @@ interface Kind {
 const KINDS: readonly Kind[] = [
   { name: "cold path", path: "cold", pool: { blocked: 0, warm: 0 } },
   { name: "pool path", path: "pool", pool: { blocked: 2, warm: 0, parent: false } },
+  { name: "pool path, from a process image", path: "pool", pool: { blocked: 2, warm: 0 } },
   { name: "warm path, each warmed by itself", path: "warm", pool: { blocked: 0, warm: 2, parent: false } },
   { name: "warm path, copied from a parent", path: "warm", pool: { blocked: 0, warm: 2 } },
   { name: "copy of a parent", path: "copy", pool: { blocked: 0, warm: 0, parent: true } },
@@ -34,6 +35,9 @@ describeVms("clones", () => {
       beforeAll(async () => {
         vms = await TestEngine.open({ pool });
         await vms.run(["true"]);
+        // Made after the first clone, where no parent is kept that makes it.
+        const { imageMaker, templates } = Reflect.get(vms.engine, "parts");
+        await imageMaker.make(templates.cloneable(vms.engine.listTemplates()[0]?.id));
         await vms.poolsFull();
         vms.markDescriptors();
       });
@@ -130,14 +134,14 @@ describeVms("clones", () => {
 
   test("that die while they wait are replaced, and a request does not notice", async () => {
     for (const pool of [
-      { blocked: 1, warm: 0 },
+      { blocked: 1, warm: 0, parent: false },
       { blocked: 0, warm: 1, parent: false },
       { blocked: 0, warm: 1 },
       { blocked: 0, warm: 0, parent: true },
     ]) {
       await using vms = await TestEngine.open({ pool });
-      const [{ blocked = 0, warm = 0, parent = false } = {}] = vms.engine.info().pools;
-      const count = blocked + warm + Number(parent);
+      const [{ blocked = 0, standing = 0, warm = 0, parent = false } = {}] = vms.engine.info().pools;
+      const count = blocked + standing + warm + Number(parent);
       const pids = await vms.processes(count);
       for (const pid of pids) process.kill(pid, "SIGKILL");
       expect((await vms.run(["echo", "fine"])).stdout).toBe("fine\n");

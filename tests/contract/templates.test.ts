@@ -142,7 +142,7 @@ describeVms("a template", () => {
   });
 
   test("whose pool is asked to go is kept with its pool when a VM runs on it", async () => {
-    await using own = await TestEngine.open({ pool: { blocked: 1, warm: 0 } });
+    await using own = await TestEngine.open({ pool: { blocked: 1, warm: 0, parent: false } });
     const vm = await own.start({ pool: false });
     const [template] = own.engine.listTemplates();
     expect((await rejection(own.engine.removeTemplate(template?.id ?? "", { force: false }))).code).toBe(

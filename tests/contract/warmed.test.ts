@@ -9,7 +9,7 @@ import { rejection } from "../support/fake-peer.ts";
 
 const KINDS: readonly { path: ClonePath; pool: PoolRequest }[] = [
   { path: "cold", pool: { blocked: 0, warm: 0 } },
-  { path: "pool", pool: { blocked: 1, warm: 0 } },
+  { path: "pool", pool: { blocked: 1, warm: 0, parent: false } },
   { path: "warm", pool: { blocked: 0, warm: 1 } },
 ];
 

@@ -14,7 +14,7 @@ describeVms("a running VM", () => {
   let neighbour: Vm;
 
   beforeAll(async () => {
-    vms = await TestEngine.open({ pool: { blocked: 1, warm: 0 } });
+    vms = await TestEngine.open({ pool: { blocked: 1, warm: 0, parent: false } });
     neighbour = await vms.start({ name: "neighbour", pool: false });
     await vms.run(["true"]);
     await vms.poolsFull();

@@ -112,7 +112,7 @@ describeVms("the clone path", () => {
   describe("with a man in the middle of the agent's channel", () => {
     let vms: TestEngine;
     beforeAll(async () => {
-      vms = await TestEngine.open({ pool: { blocked: 1, warm: 0 } });
+      vms = await TestEngine.open({ pool: { blocked: 1, warm: 0, parent: false } });
       await vms.run(["true"]);
       await vms.poolsFull();
       vms.markDescriptors();

@@ -105,7 +105,7 @@ describeVms("a template", () => {
       },
     ]) {
       test(`${name} is refused, and not used again`, async () => {
-        vms = await TestEngine.open({ pool: { blocked: 1, warm: 0 } });
+        vms = await TestEngine.open({ pool: { blocked: 1, warm: 0, parent: false } });
         const events: Event[] = [];
         vms.engine.subscribe((event) => events.push(event));
         const [template] = vms.engine.listTemplates();

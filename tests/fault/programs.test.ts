@@ -83,7 +83,7 @@ describeVms("a program", () => {
   });
 
   for (const pool of [
-    { blocked: 2, warm: 0 },
+    { blocked: 2, warm: 0, parent: false },
     { blocked: 1, warm: 1 },
   ]) {
     test(`a broken QEMU is not started over and over for a pool of ${pool.blocked} blocked and ${pool.warm} warm`, async () => {

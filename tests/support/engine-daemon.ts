@@ -107,7 +107,10 @@ export class TestDaemon implements AsyncDisposable {
   async leftBehind(limitMs = 10_000): Promise<Leftovers> {
     const read = async () => {
       const [{ pools, vms }, listed] = await Promise.all([this.client.system.info(), this.client.vms.list()]);
-      const owned = pools.reduce((sum, { blocked, warm, parent }) => sum + blocked + warm + Number(parent), vms);
+      const owned = pools.reduce(
+        (sum, { blocked, standing, warm, parent }) => sum + blocked + standing + warm + Number(parent),
+        vms,
+      );
       return leftoversOf(this, { owned, records: listed.length, descriptors: undefined });
     };
     const untilMs = performance.now() + limitMs;

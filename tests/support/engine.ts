@@ -154,7 +154,8 @@ export class TestEngine implements AsyncDisposable {
       this.engine
         .info()
         .pools.every(
-          ({ target, ...pool }) => [pool.blocked, pool.warm, pool.parent].join() === Object.values(target).join(),
+          ({ target, ...pool }) =>
+            [pool.blocked, pool.standing, pool.warm, pool.parent].join() === Object.values(target).join(),
         );
     while (!full()) {
       const { promise, resolve } = Promise.withResolvers<void>();
@@ -186,7 +187,10 @@ export class TestEngine implements AsyncDisposable {
   async leftBehind(): Promise<Leftovers> {
     const read = () => {
       const { pools, vms } = this.engine.info();
-      const owned = pools.reduce((sum, { blocked, warm, parent }) => sum + blocked + warm + Number(parent), vms);
+      const owned = pools.reduce(
+        (sum, { blocked, standing, warm, parent }) => sum + blocked + standing + warm + Number(parent),
+        vms,
+      );
       return leftoversOf(this, { owned, records: this.engine.listVms().length, descriptors: this.#descriptors });
     };
     // A pool may be making a parent, which is nobody's until it is one.

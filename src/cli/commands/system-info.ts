@@ -25,9 +25,9 @@ function memory({ overcommit, limitBytes, committedBytes, availableBytes }: Syst
 }
 
 function facts(info: SystemInfo): [string, string][] {
-  const pools = info.pools.map(({ shape, profile, blocked, warm, parent, target }): [string, string] => [
+  const pools = info.pools.map(({ shape, profile, blocked, standing, warm, parent, target }): [string, string] => [
     `Pool ${shape.memoryMiB}MiB x${shape.vcpus} ${profile}`,
-    `${warm} of ${target.warm} warm, ${blocked} of ${target.blocked} waiting for state${parent ? ", a parent to copy" : ""}`,
+    `${warm} of ${target.warm} warm, ${blocked} of ${target.blocked} waiting for state${standing > 0 ? `, ${standing} from a process image` : ""}${parent ? ", a parent to copy" : ""}`,
   ]);
   return [
     ["Version", info.version],
