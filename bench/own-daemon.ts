@@ -28,6 +28,8 @@ export interface OwnDaemonOptions {
   /** State directory whose artifacts it uses. */
   artifactsOf: string;
   pool: PoolSizes;
+  /** Whether it makes process images although its pool has nothing, as a daemon with a pool does. */
+  images?: boolean;
   accelerator?: SystemInfo["accelerator"];
   /** Words before its command line, which run it as the same process. */
   enter?: readonly string[];
@@ -58,6 +60,7 @@ export async function startOwnDaemon(options: OwnDaemonOptions): Promise<OwnDaem
     ...["bench", "serve", `--directory=${directory}`, `--artifacts=${options.artifactsOf}`],
     ...[`--blocked=${pool.blocked}`, `--warm=${pool.warm}`],
     ...(pool.parent === undefined ? [] : [`--parent=${Number(pool.parent)}`]),
+    ...(options.images === true ? ["--images"] : []),
     ...(options.accelerator === undefined ? [] : [`--accelerator=${options.accelerator}`]),
   ];
   const log = openSync(logPath, "a", 0o600);

@@ -24,6 +24,7 @@ const OPTIONS = {
   blocked: { kind: "value", value: "N", summary: "QEMUs kept blocked on their state socket" },
   warm: { kind: "value", value: "N", summary: "Warm clones kept" },
   parent: { kind: "value", value: "0|1", summary: "Whether a parent is kept that clones are copied from" },
+  images: { kind: "flag", summary: "Make process images, although no pool has anything" },
   accelerator: { kind: "value", value: "NAME", summary: "Accelerator; without it the probe chooses" },
 } as const;
 
@@ -51,6 +52,7 @@ export async function serve(argv: readonly string[]): Promise<number> {
       pool,
       profiles: [],
       overcommit: OVERCOMMIT,
+      ...(options["images"] === true ? { processImages: true } : {}),
       ...chosen,
     });
     void endWithInput(engine);

@@ -39,7 +39,7 @@ export function vmTakers(bench: AppBench): Taker[] {
     serviceTaker(bench, "run", { ...service, pool: false }),
     serviceTaker(bench, "warm", { template }, "warm"),
     copyTaker(bench),
-    serviceTaker(bench, "warm-cold", { template, pool: false }, "cold"),
+    serviceTaker(bench, "warm-cold", { template, pool: false }),
     echoTaker(bench, "base-echo", {}),
     echoTaker(bench, "image-echo", { image: busybox }),
     echoTaker(bench, "base-echo-cold", { pool: false }),

@@ -57,9 +57,11 @@ export function vmKind(kind: VmKind, ground: VmGround): CrowdKind {
       const directory = `${ground.directory}/${kind}-${opened}`;
       await linkTemplate(template, stateDir, directory);
       const enter = [...group.enter, ...(await asRoot(group, resources))];
-      const options = { directory, artifactsOf, accelerator, pool: NO_POOL, enter, signal };
+      const options = { directory, artifactsOf, accelerator, pool: NO_POOL, images: true, enter, signal };
       const daemon = await startOwnDaemon(options);
       resources.use(daemon);
+      // It is there; but its process image is made now.
+      await daemon.client.templates.build({ profile: "exec" }, { signal });
       if (kind === "mayfly-copies") {
         await daemon.client.templates.pool(template.id, { blocked: 0, warm: 0, parent: true }, { signal });
         await daemon.pools.untilFull(Deadline.after(LIMIT_MS, signal));

@@ -20,6 +20,8 @@ export interface EngineConfig {
   artifacts: HostArtifacts;
   /** Pool of the default shape's template; other templates have none until they are asked for. */
   pool: PoolSizes;
+  /** Whether process images are made, under emulation; absent: if the pool has anything. Never where its `parent` is false. */
+  processImages?: boolean;
   /** Device profiles of which the default size's templates are made in the background, beside the pool's. */
   profiles: readonly DeviceProfile[];
   /** Force an accelerator; absent: the probe chooses. */

@@ -50,7 +50,8 @@ export class ProcessImages {
   }
 
   get #isAble(): boolean {
-    const { blocked, warm, parent = blocked + warm > 0 } = this.host.config.pool;
+    const { pool, processImages } = this.host.config;
+    const { blocked, warm, parent = processImages ?? blocked + warm > 0 } = pool;
     return this.host.accelerator === "tcg" && parent;
   }
 
