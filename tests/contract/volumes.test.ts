@@ -64,7 +64,7 @@ describeVms("a VM's volumes", () => {
       await stop(vm);
       expect(readExt4(dataOf("kept")).isClean).toBe(true);
     }
-    expect(paths).toEqual(["warm", "cold", "warm"]);
+    expect(paths).toEqual(["warm", "image", "warm"]);
     expect(vms.engine.getVolume("kept")).toMatchObject({ sizeBytes: 10 * 2 ** 30, vmId: null });
     expect(allocated("kept")).toBeLessThan(16 * MIB);
   });
@@ -309,7 +309,7 @@ describeVms("a scratch disk", () => {
   for (const pool of [true, false]) {
     test(`takes what is written to the root, more than there is memory; ${pool ? "prepared" : "not prepared"}`, async () => {
       const vm = await vms.start({ rootfs, diskBytes: 512 * MIB, pool });
-      expect(vm.clone.path).toBe(pool ? "warm" : "cold");
+      expect(vm.clone.path).toBe(pool ? "warm" : "image");
       const script =
         "busybox dd if=/dev/zero of=/srv/large bs=1M count=180 2>/dev/null; sync; stat -c %s /srv/large; df -m / | tail -1 | tr -s ' ' | cut -d' ' -f2";
       const [written, mebibytes] = (await vms.shell(vm.id, script)).split("\n").map(Number);

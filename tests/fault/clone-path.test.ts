@@ -20,16 +20,22 @@ function frameOf(type: number): Buffer {
 }
 
 describeVms("the clone path", () => {
-  describe("with nothing prepared", () => {
+  describe.each([
+    { what: "nothing prepared", path: "cold", processImages: false, untilMs: 120, stepMs: 8 },
+    { what: "a process image", path: "image", processImages: true, untilMs: 24, stepMs: 2 },
+  ])("with $what", ({ path, processImages, untilMs, stepMs }) => {
     let vms: TestEngine;
     beforeAll(async () => {
-      vms = await TestEngine.open();
+      vms = await TestEngine.open({ processImages });
       await vms.run(["true"]);
+      const { imageMaker, templates } = Reflect.get(vms.engine, "parts");
+      await imageMaker.make(templates.cloneable(vms.engine.listTemplates()[0]?.id));
       vms.markDescriptors();
     });
     afterAll(() => vms?.[Symbol.asyncDispose]());
     afterEach(async () => {
-      expect((await vms.run(["echo", "fine"])).stdout).toBe("fine\n");
+      const { vm, stdout } = await vms.run(["echo", "fine"]);
+      expect({ path: vm.clone.path, stdout }).toEqual({ path, stdout: "fine\n" });
       expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
     });
 
@@ -51,7 +57,7 @@ describeVms("the clone path", () => {
 
     test("killed after any time gives a typed error with its stage", async () => {
       const stages = new Set<string>();
-      for (let afterMs = 0; afterMs <= 120; afterMs += 8) {
+      for (let afterMs = 0; afterMs <= untilMs; afterMs += stepMs) {
         const outcome = await disturbed("SIGKILL", afterMs, 20_000);
         expectTyped(outcome);
         if (outcome instanceof MayflyError) stages.add(outcome.stage ?? "none");
@@ -66,7 +72,7 @@ describeVms("the clone path", () => {
     }, 60_000);
 
     test("stopped after any time ends at the deadline", async () => {
-      for (const afterMs of [0, 10, 20, 40]) {
+      for (const afterMs of [0, untilMs / 12, untilMs / 6, untilMs / 3]) {
         const begunMs = performance.now();
         const outcome = await disturbed("SIGSTOP", afterMs, 700);
         expectTyped(outcome);
