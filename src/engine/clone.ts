@@ -8,6 +8,7 @@ import type { Shape } from "../contract/machine.ts";
 import type { DiskFiles } from "../machine/devices/disk.ts";
 import { shapeOf } from "../machine/profile.ts";
 import type { Deadline } from "../sys/deadline.ts";
+import type { ApplicationPart } from "../template/application.ts";
 import type { LoadedTemplate } from "../template/store.ts";
 import { QEMU_OVERHEAD_BYTES, QEMU_PIDS } from "./config.ts";
 import { attachDisks, grantDisks } from "./disks.ts";
@@ -52,6 +53,12 @@ export interface WarmClone {
   root: string | undefined;
   /** Lets its vCPUs run. */
   resume(deadline: Deadline): Promise<void>;
+}
+
+/** One that has just gone on from a process image, and that nobody has connected to. */
+export interface ImageClone extends WarmClone {
+  /** The main process of its application, and where its output goes on. */
+  main: ApplicationPart["main"] | undefined;
 }
 
 /** Sets what a QEMU may take of the host: its guest's memory and its own, and its threads. */

@@ -8,7 +8,7 @@ import { ParentProcess } from "../sys/parent-process.ts";
 import { connectedSockets } from "../sys/process.ts";
 import type { ApplicationPart } from "../template/application.ts";
 import type { LoadedTemplate } from "../template/store.ts";
-import { copyQemu, letRun, openAgent, type WarmClone } from "./clone.ts";
+import { copyQemu, type ImageClone, letRun, openAgent, type WarmClone } from "./clone.ts";
 import type { Host } from "./host.ts";
 import { CHILD_FDS } from "./plan.ts";
 import type { QemuProcess } from "./qemu-process.ts";
@@ -33,18 +33,30 @@ export class ParentVm {
    * @throws `qemu_spawn_failed` where this host does not allow it, or QEMU has what cannot be shared. The clone is of no use then.
    */
   static async of(host: Host, warm: WarmClone, deadline: Deadline): Promise<ParentVm> {
-    const { qemu, template } = warm;
+    const { template } = warm;
     const { agent, main } = warm.connect(deadline);
     const { application } = template.manifest;
     const resumed = application && main ? { ...application.main, ...main.process.arrived } : undefined;
     agent.close();
+    return ParentVm.#stop(host, warm, resumed, deadline);
+  }
+
+  /** Makes a parent of one that has gone on from a process image: it stands where the parent stood that was written down. @throws as {@link of}. */
+  static async ofImage(host: Host, clone: ImageClone, deadline: Deadline): Promise<ParentVm> {
+    // It greets when the launcher has become it.
+    await clone.qemu.qmp(deadline);
+    return ParentVm.#stop(host, clone, clone.main, deadline);
+  }
+
+  static async #stop(host: Host, warm: WarmClone, main: ParentVm["main"], deadline: Deadline): Promise<ParentVm> {
+    const { qemu } = warm;
     await qemu.disconnect();
     while (connectedSockets(qemu.pid) > 0)
       await qemu.untilExit(deadline.race(pause(LOOK_MS), "QEMU to be left alone"), "becoming a parent");
     const process = ParentProcess.stop(host.config.artifacts.launcher.path, qemu.identity, host.slots.uids);
     qemu.isKeptBy(process);
     await process.stopped();
-    return new ParentVm(host, qemu, warm, resumed, process);
+    return new ParentVm(host, qemu, warm, main, process);
   }
 
   /** Whether it can have no children any more. */
@@ -54,7 +66,7 @@ export class ParentVm {
 
   /** Makes a child. @throws `qemu_spawn_failed`, `qemu_exited` (the parent is gone then), `limit_reached`; nothing is left of it. */
   async child(deadline: Deadline): Promise<WarmClone> {
-    const { template, root } = this.warm;
+    const { template, memoryPath, root } = this.warm;
     const qemu = await copyQemu(this.host, { process: this.process, slot: this.qemu.slot }, template);
     qemu.qmp(deadline).catch(() => undefined);
     const resume = (until: Deadline) => letRun(qemu, until);
@@ -62,7 +74,7 @@ export class ParentVm {
       const channel = openAgent(qemu, until);
       return { ...channel, main: this.main && new ResumedMain(channel.agent, this.main) };
     };
-    return { qemu, template, memoryPath: template.memoryPath, root, resume, connect };
+    return { qemu, template, memoryPath, root, resume, connect };
   }
 
   get template(): LoadedTemplate {

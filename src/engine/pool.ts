@@ -286,9 +286,11 @@ export class Pool {
   async #makeParent(signal: AbortSignal): Promise<void> {
     const deadline = Deadline.after(LIMITS_MS.clone, signal);
     await using cleanup = new AsyncDisposableStack();
-    const warm = await this.#warmUp(undefined, PARENT_ROUNDS, deadline);
+    const image = this.images?.spawn(this.template);
+    const warm = image ?? (await this.#warmUp(undefined, PARENT_ROUNDS, deadline));
     cleanup.defer(() => warm.qemu.kill());
-    const parent = await ParentVm.of(this.host, warm, deadline).catch((error: unknown) => {
+    const becoming = image ? ParentVm.ofImage(this.host, image, deadline) : ParentVm.of(this.host, warm, deadline);
+    const parent = await becoming.catch((error: unknown) => {
       if (!isKilled(error) && !signal.aborted) this.#barrenParents += 1;
       throw error;
     });

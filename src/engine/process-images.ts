@@ -12,7 +12,7 @@ import { guestMapping } from "../sys/process-memory.ts";
 import { removeTree } from "../sys/store-files.ts";
 import { findProcessImage, makeProcessImage, type ProcessImage } from "../template/process-image.ts";
 import type { LoadedTemplate } from "../template/store.ts";
-import { letRun, limitQemu, openAgent, type WarmClone } from "./clone.ts";
+import { type ImageClone, letRun, limitQemu, openAgent } from "./clone.ts";
 import { grantDisks } from "./disks.ts";
 import { type Host, tenantGid } from "./host.ts";
 import type { ParentVm } from "./parent-vm.ts";
@@ -99,7 +99,7 @@ export class ProcessImages {
    * Spawns a QEMU that goes on from a template's image; it is like a warm clone then. @returns undefined: there is none.
    * @throws `qemu_spawn_failed`, `limit_reached`; nothing is left then.
    */
-  spawn(template: LoadedTemplate): WarmClone | undefined {
+  spawn(template: LoadedTemplate): ImageClone | undefined {
     const image = this.#of(template.id);
     if (image === undefined) return undefined;
     const { id, manifest } = template;
@@ -116,12 +116,13 @@ export class ProcessImages {
     qemu.exited.then(({ exitCode }) => {
       if (exitCode !== null && REFUSED.includes(exitCode)) this.#refused(id, image);
     });
+    const main = image.main ?? undefined;
     const connect = (until: Deadline) => {
       const channel = openAgent(qemu, until);
-      return { ...channel, main: image.main === null ? undefined : new ResumedMain(channel.agent, image.main) };
+      return { ...channel, main: main && new ResumedMain(channel.agent, main) };
     };
     const resume = (until: Deadline) => letRun(qemu, until);
-    return { qemu, template, memoryPath: image.memoryPath, root: undefined, connect, resume };
+    return { qemu, template, memoryPath: image.memoryPath, root: undefined, main, connect, resume };
   }
 
   /** One that the launcher cannot go on from is of no use to the next either. */

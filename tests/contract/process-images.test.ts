@@ -164,7 +164,12 @@ describeVms("VMs from a process image", () => {
     expect(await vms.shell(vm.id, "cat /tmp/file")).toBe("kept");
     expect(images()).toEqual([image ?? ""]);
     expect((await vms.run(["true"], { pool: false })).vm.clone.path).toBe("image");
-    await vms.remove(vm.id);
+    // Its parent has gone on from there as well, instead of being warmed anew.
+    const copy = await vms.start();
+    expect(copy.clone.path).toBe("copy");
+    const mapped = readFileSync(`/proc/${copy.pid}/maps`, "latin1");
+    expect(mapped).toContain(`/${image}/memory\n`);
+    for (const { id } of [vm, copy]) await vms.remove(id);
   });
 
   test("have one that does not fit any more replaced by a start without it, and removed", async () => {
