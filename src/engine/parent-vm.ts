@@ -81,6 +81,11 @@ export class ParentVm {
     return this.warm.template;
   }
 
+  /** Whether it has gone on from a process image, and was not warmed itself. */
+  get isOfImage(): boolean {
+    return this.warm.memoryPath !== this.template.memoryPath;
+  }
+
   /** Writes a process image of it into files that are open here. @throws as {@link child}. */
   async writeImage({ image, memory }: { image: number; memory: number }): Promise<void> {
     await this.process.writeImage(image, memory, [1, 2, CHILD_FDS.qmp, CHILD_FDS.agent]);

@@ -304,8 +304,12 @@ export class Pool {
     });
   }
 
-  /** Keeps what clones for which nothing is prepared go on from. A parent that cannot be written down is ended by that, and there is another. */
+  /**
+   * Keeps what clones for which nothing is prepared go on from. A parent that cannot be written down is ended by that, and there is another; one of an
+   * image that does not fit any longer makes room for one that is warmed.
+   */
   async #makeImage(images: PoolImages, parent: ParentVm): Promise<void> {
+    if (parent.isOfImage) return this.#endParent();
     await images.make(parent, Deadline.after(LIMITS_MS.clone, this.#closing.signal));
   }
 

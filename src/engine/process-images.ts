@@ -21,14 +21,17 @@ import { QemuProcess } from "./qemu-process.ts";
 import { ResumedMain } from "./resumed-main.ts";
 import { templateDisks } from "./warmed.ts";
 
+/** How often an image of a template is made: once more after one that did not fit any longer. */
+const MAX_TRIES = 2;
+
 /** Exit codes of the launcher when it has not become the process of an image. */
 const REFUSED = [125, 126];
 
 /** The images of all templates. */
 export class ProcessImages {
   readonly #images = new Map<string, ProcessImage>();
-  /** Templates for which one is being made, or could not be. */
-  readonly #tried = new Set<string>();
+  /** By template: how often one was made, or could not be. */
+  readonly #tries = new Map<string, number>();
 
   /** @param directoryOf a template's. @param isInUse whether a VM has mapped a memory file. */
   constructor(
@@ -57,7 +60,7 @@ export class ProcessImages {
 
   /** Whether a template has one, or is not to have any. */
   has({ id }: LoadedTemplate): boolean {
-    return !this.#isAble || this.#of(id) !== undefined || this.#tried.has(id);
+    return !this.#isAble || this.#of(id) !== undefined || (this.#tries.get(id) ?? 0) >= MAX_TRIES;
   }
 
   /** That of a template which the launcher in force has written. */
@@ -74,14 +77,18 @@ export class ProcessImages {
   /** Forgets all of a template that is being removed; its directory goes with it. */
   forget(templateId: string): void {
     this.#images.delete(templateId);
-    this.#tried.delete(templateId);
+    this.#tries.delete(templateId);
   }
 
-  /** Makes the image of a template, once. @throws what the launcher and the disk do wrong; the parent may have ended then. */
+  /**
+   * Makes the image of a template, unless there is one.
+   * @param parent one that was warmed, and has not gone on from an image itself.
+   * @throws what the launcher and the disk do wrong; the parent may have ended then.
+   */
   async make(parent: ParentVm, deadline: Deadline): Promise<void> {
     const { template } = parent;
     if (this.has(template)) return;
-    this.#tried.add(template.id);
+    this.#tries.set(template.id, (this.#tries.get(template.id) ?? 0) + 1);
     const { start, lengthBytes } = guestMapping(parent.qemu.pid, template.memoryPath);
     const written = runsOf(copiedPages(parent.qemu.pid, start, lengthBytes));
     const fill = async (files: { image: number; memory: number }) => {
@@ -91,7 +98,7 @@ export class ProcessImages {
     const directory = this.directoryOf(template.id);
     const image = await makeProcessImage(template, directory, tenantGid(this.host), fill, deadline.signal);
     // Its template may have been removed meanwhile.
-    if (this.#tried.has(template.id)) this.#images.set(template.id, image);
+    if (this.#tries.has(template.id)) this.#images.set(template.id, image);
     else removeTree(image.directory);
   }
 
@@ -125,10 +132,13 @@ export class ProcessImages {
     return { qemu, template, memoryPath: image.memoryPath, root: undefined, main, connect, resume };
   }
 
-  /** One that the launcher cannot go on from is of no use to the next either. */
+  /**
+   * One that the launcher cannot go on from is of no use to the next either. Its memory stays until the daemon is started again: what has gone on from it
+   * before has that.
+   */
   #refused(templateId: string, image: ProcessImage): void {
     if (this.#images.get(templateId) === image) this.#images.delete(templateId);
-    if (!this.isInUse(image.memoryPath)) removeTree(image.directory);
+    removeTree(image.imagePath);
   }
 }
 

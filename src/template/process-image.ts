@@ -9,7 +9,7 @@ import { copySparse } from "../sys/memory-file.ts";
 import { readBytes } from "../sys/paths.ts";
 import { publishFile } from "../sys/publish.ts";
 import { sealJson, unsealJson } from "../sys/sealed-json.ts";
-import { ensureDirectory, namesBelow, newFile, openToWrite, removeTree, seal } from "../sys/store-files.ts";
+import { ensureDirectory, namesBelow, newFile, openToWrite, placedFile, removeTree, seal } from "../sys/store-files.ts";
 import { ApplicationSchema } from "./application.ts";
 import type { LoadedTemplate } from "./store.ts";
 
@@ -76,7 +76,7 @@ export async function makeProcessImage(
 }
 
 /**
- * The image of a template that fits. All others are removed, but those whose memory is still in use.
+ * The image of a template that fits, and has not been found to be of no use since. All others are removed, but those whose memory is still in use.
  * @param fits the launcher's path, and the boot of the host.
  */
 export async function findProcessImage(
@@ -87,9 +87,9 @@ export async function findProcessImage(
   let found: ProcessImage | undefined;
   for (const name of namesBelow(templateDirectory).filter((one) => one.startsWith(PREFIX))) {
     const image = await readProcessImage(join(templateDirectory, name));
-    const { launcher, bootId } = image ?? {};
-    if (found === undefined && image !== undefined && launcher === fits.launcher && bootId === fits.bootId)
-      found = image;
+    const isThere = image !== undefined && placedFile(image.imagePath) !== undefined;
+    const doesFit = isThere && image.launcher === fits.launcher && image.bootId === fits.bootId;
+    if (found === undefined && doesFit) found = image;
     else if (!isInUse(join(templateDirectory, name, "memory"))) removeTree(join(templateDirectory, name));
   }
   return found;

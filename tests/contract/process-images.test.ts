@@ -177,8 +177,16 @@ describeVms("VMs from a process image", () => {
     utimesSync(join(templateDirectory(), image, "memory"), 1, 1);
     const { vm, stdout } = await vms.run(["echo", "fine"], { pool: false });
     expect({ path: vm.clone.path, stdout }).toEqual({ path: "cold", stdout: "fine\n" });
-    expect(existsSync(join(templateDirectory(), image))).toBe(false);
+    expect(existsSync(join(templateDirectory(), image, "image"))).toBe(false);
+    // Its pool warms another parent, and writes that down.
+    await vms.poolsFull();
+    const deadline = soon();
+    while ((await vms.run(["true"], { pool: false })).vm.clone.path !== "image")
+      await deadline.race(Bun.sleep(100), "another process image");
     expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
+    vms = await vms.reopen({ pool: { blocked: 0, warm: 0, parent: true } });
+    expect(images()).toHaveLength(1);
+    expect(images()).not.toContain(image);
   });
 
   test("come to be by themselves for a template that nothing is prepared of, after its first clone", async () => {
