@@ -82,14 +82,19 @@ async function perform(global: GlobalOptions, isLocal: boolean, stage: Stage) {
   const series: Omit<SeriesOptions, "pool"> = { client, transport, count: COUNT, label: newId("op"), signal };
 
   await tell(say.formatIntroduction(info, COUNT, release()));
+  using pools = await PoolWatch.open(client);
+  const patience = Deadline.after(POOL_PATIENCE_MS, signal);
+  const untilFull = () => pools.untilFull(patience).catch(() => signal.throwIfAborted());
+  // What clones have for which nothing is prepared; and filling the pool, which they would feel, is over.
+  const onProgress = (step: string) => progress(`making a smaller parent: ${step}`);
+  await client.templates.build({ profile: "exec" }, { onProgress, signal });
+  progress("filling the pool");
+  await untilFull();
   progress("cloning");
   const cold = await runSeries({ ...series, pool: false });
   await tell(`\n${say.formatVms(cold)}${say.formatTimes("Nothing prepared", cold)}`);
 
   await tell(say.formatPoolIntroduction(await client.system.info({ signal }), COUNT));
-  using pools = await PoolWatch.open(client);
-  const patience = Deadline.after(POOL_PATIENCE_MS, signal);
-  const untilFull = () => pools.untilFull(patience).catch(() => signal.throwIfAborted());
   const pooled = await runSeries({
     ...series,
     pool: true,

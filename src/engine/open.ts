@@ -136,6 +136,7 @@ async function preparePools(parts: {
   await processImages.load(templates.list().map(({ id }) => id));
   const pools = new Pools(host, templates, events, processImages);
   const imageMaker = new ImageMaker(host, processImages, (template) => pools.of(template));
+  pools.onSmaller = (template) => imageMaker.make(template);
   templates.onRemove = async (id) => {
     await Promise.all([imageMaker.cancel(id), pools.close(id)]);
     processImages.forget(id);

@@ -34,6 +34,8 @@ export class Pools {
   #relieving = false;
   /** Has VMs give memory back when there is nothing prepared that could go. @returns whether it is worth looking again. */
   onPressure: () => Promise<boolean> = async () => false;
+  /** Called with each smaller template that is there beside the default one's pool. */
+  onSmaller: (template: LoadedTemplate) => Promise<void> = async () => undefined;
 
   constructor(
     private readonly host: Host,
@@ -79,7 +81,7 @@ export class Pools {
     const pool = this.of(await ensure(DEFAULT_SHAPE.profile));
     pool.refill();
     await pool.settled();
-    for (const profile of this.host.config.profiles) await ensure(profile);
+    for (const profile of this.host.config.profiles) await this.onSmaller(await ensure(profile));
   }
 
   /** Whether a template's pool has something prepared. */

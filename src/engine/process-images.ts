@@ -9,7 +9,7 @@ import { RUN_WORDS } from "../sys/page-set.ts";
 import { copiedPages } from "../sys/pagemap.ts";
 import { bootId } from "../sys/process.ts";
 import { guestMapping } from "../sys/process-memory.ts";
-import { removeTree } from "../sys/store-files.ts";
+import { placedFile, removeTree } from "../sys/store-files.ts";
 import { findProcessImage, makeProcessImage, type ProcessImage } from "../template/process-image.ts";
 import type { LoadedTemplate } from "../template/store.ts";
 import { type ImageClone, letRun, limitQemu, openAgent } from "./clone.ts";
@@ -110,6 +110,10 @@ export class ProcessImages {
     const image = this.#of(template.id);
     if (image === undefined) return undefined;
     const { id, manifest } = template;
+    if (placedFile(image.imagePath) === undefined) {
+      this.#refused(id, image);
+      return undefined;
+    }
     const { artifacts, stateDir } = this.host.config;
     const qemu = QemuProcess.spawn(this.host.slots, this.host.records, (slot) => {
       limitQemu(slot, shapeOf(manifest.fingerprint));

@@ -6,6 +6,7 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  rmSync,
   truncateSync,
   utimesSync,
   writeFileSync,
@@ -187,6 +188,11 @@ describeVms("VMs from a process image", () => {
     vms = await vms.reopen({ pool: { blocked: 0, warm: 0, parent: true } });
     expect(images()).toHaveLength(1);
     expect(images()).not.toContain(image);
+  });
+
+  test("whose image is gone are made from the template", async () => {
+    rmSync(join(templateDirectory(), images()[0] ?? "", "image"));
+    expect((await vms.run(["true"], { pool: false })).vm.clone.path).toBe("cold");
   });
 
   test("come to be by themselves for a template that nothing is prepared of, after its first clone", async () => {
