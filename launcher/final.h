@@ -18,7 +18,7 @@ struct final_mapping {
 
 /* How a thread goes on: by the frame that a signal handler would have returned from. */
 struct final_thread {
-    uint64_t id, tid_address, robust_list, robust_bytes, thread_pointer, frame, stack;
+    uint64_t tid_address, robust_list, robust_bytes, thread_pointer, frame, stack;
     struct rseq_place rseq;
 };
 

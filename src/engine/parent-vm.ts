@@ -7,6 +7,7 @@ import { type Deadline, pause } from "../sys/deadline.ts";
 import { ParentProcess } from "../sys/parent-process.ts";
 import { connectedSockets } from "../sys/process.ts";
 import type { ApplicationPart } from "../template/application.ts";
+import type { ImageFiles } from "../template/process-image.ts";
 import type { LoadedTemplate } from "../template/store.ts";
 import { copyQemu, type ImageClone, letRun, openAgent, type WarmClone } from "./clone.ts";
 import type { Host } from "./host.ts";
@@ -87,7 +88,7 @@ export class ParentVm {
   }
 
   /** Writes a process image of it into files that are open here. @throws as {@link child}. */
-  async writeImage({ image, memory }: { image: number; memory: number }): Promise<void> {
+  async writeImage({ image, memory }: ImageFiles): Promise<void> {
     await this.process.writeImage(image, memory, [1, 2, CHILD_FDS.qmp, CHILD_FDS.agent]);
   }
 

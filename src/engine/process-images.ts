@@ -10,7 +10,7 @@ import { copiedPages } from "../sys/pagemap.ts";
 import { bootId } from "../sys/process.ts";
 import { guestMapping } from "../sys/process-memory.ts";
 import { placedFile, removeTree } from "../sys/store-files.ts";
-import { findProcessImage, makeProcessImage, type ProcessImage } from "../template/process-image.ts";
+import { findProcessImage, type ImageFiles, makeProcessImage, type ProcessImage } from "../template/process-image.ts";
 import type { LoadedTemplate } from "../template/store.ts";
 import { type ImageClone, letRun, limitQemu, openAgent } from "./clone.ts";
 import { grantDisks } from "./disks.ts";
@@ -91,7 +91,7 @@ export class ProcessImages {
     this.#tries.set(template.id, (this.#tries.get(template.id) ?? 0) + 1);
     const { start, lengthBytes } = guestMapping(parent.qemu.pid, template.memoryPath);
     const written = runsOf(copiedPages(parent.qemu.pid, start, lengthBytes));
-    const fill = async (files: { image: number; memory: number }) => {
+    const fill = async (files: ImageFiles) => {
       await deadline.race(parent.writeImage(files), "a process image");
       return { ...this.#fits, main: parent.main ?? null, written };
     };
