@@ -16,9 +16,6 @@
 #include "options.h"
 
 #define CHUNK_BYTES (1 << 20)
-#define PRESENT (UINT64_C(1) << 63)
-#define SWAPPED (UINT64_C(1) << 62)
-#define OF_A_FILE (UINT64_C(1) << 61)
 
 static struct image_header header;
 static struct image_file files[MAX_IMAGE_FILES];
@@ -27,7 +24,7 @@ static struct image_run runs[MAX_IMAGE_RUNS];
 static struct image_descriptor descriptors[MAX_IMAGE_DESCRIPTORS];
 static struct image_signal signals[MAX_IMAGE_SIGNALS];
 static struct image_thread thread;
-static int image, data, memory, pagemap;
+static int image, data;
 static int32_t data_number; /* of the file with the process' data, among all; -1: none yet */
 static uint64_t written; /* offset behind what has been written */
 
@@ -39,11 +36,6 @@ static void put_into(int file, const void *bytes, size_t count, uint64_t offset)
             give_up("cannot write the image: %s", strerror(errno));
         done += (size_t)one;
     }
-}
-
-static void put(const void *bytes, size_t count, uint64_t offset)
-{
-    put_into(image, bytes, count, offset);
 }
 
 static void describe_file(struct image_file *file, const struct stat *status)
@@ -75,19 +67,13 @@ static bool is_zero(const uint8_t *page)
     return !page[0] && !memcmp(page, page + 1, IMAGE_PAGE - 1);
 }
 
-static void read_memory(uint8_t *to, uint64_t start, uint64_t bytes)
-{
-    if (pread(memory, to, bytes, (off_t)start) != (ssize_t)bytes)
-        give_up("cannot read memory of the process at %" PRIx64 ": %s", start, strerror(errno));
-}
-
 /* Copies memory into a file, into a hole: zeroes stay that. */
 static void put_memory(int file, uint64_t start, uint64_t end, uint64_t offset)
 {
     static uint8_t chunk[CHUNK_BYTES];
     for (uint64_t at = start; at < end;) {
         uint64_t bytes = end - at < CHUNK_BYTES ? end - at : CHUNK_BYTES;
-        read_memory(chunk, at, bytes);
+        image_read_memory(chunk, at, bytes);
         for (uint64_t from = 0, to; from < bytes; from = to) {
             bool zero = file == image && is_zero(chunk + from);
             for (to = from + IMAGE_PAGE; to < bytes && (file == image && is_zero(chunk + to)) == zero; to += IMAGE_PAGE)
@@ -97,36 +83,6 @@ static void put_memory(int file, uint64_t start, uint64_t end, uint64_t offset)
         }
         at += bytes;
     }
-}
-
-/* Whether a page is there and not the file's. */
-static bool is_own(uint64_t entry)
-{
-    return (entry & SWAPPED) || ((entry & PRESENT) && !(entry & OF_A_FILE));
-}
-
-/* Finds the next pages in a row that are the process' own, from `at` on. Returns false if there are none before `end`. */
-static bool next_own(uint64_t *at, uint64_t *behind, uint64_t end)
-{
-    static uint64_t entries[CHUNK_BYTES / sizeof(uint64_t)];
-    bool found = false;
-    for (uint64_t address = *at; address < end;) {
-        uint64_t pages = (end - address) / IMAGE_PAGE, most = sizeof entries / sizeof *entries;
-        ssize_t got = pread(pagemap, entries, (pages < most ? pages : most) * sizeof *entries, (off_t)(address / IMAGE_PAGE * sizeof *entries));
-        if (got <= 0)
-            give_up("cannot look at the pages of the process: %s", strerror(errno));
-        for (size_t i = 0; i < (size_t)got / sizeof *entries; i++, address += IMAGE_PAGE) {
-            if (is_own(entries[i]) && !found) {
-                *at = address;
-                found = true;
-            } else if (!is_own(entries[i]) && found) {
-                *behind = address;
-                return true;
-            }
-        }
-    }
-    *behind = end;
-    return found;
 }
 
 static struct image_mapping *add_mapping(struct image_mapping mapping)
@@ -149,13 +105,13 @@ static void add_from_image(struct image_mapping mapping, uint64_t start, uint64_
     add_mapping(mapping);
 }
 
-/* A stack's pages are copied, so that it is a mapping that grows. */
-static void add_stack(struct image_mapping mapping)
+/* Its pages are copied over what is mapped: it stays one mapping, and a stack one that grows. */
+static void add_copied(struct image_mapping mapping)
 {
     struct image_mapping *place = add_mapping(mapping);
     uint64_t behind;
-    for (uint64_t at = mapping.start; next_own(&at, &behind, mapping.end); at = behind) {
-        struct image_run *run = &runs[image_next(&header.runs, MAX_IMAGE_RUNS, "pages of a stack in a row")];
+    for (uint64_t at = mapping.start; image_next_own(&at, &behind, mapping.end); at = behind) {
+        struct image_run *run = &runs[image_next(&header.runs, MAX_IMAGE_RUNS, "runs of pages that are copied")];
         *run = (struct image_run){at, behind - at, written};
         put_memory(image, at, behind, written);
         written += behind - at;
@@ -182,7 +138,7 @@ static int32_t number_of_data(void)
 static void add_data(struct image_mapping mapping)
 {
     uint64_t behind;
-    for (uint64_t at = mapping.start; next_own(&at, &behind, mapping.end); at = behind)
+    for (uint64_t at = mapping.start; image_next_own(&at, &behind, mapping.end); at = behind)
         put_memory(data, at, behind, mapping.offset + (at - mapping.start));
     mapping.file = number_of_data();
     add_mapping(mapping);
@@ -195,11 +151,11 @@ static void add_anonymous(struct image_mapping mapping)
     mapping.file = FROM_NOTHING;
     mapping.offset = 0;
     if (mapping.grows) {
-        add_stack(mapping);
+        add_copied(mapping);
         return;
     }
-    bool any = next_own(&first, &last, end);
-    for (uint64_t at = last; any && next_own(&at, &behind, end); at = behind)
+    bool any = image_next_own(&first, &last, end);
+    for (uint64_t at = last; any && image_next_own(&at, &behind, end); at = behind)
         last = behind;
     struct image_mapping rest = mapping;
     rest.end = any ? first : end;
@@ -222,13 +178,28 @@ static bool is_open(const char *path)
     return false;
 }
 
+/* As proc_pid_maps(5) says it. */
+static bool is_deleted(const char *path)
+{
+    static const char mark[] = " (deleted)";
+    size_t length = strlen(path), marked = sizeof mark - 1;
+    return length > marked && !strcmp(path + length - marked, mark);
+}
+
 static void add_of_file(struct image_mapping mapping, const char *path, uint64_t inode)
 {
     uint64_t at = mapping.start, behind;
+    /* The image that it has gone on from itself the last time it was suspended, which went when it did. */
+    if (data < 0 && is_deleted(path)) {
+        add_from_image(mapping, mapping.start, mapping.end);
+        return;
+    }
     mapping.file = file_number(path, inode);
-    if (is_open(path))
+    if (data < 0)
+        add_copied(mapping);
+    else if (is_open(path))
         add_data(mapping);
-    else if (next_own(&at, &behind, mapping.end))
+    else if (image_next_own(&at, &behind, mapping.end))
         add_from_image(mapping, mapping.start, mapping.end);
     else
         add_mapping(mapping);
@@ -293,6 +264,9 @@ static void add_descriptor(const struct parent *parent, int number, const char *
     if (info)
         fclose(info);
     *descriptor = (struct image_descriptor){.number = number, .kind = GIVEN, .flags = (int)flags};
+    for (size_t i = 0; i < parent->connection_count; i++)
+        if (parent->connections[i] == number)
+            descriptor->kind = HUNG_UP;
     if (!strcmp(target, "anon_inode:[signalfd]")) {
         descriptor->kind = A_SIGNALFD;
         descriptor->value = value;
@@ -301,7 +275,7 @@ static void add_descriptor(const struct parent *parent, int number, const char *
             give_up("process %d has %s open, which no two can have", (int)parent->pid, target);
         descriptor->kind = A_FILE;
         descriptor->file = file_number(target, status.st_ino);
-    } else if (strcmp(target, "/dev/null")) {
+    } else if (descriptor->kind != HUNG_UP && strcmp(target, "/dev/null")) {
         give_up("process %d has %s open, which no image has", (int)parent->pid, target);
     }
 }
@@ -333,19 +307,9 @@ static void add_descriptors(const struct parent *parent)
     closedir(open_ones);
 }
 
-static int open_of(pid_t pid, const char *name)
-{
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, name);
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0)
-        give_up("cannot open %s: %s", path, strerror(errno));
-    return file;
-}
-
 static uint64_t put_table(const void *table, size_t bytes, uint64_t offset)
 {
-    put(table, bytes, offset);
+    put_into(image, table, bytes, offset);
     return offset + bytes;
 }
 
@@ -357,8 +321,7 @@ void image_write(const struct parent *parent, int file, int data_file)
     image = file;
     data = data_file;
     data_number = -1;
-    memory = open_of(parent->pid, "mem");
-    pagemap = open_of(parent->pid, "pagemap");
+    image_open_memory(parent->pid);
     if (!image_boot_id(header.boot_id))
         give_up("cannot tell which boot of the host this is: %s", strerror(errno));
     /* Tables are written last, the header behind all others: nobody takes half an image for one. */
@@ -391,7 +354,6 @@ void image_write(const struct parent *parent, int file, int data_file)
     }
     if (ftruncate(image, (off_t)written))
         give_up("cannot write the image: %s", strerror(errno));
-    put(&header, sizeof header, 0);
-    close(memory);
-    close(pagemap);
+    put_into(image, &header, sizeof header, 0);
+    image_close_memory();
 }

@@ -62,7 +62,7 @@ struct image_run {
 
 struct image_descriptor {
     int32_t number;
-    enum { GIVEN, AN_EVENT, AN_EPOLL, A_SIGNALFD, A_FILE } kind; /* given: has to be open already */
+    enum { GIVEN, AN_EVENT, AN_EPOLL, A_SIGNALFD, A_FILE, HUNG_UP } kind; /* given: has to be open already; hung up: a connection that nobody is at the other end of */
     int32_t flags, file;
     uint64_t value; /* count of an event, signals */
 };
@@ -87,20 +87,29 @@ struct image_thread {
 
 /*
  * Writes the image of a process that stands still into a file. `data_file` is a copy of the file that the process has open and mapped, as its guest's memory:
- * pages of its own are written into that, and who goes on from the image maps it instead. Gives up when it has what no image has.
+ * pages of its own are written into that, and who goes on from the image maps it instead. -1: there is none, and of all files that it has mapped the image
+ * has the pages that differ, which who goes on gets copies of. Gives up when the process has what no image has.
  */
 void image_write(const struct parent *parent, int file, int data_file);
 
 /* Parts of that. The next place in a table, or it gives up. */
 uint32_t image_next(uint32_t *count, uint32_t most, const char *what);
 void image_add_signals(const struct parent *parent, struct image_header *header, struct image_signal *signals);
+void image_open_memory(pid_t pid);
+void image_close_memory(void);
+void image_read_memory(uint8_t *to, uint64_t start, uint64_t bytes);
+/* Finds the next pages in a row that are the process' own, from `at` on. Returns false if there are none before `end`. */
+bool image_next_own(uint64_t *at, uint64_t *behind, uint64_t end);
 void image_look_at_layout(const struct parent *parent, struct image_header *header);
 
 /* The id of this boot of the host, into zeroes. Returns whether it is known. */
 bool image_boot_id(char id[40]);
 
-/* Becomes the process of an image that is open. Never returns; fails with EXIT_STALE_IMAGE if that is of no use here. */
-_Noreturn void image_become(int file);
+/*
+ * Becomes the process of an image that is open. `base` is open, too: a file that it has mapped and may not open itself; -1: there is none. Never returns; fails
+ * with EXIT_STALE_IMAGE if the image is of no use here.
+ */
+_Noreturn void image_become(int file, int base);
 #define EXIT_STALE_IMAGE 125
 
 #endif

@@ -96,7 +96,7 @@ static void reset_signals(void)
 
 int main(int argc, char **argv)
 {
-    struct plan plan = {.uid = -1, .gid = -1, .image = -1};
+    struct plan plan = {.uid = -1, .gid = -1, .image = -1, .image_base = -1};
     if (argc > 1 && !strcmp(argv[1], "--discard"))
         discard_run(argv + 2);
     if (argc > 1 && !strcmp(argv[1], "--parent"))
@@ -113,7 +113,7 @@ int main(int argc, char **argv)
     set_environment(&plan);
     reset_signals();
     if (plan.image >= 0)
-        image_become(plan.image);
+        image_become(plan.image, plan.image_base);
     execvp(plan.program[0], plan.program);
     bool missing = errno == ENOENT || errno == ENOTDIR;
     fail(missing ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN, "cannot run %s: %s", plan.program[0], strerror(errno));

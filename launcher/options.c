@@ -165,6 +165,8 @@ static bool parse_option(struct plan *plan, const char *option, char *value)
         plan->uid = number(option, value, 0, UINT_MAX - 1L);
     } else if (!strcmp(option, "--image")) {
         plan->image = (int)number(option, value, 0, INT_MAX);
+    } else if (!strcmp(option, "--image-base")) {
+        plan->image_base = (int)number(option, value, 0, INT_MAX);
     } else if (!strcmp(option, "--gid")) {
         plan->gid = number(option, value, 0, UINT_MAX - 1L);
     } else if (!strcmp(option, "--nice")) {

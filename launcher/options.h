@@ -35,7 +35,7 @@ struct plan {
     int namespaces, nice;
     long uid, gid; /* -1: stays */
     bool no_huge_pages, merge_memory, clear_env, has_nice;
-    int image; /* descriptor of what to go on from instead of running a program; -1: none */
+    int image, image_base; /* descriptors of what to go on from instead of running a program, and of a file that it has mapped; -1: none */
     char **program;
 };
 

@@ -235,14 +235,17 @@ static void answer_image(char **at)
 {
     struct passed given[MAX_PASSED];
     size_t count = 0;
-    int file = take(strtok_r(NULL, " \n", at)), data = take(strtok_r(NULL, " \n", at));
+    int file = take(strtok_r(NULL, " \n", at));
+    const char *into = strtok_r(NULL, " \n", at);
+    int data = into && !strcmp(into, "-") ? -1 : take(into);
     for (char *word; (word = strtok_r(NULL, " \n", at)) && count < MAX_PASSED;)
         given[count++] = (struct passed){-1, (int)number_of("--parent", "DESCRIPTOR", word)};
     if (!parent.place_count)
         copy_lay_out(&parent, given, count);
     image_write(&parent, file, data);
     close(file);
-    close(data);
+    if (data >= 0)
+        close(data);
     printf("image\n");
 }
 

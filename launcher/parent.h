@@ -14,9 +14,10 @@
  * if it had begun a copy, with a line "-PID" for whoever has to wait for its end. Ends with its input, too. UID is one of those from FIRST_UID on, of
  * which copies know all, so that copies of copies can be any of them.
  *
- *     image NUMBER NUMBER DESCRIPTOR ...
+ *     image NUMBER NUMBER|- DESCRIPTOR ...
  *
- * is answered by "image" when an image of it has been written (image.h): into what is open there as the first NUMBER, and for who has each DESCRIPTOR open.
+ * is answered by "image" when an image of it has been written (image.h): into what is open there as the first NUMBER, pages of the guest's memory into the
+ * second, which is a copy of that, or with all others into the first ("-"); for who has each DESCRIPTOR open.
  */
 _Noreturn void parent_run(char **arguments);
 

@@ -13,6 +13,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
@@ -98,23 +99,42 @@ static void open_tables(int file)
     threads = (const void *)(at + header->signals * sizeof *signals);
 }
 
-/* Opens the files that the process has; its own descriptors are below `first`. */
-static void open_files(int first)
+static bool is_file(int file, const struct image_file *wanted)
 {
     struct stat status;
+    return !fstat(file, &status) && status.st_dev == wanted->device && status.st_ino == wanted->inode && (uint64_t)status.st_size == wanted->bytes &&
+           status.st_mtim.tv_sec == wanted->changed_s && status.st_mtim.tv_nsec == wanted->changed_ns;
+}
+
+/* Opens the files that the process has; its own descriptors are below `first`. */
+static void open_files(int first, int base)
+{
     for (uint32_t i = 0; i < header->files; i++) {
         const struct image_file *wanted = &files[i];
-        int file = open(wanted->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-        if (file < 0 || fstat(file, &status))
+        bool is_base = base >= 0 && is_file(base, wanted);
+        int file = is_base ? base : open(wanted->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        if (file < 0)
             stale("cannot open %s: %s", wanted->path, strerror(errno));
-        if (status.st_dev != wanted->device || status.st_ino != wanted->inode || (uint64_t)status.st_size != wanted->bytes ||
-            status.st_mtim.tv_sec != wanted->changed_s || status.st_mtim.tv_nsec != wanted->changed_ns)
+        if (!is_file(file, wanted))
             stale("%s is another file by now", wanted->path);
         file_descriptors[i] = fcntl(file, F_DUPFD_CLOEXEC, first);
         if (file_descriptors[i] < 0)
             stale("cannot have %s open: %s", wanted->path, strerror(errno));
-        close(file);
+        if (!is_base)
+            close(file);
     }
+    if (base >= 0)
+        close(base);
+}
+
+/* One end of a connection, which the other end of has been closed. */
+static int make_hung_up(void)
+{
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
+        return -1;
+    close(ends[1]);
+    return ends[0];
 }
 
 static int make_descriptor(const struct image_descriptor *wanted)
@@ -124,6 +144,8 @@ static int make_descriptor(const struct image_descriptor *wanted)
         return eventfd((unsigned)wanted->value, wanted->flags);
     case AN_EPOLL:
         return epoll_create1(EPOLL_CLOEXEC);
+    case HUNG_UP:
+        return make_hung_up();
     case A_SIGNALFD:
         return (int)syscall(SYS_signalfd4, -1, &wanted->value, sizeof wanted->value, wanted->flags & (O_NONBLOCK | O_CLOEXEC));
     default:
@@ -266,17 +288,17 @@ static struct final_plan *make_plan(void (**code)(struct final_plan *))
     return plan;
 }
 
-_Noreturn void image_become(int file)
+_Noreturn void image_become(int file, int base)
 {
     void (*code)(struct final_plan *);
-    int highest = file;
+    int highest = file > base ? file : base;
     open_tables(file);
     for (uint32_t i = 0; i < header->descriptors; i++)
         highest = descriptors[i].number > highest ? descriptors[i].number : highest;
     image = fcntl(file, F_DUPFD_CLOEXEC, highest + 1);
     if (image < 0)
         stale("cannot have it open: %s", strerror(errno));
-    open_files(image + 1);
+    open_files(image + 1, base);
     close(file);
     open_descriptors();
     struct final_plan *plan = make_plan(&code);

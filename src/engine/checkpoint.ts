@@ -109,6 +109,7 @@ async function suspend(
       await copyScratch(record, workspace, deadline);
       return { ...(await writeParts(workspace, subject, state)), captured: state, times: NOT_STOPPED };
     });
+    await parts.suspendedImages.make(running, record, written.document.id, deadline);
     deadline.signal?.throwIfAborted();
     await snapshots.add(written.document, written.vm);
     try {

@@ -42,6 +42,7 @@ import { refreshVm } from "./refresh.ts";
 import type { SnapshotRecords } from "./snapshot-records.ts";
 import { LocalSnapshots } from "./snapshots.ts";
 import { statsOf } from "./statistics.ts";
+import type { SuspendedImages } from "./suspended-images.ts";
 import type { Templates } from "./templates.ts";
 import type { Vms } from "./vms.ts";
 import type { Volumes } from "./volumes.ts";
@@ -63,6 +64,7 @@ export interface EngineParts {
   processImages: ProcessImages;
   imageMaker: ImageMaker;
   forkCopies: ForkCopies;
+  suspendedImages: SuspendedImages;
   admission: Admission;
   events: Events;
   metrics: Metrics;

@@ -13,6 +13,8 @@ import { type Captured, type CaptureResult, captureVm, type GuestObjects, whileS
 import { type Clone, copyQemu, letRun } from "./clone.ts";
 import type { EngineParts } from "./engine.ts";
 import type { GuestSetup } from "./identity.ts";
+import { GIVEN_FDS } from "./plan.ts";
+import type { QemuProcess } from "./qemu-process.ts";
 import type { VmRecord } from "./records.ts";
 import { goOn, type ReadyQemu, readyQemu, revive } from "./revive.ts";
 import type { RunningVm } from "./running-vm.ts";
@@ -64,12 +66,12 @@ const MAX_FAILURES = 3;
 /** Makes copies of running QEMUs, as long as this host lets it. Disposing it ends what is kept for the next one. */
 export class ForkCopies implements Disposable {
   #failures = 0;
-  /** The program for the next fork: it takes some milliseconds to be started. */
-  #spare: ParentProcess | undefined;
+  /** The program for the next fork, which takes some milliseconds to be started, and its launcher's path. */
+  #spare: { process: ParentProcess; launcher: string } | undefined;
   #isClosed = false;
 
   constructor(private readonly host: EngineParts["host"]) {
-    if (this.#isAble) this.#spare = this.#start();
+    this.#prepare();
   }
 
   get #isAble(): boolean {
@@ -79,22 +81,31 @@ export class ForkCopies implements Disposable {
 
   [Symbol.dispose](): void {
     this.#isClosed = true;
-    this.#spare?.[Symbol.dispose]();
+    this.#spare?.process[Symbol.dispose]();
   }
 
-  /** @returns undefined: there is no launcher that could be started, which whoever starts a QEMU is told. */
-  #start(): ParentProcess | undefined {
+  /** There is none if its launcher could not be started, which whoever starts a QEMU is told. */
+  #prepare(): void {
+    if (this.#isClosed || !this.#isAble || this.#spare !== undefined) return;
+    const { path: launcher } = this.host.config.artifacts.launcher;
     try {
-      return ParentProcess.spare(this.host.config.artifacts.launcher.path, this.host.slots.uids);
+      this.#spare = { process: ParentProcess.spare(launcher, this.host.slots.uids), launcher };
     } catch {
-      return undefined;
+      this.#spare = undefined;
     }
   }
 
   #takeSpare(): ParentProcess | undefined {
-    const spare = this.#spare;
+    const { process, launcher } = this.#spare ?? {};
+    const fits = process?.isGone === false && launcher === this.host.config.artifacts.launcher.path;
+    if (!fits) {
+      process?.[Symbol.dispose]();
+      this.#spare = undefined;
+      this.#prepare();
+    }
+    const taken = this.#spare?.process;
     this.#spare = undefined;
-    return spare === undefined || spare.isGone ? this.#start() : spare;
+    return taken;
   }
 
   /** Whether a VM can be forked by copying its process: one under emulation, that writes to no file. */
@@ -133,7 +144,31 @@ export class ForkCopies implements Disposable {
       if (hasStoodStill) this.#failures += 1;
       return undefined;
     } finally {
-      if (!this.#isClosed && this.#isAble) this.#spare ??= this.#start();
+      this.#prepare();
+    }
+  }
+
+  /**
+   * Writes a QEMU that stands still down as a process image: a copy of it, so that it can go on.
+   * @param file is open for writing.
+   * @returns false: it cannot be copied.
+   * @throws `qemu_spawn_failed` if it has what no image has, `qemu_exited`, `deadline_exceeded`.
+   */
+  async writeImage(qemu: QemuProcess, file: number, deadline: Deadline): Promise<boolean> {
+    const spare = this.#takeSpare();
+    if (spare === undefined) return false;
+    using process = spare;
+    try {
+      const work = async () => {
+        await process.of(qemu.identity);
+        qemu.isKeptBy(process);
+        await process.take(() => undefined);
+        await process.writeImage(file, undefined, GIVEN_FDS);
+      };
+      await deadline.race(work(), "a process image");
+      return true;
+    } finally {
+      this.#prepare();
     }
   }
 }

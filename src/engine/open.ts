@@ -31,6 +31,7 @@ import { Records } from "./records.ts";
 import { Slots } from "./slots.ts";
 import { rootDigest } from "./snapshot-launch.ts";
 import { SnapshotRecords, sharedDisks } from "./snapshot-records.ts";
+import { SuspendedImages } from "./suspended-images.ts";
 import { Templates } from "./templates.ts";
 import { Vms } from "./vms.ts";
 import { Volumes } from "./volumes.ts";
@@ -101,14 +102,14 @@ export async function openEngine({ newArtifacts, ...options }: OpenOptions): Pro
   const changing = newArtifacts && new NewArtifacts({ host, pools, events, load: newArtifacts.load });
   const watch = newArtifacts?.watch(() => void changing?.take());
   const imageOperations = new ImageOperations(host, images, events);
+  const forkCopies = new ForkCopies(host);
   const engine = new LocalEngine({
-    ...{ host, templates, images, imageOperations, vms },
-    volumes,
-    snapshots,
+    ...{ host, templates, images, imageOperations, vms, volumes, snapshots },
     pools,
     processImages,
     imageMaker,
-    forkCopies: new ForkCopies(host),
+    forkCopies,
+    suspendedImages: new SuspendedImages(host, forkCopies, snapshots.store),
     admission,
     events,
     metrics,

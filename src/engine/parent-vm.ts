@@ -11,7 +11,7 @@ import type { ImageFiles } from "../template/process-image.ts";
 import type { LoadedTemplate } from "../template/store.ts";
 import { copyQemu, type ImageClone, letRun, openAgent, type WarmClone } from "./clone.ts";
 import type { Host } from "./host.ts";
-import { CHILD_FDS } from "./plan.ts";
+import { GIVEN_FDS } from "./plan.ts";
 import type { QemuProcess } from "./qemu-process.ts";
 import { ResumedMain } from "./resumed-main.ts";
 
@@ -89,7 +89,7 @@ export class ParentVm {
 
   /** Writes a process image of it into files that are open here. @throws as {@link child}. */
   async writeImage({ image, memory }: ImageFiles): Promise<void> {
-    await this.process.writeImage(image, memory, [1, 2, CHILD_FDS.qmp, CHILD_FDS.agent]);
+    await this.process.writeImage(image, memory, GIVEN_FDS);
   }
 
   /** Ends it; its children go on. */

@@ -23,7 +23,10 @@ export interface PlanInput {
 }
 
 /** Descriptor numbers in the child, in the order in which the plan's descriptors are given. */
-export const CHILD_FDS = { qmp: 3, agent: 4, state: 5, kvm: 6 } as const;
+export const CHILD_FDS = { qmp: 3, agent: 4, state: 5, kvm: 6, imageBase: 6 } as const;
+
+/** What who goes on from a process image has open already. */
+export const GIVEN_FDS = [1, 2, CHILD_FDS.qmp, CHILD_FDS.agent] as const;
 
 /** A process to spawn. */
 export interface QemuPlan {
@@ -33,6 +36,8 @@ export interface QemuPlan {
   opensKvm: boolean;
   /** What it goes on from: has it as its descriptor 5, instead of a socket for its state. */
   imagePath?: string;
+  /** A file that the image's process has mapped and may not open itself: has it as its descriptor 6. */
+  imageBasePath?: string;
 }
 
 /** The command of one QEMU process behind the launcher. A plan without `boot` takes its state from its state socket. */
@@ -59,13 +64,19 @@ export function planQemu(input: PlanInput): QemuPlan {
   };
 }
 
-/** The command of one that goes on from a process image. */
-export function planFromImage(input: Parameters<typeof planLauncher>[0], imagePath: string): QemuPlan {
+/** The command of one that goes on from a process image. @param basePath the image that this one's process has gone on from itself. */
+export function planFromImage(
+  input: Parameters<typeof planLauncher>[0],
+  imagePath: string,
+  basePath?: string,
+): QemuPlan {
+  const base = basePath === undefined ? [] : ["--image-base", String(CHILD_FDS.imageBase)];
   return {
-    command: [...planLauncher(input), "--image", String(CHILD_FDS.state)],
+    command: [...planLauncher(input), "--image", String(CHILD_FDS.state), ...base],
     env: {},
     opensKvm: false,
     imagePath,
+    ...(basePath === undefined ? {} : { imageBasePath: basePath }),
   };
 }
 

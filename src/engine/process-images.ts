@@ -27,6 +27,18 @@ const MAX_TRIES = 2;
 /** Exit codes of the launcher when it has not become the process of an image. */
 const REFUSED = [125, 126];
 
+/** What an image has to fit on this host. */
+export function imagesFit({ config }: Host): { launcher: string; bootId: string } {
+  return { launcher: config.artifacts.launcher.path, bootId: bootId() };
+}
+
+/** Whether images are made here, and gone on from. */
+export function hasProcessImages({ accelerator, config }: Host): boolean {
+  const { pool, processImages } = config;
+  const { blocked, warm, parent = processImages ?? blocked + warm > 0 } = pool;
+  return accelerator === "tcg" && parent;
+}
+
 /** The images of all templates. */
 export class ProcessImages {
   readonly #images = new Map<string, ProcessImage>();
@@ -43,30 +55,20 @@ export class ProcessImages {
   /** Finds those that are there, and removes what is of no use any more. */
   async load(templateIds: readonly string[]): Promise<void> {
     for (const id of templateIds) {
-      const image = await findProcessImage(this.directoryOf(id), this.#fits, this.isInUse);
-      if (image !== undefined && this.#isAble) this.#images.set(id, image);
+      const image = await findProcessImage(this.directoryOf(id), imagesFit(this.host), this.isInUse);
+      if (image !== undefined && hasProcessImages(this.host)) this.#images.set(id, image);
     }
-  }
-
-  get #fits(): { launcher: string; bootId: string } {
-    return { launcher: this.host.config.artifacts.launcher.path, bootId: bootId() };
-  }
-
-  get #isAble(): boolean {
-    const { pool, processImages } = this.host.config;
-    const { blocked, warm, parent = processImages ?? blocked + warm > 0 } = pool;
-    return this.host.accelerator === "tcg" && parent;
   }
 
   /** Whether a template has one, or is not to have any. */
   has({ id }: LoadedTemplate): boolean {
-    return !this.#isAble || this.#of(id) !== undefined || (this.#tries.get(id) ?? 0) >= MAX_TRIES;
+    return !hasProcessImages(this.host) || this.#of(id) !== undefined || (this.#tries.get(id) ?? 0) >= MAX_TRIES;
   }
 
   /** That of a template which the launcher in force has written. */
   #of(templateId: string): ProcessImage | undefined {
     const image = this.#images.get(templateId);
-    return image?.launcher === this.#fits.launcher ? image : undefined;
+    return image?.launcher === imagesFit(this.host).launcher ? image : undefined;
   }
 
   /** Whether a template has one. */
@@ -93,7 +95,7 @@ export class ProcessImages {
     const written = runsOf(copiedPages(parent.qemu.pid, start, lengthBytes));
     const fill = async (files: ImageFiles) => {
       await deadline.race(parent.writeImage(files), "a process image");
-      return { ...this.#fits, main: parent.main ?? null, written };
+      return { ...imagesFit(this.host), main: parent.main ?? null, written };
     };
     const directory = this.directoryOf(template.id);
     const image = await makeProcessImage(template, directory, tenantGid(this.host), fill, deadline.signal);

@@ -98,6 +98,11 @@ export class QemuProcess {
       else theirs = openForReading(plan.imagePath);
       opened.push(theirs, ...(ours === undefined ? [] : [ours]));
       const descriptors = [qmp, agent, theirs];
+      if (plan.imageBasePath !== undefined) {
+        const base = openForReading(plan.imageBasePath);
+        opened.push(base);
+        descriptors.push(base);
+      }
       if (plan.opensKvm) {
         const kvm = openDevice("/dev/kvm");
         opened.push(kvm);

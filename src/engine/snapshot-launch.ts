@@ -1,5 +1,5 @@
 /** How a VM is started from a snapshot, whether it is resumed, restored, or a clone of it. */
-import type { CreateVmRequest, Vm } from "../contract/api.ts";
+import type { ClonePath, CreateVmRequest, Vm } from "../contract/api.ts";
 import { MayflyError } from "../contract/errors.ts";
 import { imageDirectory } from "../image/store.ts";
 import type { DiskFiles } from "../machine/devices/disk.ts";
@@ -9,17 +9,21 @@ import { type Deadline, nowMs } from "../sys/deadline.ts";
 import { copySparse } from "../sys/memory-file.ts";
 import { exists } from "../sys/publish.ts";
 import type { LoadedTemplate } from "../template/store.ts";
+import type { GuestObjects } from "./capture.ts";
 import { planHooks, type RevivalKind } from "./captured-vm.ts";
+import { type Clone, letRun } from "./clone.ts";
 import type { EngineParts } from "./engine.ts";
 import type { Gate } from "./gate.ts";
 import type { HealthPlan } from "./health.ts";
 import type { Holdings } from "./holdings.ts";
-import type { GuestFile, GuestLimits, Identity } from "./identity.ts";
+import type { GuestFile, GuestLimits, GuestSetup, Identity } from "./identity.ts";
 import type { Launch } from "./launch.ts";
-import { type RevivedState, readyQemu, revive } from "./revive.ts";
+import { isRefusedImage } from "./process-images.ts";
+import { goOn, type RevivedState, readyQemu, revive } from "./revive.ts";
 import type { ReadySnapshot } from "./snapshot-records.ts";
 import { StageClock } from "./stages.ts";
 import { hexOf, limitHost } from "./start.ts";
+import { templateDisks } from "./warmed.ts";
 
 /** A VM that is to go on from a snapshot. */
 export interface Revival {
@@ -72,6 +76,13 @@ export function launchFrom(
     if (root.root !== undefined) holdings.record.disks.root = root.root;
     await fillScratch(snapshot, holdings.record.disks, deadline);
     clock.end("plan");
+    const { root: _root, ...own } = holdings.record.disks;
+    const { limits, files = [], staysFrozen = false } = revival;
+    const hooks = staysFrozen ? undefined : planHooks(captured, kind, vm.hostname, revival.env);
+    const setup = { identity, hooks, container: undefined, limits, files, fills: [], disks: own, staysFrozen };
+    const objects = { main: main === null ? null : { ...main, ...revival.goesOnAt }, others };
+    const fromImage = await goOnFromImage(parts, snapshot, template, { root, objects, setup, clock, deadline });
+    if (fromImage !== undefined) return started(fromImage, "image", clock);
     const context = {
       host: parts.host,
       gate,
@@ -80,15 +91,10 @@ export function launchFrom(
     };
     const qemu = await readyQemu(context, template, root, deadline);
     clock.end("spawn");
-    const { root: _root, ...own } = holdings.record.disks;
-    const { limits, files = [], staysFrozen = false } = revival;
-    const hooks = staysFrozen ? undefined : planHooks(captured, kind, vm.hostname, revival.env);
-    const setup = { identity, hooks, container: undefined, limits, files, fills: [], disks: own, staysFrozen };
     revival.beforeLoad?.();
     const state: RevivedState = {
+      ...objects,
       devices: snapshot.deviceState,
-      main: main === null ? null : { ...main, ...revival.goesOnAt },
-      others,
       writePages: async (pid, mapping) => {
         if (ground.isWhole) return;
         await using pages = await openPagesFile(snapshot.pagesPath);
@@ -96,15 +102,17 @@ export function launchFrom(
         revival.onCopied?.();
       },
     };
-    const clone = await revive(qemu, template, state, setup, clock, deadline);
+    return started(await revive(qemu, template, state, setup, clock, deadline), qemu.path, clock);
+  };
+  const started = (clone: Clone, path: ClonePath, clock: StageClock) => {
     holdings.open(clone.agent);
     const sizes = {
-      shape: shapeOf(template.manifest.fingerprint),
+      shape: shapeOf(ground.template.manifest.fingerprint),
       memoryBytes: vm.memoryBytes,
       cpus: vm.cpus,
       limited: false,
     };
-    return { clone: limitHost(clone, sizes), path: qemu.path, clock, machineId: hexOf(identity.machineId) };
+    return { clone: limitHost(clone, sizes), path, clock, machineId: hexOf(identity.machineId) };
   };
   const launch: Launch = {
     request: revival.request,
@@ -119,6 +127,35 @@ export function launchFrom(
     holdings,
   };
   return { launch, refill: () => pool.refill() };
+}
+
+/** Has a suspended VM go on from its process image. @returns undefined: there is none, or it does not fit any more; nothing of it has run then. */
+async function goOnFromImage(
+  { host, suspendedImages }: EngineParts,
+  { document }: ReadySnapshot,
+  template: LoadedTemplate,
+  with_: { root: DiskFiles; objects: GuestObjects; setup: GuestSetup; clock: StageClock; deadline: Deadline },
+): Promise<Clone | undefined> {
+  const { root, objects, setup, clock, deadline } = with_;
+  const disks = { ...root, ...templateDisks(host.config.stateDir, template) };
+  const spawned = await suspendedImages.spawn(document.id, template, disks);
+  if (spawned === undefined) return undefined;
+  const { qemu, memoryPath } = spawned;
+  clock.end("spawn");
+  try {
+    return await goOn(
+      qemu,
+      { id: template.id, memoryPath },
+      objects,
+      () => letRun(qemu, deadline),
+      setup,
+      clock,
+      deadline,
+    );
+  } catch (error) {
+    if (isRefusedImage(error)) return undefined;
+    throw error;
+  }
 }
 
 /** @throws `snapshot_incompatible` naming what differs, `template_not_found` for a base that is gone, `template_corrupt`. */

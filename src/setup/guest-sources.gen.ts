@@ -78,17 +78,18 @@ import launcher5 from "../../launcher/discard.c" with { type: "text" };
 import launcher6 from "../../launcher/discard.h" with { type: "text" };
 import launcher7 from "../../launcher/final.c" with { type: "text" };
 import launcher8 from "../../launcher/final.h" with { type: "text" };
-import launcher9 from "../../launcher/image-state.c" with { type: "text" };
-import launcher10 from "../../launcher/image.c" with { type: "text" };
-import launcher11 from "../../launcher/image.h" with { type: "text" };
-import launcher12 from "../../launcher/launcher.c" with { type: "text" };
-import launcher13 from "../../launcher/options.c" with { type: "text" };
-import launcher14 from "../../launcher/options.h" with { type: "text" };
-import launcher15 from "../../launcher/parent.c" with { type: "text" };
-import launcher16 from "../../launcher/parent.h" with { type: "text" };
-import launcher17 from "../../launcher/restore.c" with { type: "text" };
-import launcher18 from "../../launcher/thread.c" with { type: "text" };
-import launcher19 from "../../launcher/thread.h" with { type: "text" };
+import launcher9 from "../../launcher/image-pages.c" with { type: "text" };
+import launcher10 from "../../launcher/image-state.c" with { type: "text" };
+import launcher11 from "../../launcher/image.c" with { type: "text" };
+import launcher12 from "../../launcher/image.h" with { type: "text" };
+import launcher13 from "../../launcher/launcher.c" with { type: "text" };
+import launcher14 from "../../launcher/options.c" with { type: "text" };
+import launcher15 from "../../launcher/options.h" with { type: "text" };
+import launcher16 from "../../launcher/parent.c" with { type: "text" };
+import launcher17 from "../../launcher/parent.h" with { type: "text" };
+import launcher18 from "../../launcher/restore.c" with { type: "text" };
+import launcher19 from "../../launcher/thread.c" with { type: "text" };
+import launcher20 from "../../launcher/thread.h" with { type: "text" };
 
 export const AGENT: Readonly<Record<string, string>> = {
   "Makefile": agent0,
@@ -173,15 +174,16 @@ export const LAUNCHER: Readonly<Record<string, string>> = {
   "discard.h": launcher6,
   "final.c": launcher7,
   "final.h": launcher8,
-  "image-state.c": launcher9,
-  "image.c": launcher10,
-  "image.h": launcher11,
-  "launcher.c": launcher12,
-  "options.c": launcher13,
-  "options.h": launcher14,
-  "parent.c": launcher15,
-  "parent.h": launcher16,
-  "restore.c": launcher17,
-  "thread.c": launcher18,
-  "thread.h": launcher19,
+  "image-pages.c": launcher9,
+  "image-state.c": launcher10,
+  "image.c": launcher11,
+  "image.h": launcher12,
+  "launcher.c": launcher13,
+  "options.c": launcher14,
+  "options.h": launcher15,
+  "parent.c": launcher16,
+  "parent.h": launcher17,
+  "restore.c": launcher18,
+  "thread.c": launcher19,
+  "thread.h": launcher20,
 };

@@ -100,12 +100,14 @@ export class ParentProcess implements Disposable {
 
   /**
    * Writes an image of it into a file that is open here: from that the launcher becomes a process that goes on as one of its copies would.
-   * @param data an open copy of the file that it has open and mapped: its own pages come in there, and who goes on maps that one.
+   * @param data an open copy of the file that it has open and mapped: its own pages come in there, and who goes on maps that one. undefined: they come into
+   * the image, and who goes on gets copies of them over the files that it has mapped.
    * @param given descriptors that who goes on has open already.
    * @throws as {@link copy}; what stands still has ended then.
    */
-  async writeImage(file: number, data: number, given: readonly number[]): Promise<void> {
-    if ((await this.program.ask(["image", file, data, ...given].join(" "))) !== "image") throw await this.#failed();
+  async writeImage(file: number, data: number | undefined, given: readonly number[]): Promise<void> {
+    const asked = this.program.ask(["image", file, data ?? "-", ...given].join(" "));
+    if ((await asked) !== "image") throw await this.#failed();
   }
 
   async #answered(asked: Promise<string | undefined>): Promise<number> {

@@ -110,15 +110,20 @@ async function readProcessImage(directory: string): Promise<(ProcessImage & Abou
   }
 }
 
+/** The process image that a VM has gone on from, by the memory file that it has mapped. @returns undefined: from none. */
+export function imageOfMemory(memoryPath: string): string | undefined {
+  const directory = join(memoryPath, "..");
+  return basename(directory).startsWith(PREFIX) ? join(directory, "image") : undefined;
+}
+
 /**
  * Pages in which a memory file that a VM has mapped differs from its template's: none, unless it is an image's.
  * @returns first page and number of each run.
  * @throws an Error if it is an image's of which nothing is known any more.
  */
 export async function pagesOverTemplate(memoryPath: string): Promise<AboutImage["written"]> {
-  const directory = join(memoryPath, "..");
-  if (!basename(directory).startsWith(PREFIX)) return [];
-  const image = await readProcessImage(directory);
+  if (imageOfMemory(memoryPath) === undefined) return [];
+  const image = await readProcessImage(join(memoryPath, ".."));
   if (image === undefined) throw new Error(`Cannot tell which pages of ${memoryPath} are the template's`);
   return image.written;
 }
