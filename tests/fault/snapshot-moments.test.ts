@@ -17,13 +17,20 @@ interface Operation {
   run(limitMs?: number): Promise<unknown>;
 }
 
-/** How forks are made: as copies of a process, and from saved states. */
+/** How forks are made, as copies of a process or from saved states; how VMs are resumed, from saved states or process images. */
 const WAYS = [
-  { way: "", pool: { blocked: 0, warm: 0 }, isToDo: () => true },
+  { way: "", pool: "0:0", options: { pool: { blocked: 0, warm: 0 } }, isToDo: () => true },
   {
     way: ", which copies no process",
-    pool: { blocked: 0, warm: 0, parent: false },
+    pool: "0:0:0",
+    options: { pool: { blocked: 0, warm: 0, parent: false } },
     isToDo: (name: string) => name === "fork",
+  },
+  {
+    way: ", which has process images",
+    pool: "0:0:1",
+    options: { pool: { blocked: 0, warm: 0 }, processImages: true },
+    isToDo: (name: string) => ["suspend", "resume"].includes(name),
   },
 ];
 
@@ -37,7 +44,7 @@ for (const { way, pool, isToDo } of WAYS)
       diesAt = join(newDirectory("moments"), "dies-at");
       archive = join(newDirectory("archives"), "archive");
       const preload = { path: join(import.meta.dir, "../support/dies-at.ts"), env: { MAYFLY_TEST_DIES_AT: diesAt } };
-      daemon = await TestDaemon.start(pool.parent === false ? "0:0:0" : "0:0", { preload });
+      daemon = await TestDaemon.start(pool, { preload });
     }, 90_000);
     afterAll(() => daemon?.[Symbol.asyncDispose]());
     afterEach(async () => {
@@ -183,7 +190,7 @@ for (const { way, pool, isToDo } of WAYS)
 /** Whether this process may mount. */
 const mayMount = Bun.spawnSync(["unshare", "--mount", "true"]).exitCode === 0;
 
-for (const { way, pool, isToDo } of WAYS)
+for (const { way, options, isToDo } of WAYS)
   describeVms(`in an engine${way}, at every step`, () => {
     let vms: TestEngine;
     let archive: string;
@@ -193,7 +200,7 @@ for (const { way, pool, isToDo } of WAYS)
     beforeAll(async () => {
       if (mayMount) Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "size=256m,mode=711", "tmpfs", stateDir]);
       mkdirSync(join(stateDir, "templates"), { mode: 0o711 });
-      vms = await TestEngine.open({ root: newDirectory("moments"), stateDir, pool });
+      vms = await TestEngine.open({ root: newDirectory("moments"), stateDir, ...options });
       archive = join(stateDir, "archive");
     }, 90_000);
     afterAll(async () => {

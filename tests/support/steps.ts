@@ -31,6 +31,7 @@ const STEPS: readonly Step[] = [
   { of: MemoryCapture.prototype, method: "take", name: () => "copying pages" },
   { of: ParentProcess.prototype, method: "take", name: () => "copying the process" },
   { of: ParentProcess.prototype, method: "copy", name: () => "copying the copy" },
+  { of: ParentProcess.prototype, method: "writeImage", name: () => "writing the process image" },
   { of: AgentClient.prototype, method: "goOn", name: () => "letting it go on" },
   { of: SnapshotStore.prototype, method: "publish", name: () => "publishing" },
   { of: SnapshotStore.prototype, method: "publishCopy", name: () => "publishing what came" },
@@ -45,6 +46,7 @@ const STEPS: readonly Step[] = [
   { of: Records.prototype, method: "putVm", name: () => "recording a VM" },
   { of: Vms.prototype, method: "park", name: () => "suspending" },
   { of: QemuProcess.prototype, method: "loadState", name: () => "loading devices" },
+  { of: QemuProcess.prototype, method: "run", name: () => "letting it run" },
   { of: AgentClient.prototype, method: "identity", name: () => "the identity" },
   { of: AgentClient.prototype, method: "thaw", name: () => "thawing" },
 ];
