@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 #include "options.h"
 
 static int kept; /* pidfd of the process */
+static struct pollfd watched[MAX_EVENTS];
 
 void descriptors_of(struct parent *parent, pid_t pid)
 {
@@ -38,7 +40,8 @@ void descriptors_open_channel(struct parent *parent)
     parent->channel_there = ends[1];
 }
 
-bool descriptors_look_at_event(const struct parent *parent, struct event *event, bool is_epoll)
+/* What is to be known of an event or epoll to make another one. Returns whether it can be made: an epoll that watches something cannot. */
+static bool look_at_event(const struct parent *parent, struct event *event, bool is_epoll)
 {
     char path[64], line[128];
     unsigned flags = 0;
@@ -55,6 +58,28 @@ bool descriptors_look_at_event(const struct parent *parent, struct event *event,
         fclose(info);
     event->flags = is_epoll ? EMPTY_EPOLL : (int)flags & (O_NONBLOCK | O_CLOEXEC);
     return !is_watching;
+}
+
+void descriptors_watch_events(const struct parent *parent)
+{
+    for (size_t i = 0; i < parent->event_count; i++) {
+        const struct event *event = &parent->events[i];
+        int ours = event->flags == EMPTY_EPOLL ? -1 : (int)syscall(SYS_PIDFD_GETFD, kept, event->descriptor, 0);
+        watched[i] = (struct pollfd){ours, POLLIN, 0};
+    }
+}
+
+void descriptors_count_events(struct parent *parent)
+{
+    poll(watched, parent->event_count, 0);
+    for (size_t i = 0; i < parent->event_count; i++) {
+        struct event *event = &parent->events[i];
+        event->count = 0;
+        if (watched[i].revents)
+            look_at_event(parent, event, false);
+        if (watched[i].fd >= 0)
+            close(watched[i].fd);
+    }
 }
 
 /* Whether a socket only waits for connections. One that is connected would say to two what was meant for one. */
@@ -80,8 +105,20 @@ void descriptors_close_connections(struct parent *parent)
     CALL(first, "close a descriptor", SYS_close, (uint64_t)ends[1]);
 }
 
+/* The event that was known as that descriptor. */
+static const struct event *event_known(const struct event *events, size_t count, int descriptor)
+{
+    for (size_t i = 0; i < count; i++)
+        if (events[i].descriptor == descriptor && events[i].flags != EMPTY_EPOLL)
+            return &events[i];
+    return NULL;
+}
+
 void descriptors_list(struct parent *parent)
 {
+    static struct event before[MAX_EVENTS];
+    const size_t known_count = parent->event_count;
+    memcpy(before, parent->events, known_count * sizeof *before);
     parent->event_count = parent->connection_count = 0;
     static const char *const refused[] = {"anon_inode:[io_uring]", "anon_inode:[timerfd]", "anon_inode:kvm", "pipe:"};
     char path[64], target[256];
@@ -109,8 +146,11 @@ void descriptors_list(struct parent *parent)
         if (parent->event_count == MAX_EVENTS)
             give_up("process %d has more than %d events", (int)parent->pid, MAX_EVENTS);
         struct event *event = &parent->events[parent->event_count++];
+        const struct event *known = is_epoll ? NULL : event_known(before, known_count, descriptor);
         event->descriptor = descriptor;
-        if (!descriptors_look_at_event(parent, event, is_epoll))
+        if (known)
+            *event = *known;
+        else if (!look_at_event(parent, event, is_epoll))
             give_up("process %d has %s open and in use, which no two can have", (int)parent->pid, target);
     }
     closedir(descriptors);

@@ -319,8 +319,7 @@ static void take_stem(void)
         describe(&parent.threads[i]);
     share_all_memory();
     /* Events are the process' own, which goes on to take what has happened: its copy is to hear of that, too. */
-    for (size_t i = 0; i < parent.event_count; i++)
-        descriptors_look_at_event(&parent, &parent.events[i], parent.events[i].flags == EMPTY_EPOLL);
+    descriptors_count_events(&parent);
     pid_t stem = copy_begin(&parent);
     set_options(stem, TRACE_NEW | END_WITH_US);
     for (size_t i = 0; i < parent.thread_count; i++)
@@ -333,15 +332,8 @@ static void take_stem(void)
 /* The copy that stands still is what copies are made of. */
 static void settle(void)
 {
-    static struct event before[MAX_EVENTS];
-    size_t count = parent.event_count;
-    memcpy(before, parent.events, sizeof before);
     descriptors_of(&parent, parent.threads[0].thread.pid);
     descriptors_list(&parent);
-    for (size_t i = 0; i < parent.event_count; i++)
-        for (size_t j = 0; j < count; j++)
-            if (parent.events[i].descriptor == before[j].descriptor)
-                parent.events[i].count = before[j].count;
     descriptors_close_connections(&parent);
     descriptors_open_channel(&parent);
 }
@@ -361,6 +353,7 @@ _Noreturn void fork_run(char **arguments)
     look_at_user();
     descriptors_of(&parent, parent.pid);
     descriptors_list(&parent); /* what cannot be copied is not stopped */
+    descriptors_watch_events(&parent);
     printf("ready\n");
     if (!fgets(line, sizeof line, stdin))
         exit(0);
