@@ -86,8 +86,8 @@ export function portsTables(report: PortsReport | undefined): Record<"ports" | "
   };
 }
 
-/** The tables of a run of `fork`: what is promised and what it gave, and the picture of the curves, which the run has drawn. */
-export function forkTables(report: ForkReport | undefined): Record<"fork" | "fork curves", string> {
+/** The tables of a run of `fork`: what is promised and what it gave, and the picture of the curves, if the run has drawn them; else the one of before stays. */
+export function forkTables(report: ForkReport | undefined): Record<string, string> {
   const rows = report?.rows ?? [];
   const promises = table(PROMISE_HEADING, judge(rows, forkPromises()).map(promiseCells));
   if (report === undefined) return { fork: `${promises}\n\n${NO_RUN}`, "fork curves": NO_RUN };
@@ -95,12 +95,12 @@ export function forkTables(report: ForkReport | undefined): Record<"fork" | "for
   const picture = "![Costs by the size of the guest and by what it has written](fork-cost.svg)";
   return {
     fork: [promises, summaries(rows), facts.join("\n")].join("\n\n"),
-    "fork curves": report.curves.length === 0 ? NO_RUN : picture,
+    ...(report.curves.length === 0 ? {} : { "fork curves": picture }),
   };
 }
 
-/** The tables of a run of `density`: what is promised and what it gave, each subject in a column, and the picture, which the run has drawn. */
-export function densityTables(report: DensityReport | undefined): Record<"density" | "density curves", string> {
+/** The tables of a run of `density`: what is promised and what it gave, each subject in a column, and the picture, as of `fork`. */
+export function densityTables(report: DensityReport | undefined): Record<string, string> {
   const rows = report?.rows ?? [];
   const promises = table(PROMISE_HEADING, judge(rows, densityPromises(report?.vms)).map(promiseCells));
   if (report === undefined) return { density: `${promises}\n\n${NO_RUN}`, "density curves": NO_RUN };
@@ -114,7 +114,7 @@ export function densityTables(report: DensityReport | undefined): Record<"densit
     "![Memory of an idle instance, and the time that one more takes to start, by their number](density.svg)";
   return {
     density: [promises, bySubject(rows), facts.join("\n")].join("\n\n"),
-    "density curves": report.curves.length === 0 ? NO_RUN : picture,
+    ...(report.curves.length === 0 ? {} : { "density curves": picture }),
   };
 }
 

@@ -57,7 +57,7 @@ describeVms("VMs that are resumed from a process image", () => {
     });
   }
 
-  test("share with their template what they have not written, and are forked and checkpointed as any", async () => {
+  test("share with their template what they have not written, and are forked and checkpointed like others", async () => {
     const { vm, hash } = await startOnPath("image", false);
     await suspend(vm.id);
     await resume(vm.id);
