@@ -106,9 +106,10 @@ export class ProcessImages {
 
   /**
    * Spawns a QEMU that goes on from a template's image; it is like a warm clone then. @returns undefined: there is none.
+   * @param merge whether its memory may be merged with that of others.
    * @throws `qemu_spawn_failed`, `limit_reached`; nothing is left then.
    */
-  spawn(template: LoadedTemplate): ImageClone | undefined {
+  spawn(template: LoadedTemplate, merge = false): ImageClone | undefined {
     const image = this.#of(template.id);
     if (image === undefined) return undefined;
     const { id, manifest } = template;
@@ -122,7 +123,7 @@ export class ProcessImages {
       grantDisks(slot, templateDisks(stateDir, template));
       const { uid, cgroup } = slot;
       return planFromImage(
-        { artifacts, uid, gid: tenantGid(this.host), procsFiles: cgroup.procsFiles },
+        { artifacts, uid, gid: tenantGid(this.host), procsFiles: cgroup.procsFiles, merge },
         image.imagePath,
       );
     });

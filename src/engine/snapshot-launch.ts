@@ -81,13 +81,14 @@ export function launchFrom(
     const hooks = staysFrozen ? undefined : planHooks(captured, kind, vm.hostname, revival.env);
     const setup = { identity, hooks, container: undefined, limits, files, fills: [], disks: own, staysFrozen };
     const objects = { main: main === null ? null : { ...main, ...revival.goesOnAt }, others };
-    const fromImage = await goOnFromImage(parts, snapshot, template, { root, objects, setup, clock, deadline });
+    const merge = vm.merge === true;
+    const fromImage = await goOnFromImage(parts, snapshot, template, { root, merge, objects, setup, clock, deadline });
     if (fromImage !== undefined) return started(fromImage, "image", clock);
     const context = {
       host: parts.host,
       gate,
       pool: revival.request.pool === false ? undefined : pool,
-      merge: vm.merge,
+      merge,
     };
     const qemu = await readyQemu(context, template, root, deadline);
     clock.end("spawn");
@@ -134,11 +135,18 @@ async function goOnFromImage(
   { host, suspendedImages }: EngineParts,
   { document }: ReadySnapshot,
   template: LoadedTemplate,
-  with_: { root: DiskFiles; objects: GuestObjects; setup: GuestSetup; clock: StageClock; deadline: Deadline },
+  plan: {
+    root: DiskFiles;
+    merge: boolean;
+    objects: GuestObjects;
+    setup: GuestSetup;
+    clock: StageClock;
+    deadline: Deadline;
+  },
 ): Promise<Clone | undefined> {
-  const { root, objects, setup, clock, deadline } = with_;
+  const { root, merge, objects, setup, clock, deadline } = plan;
   const disks = { ...root, ...templateDisks(host.config.stateDir, template) };
-  const spawned = await suspendedImages.spawn(document.id, template, disks);
+  const spawned = await suspendedImages.spawn(document.id, template, disks, merge);
   if (spawned === undefined) return undefined;
   const { qemu, memoryPath } = spawned;
   clock.end("spawn");

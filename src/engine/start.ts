@@ -59,7 +59,7 @@ export interface StartParts {
   files: readonly GuestFile[];
   fills: readonly VolumeFill[];
   hooks: HookPlan | undefined;
-  /** Its memory may be merged with that of others: it takes nothing prepared, of which none may. */
+  /** Its memory may be merged with that of others: it takes none that runs already, of which none may. */
   merge?: boolean;
 }
 
@@ -125,7 +125,7 @@ async function cloneFromNothing(
   const clock = new StageClock(startedMs);
   try {
     clock.end("plan");
-    const fromImage = request.merge === true ? undefined : images.spawn(template);
+    const fromImage = images.spawn(template, request.merge);
     if (fromImage !== undefined) {
       clock.end("spawn");
       return { clone: await cloneFromWarm(fromImage, request, clock, deadline), path: "image", clock };

@@ -38,7 +38,7 @@ export class SuspendedImages {
    * needed.
    */
   async make(running: RunningVm, record: VmRecord, snapshotId: string, deadline: Deadline): Promise<void> {
-    if (!hasProcessImages(this.host) || record.vm.merge === true || !this.copies.canCopy(record)) return;
+    if (!hasProcessImages(this.host) || !this.copies.canCopy(record)) return;
     const { qemu, template } = running.clone;
     const { memoryPath } = template;
     const about = { ...imagesFit(this.host), memoryPath, basePath: imageOfMemory(memoryPath) ?? null };
@@ -48,10 +48,15 @@ export class SuspendedImages {
 
   /**
    * Spawns a QEMU that goes on from a snapshot's image. @returns undefined: there is none that fits.
-   * @param root of the VM, where the template has none.
+   * @param merge whether its memory may be merged with that of others.
    * @throws `limit_reached`, `qemu_spawn_failed`; nothing is left then.
    */
-  async spawn(snapshotId: string, template: LoadedTemplate, disks: DiskFiles): Promise<SuspendedQemu | undefined> {
+  async spawn(
+    snapshotId: string,
+    template: LoadedTemplate,
+    disks: DiskFiles,
+    merge: boolean,
+  ): Promise<SuspendedQemu | undefined> {
     if (!hasProcessImages(this.host)) return undefined;
     const image = await findSuspendedImage(this.store.directory(snapshotId), imagesFit(this.host));
     if (image === undefined) return undefined;
@@ -60,7 +65,7 @@ export class SuspendedImages {
       limitQemu(slot, shapeOf(template.manifest.fingerprint));
       grantDisks(slot, disks);
       const { uid, cgroup } = slot;
-      const launcher = { artifacts, uid, gid: tenantGid(this.host), procsFiles: cgroup.procsFiles };
+      const launcher = { artifacts, uid, gid: tenantGid(this.host), procsFiles: cgroup.procsFiles, merge };
       return planFromImage(launcher, image.imagePath, image.basePath ?? undefined);
     });
     return { qemu, memoryPath: image.memoryPath };

@@ -33,10 +33,12 @@ describeVms("merged VMs", () => {
   test.skipIf(merging() === "unsupported")("have a QEMU of their own, and so has what comes of them", async () => {
     const plain = await vms.start({ name: "plain" });
     const merged = await vms.start({ name: "merged", merge: true });
+    const image = readFileSync(`/proc/${merged.pid}/maps`, "latin1").includes("/process-image-");
     expect(plain.clone.path).not.toBe("cold");
     expect(plain.merge).toBeUndefined();
     expect(isMergeable(plain)).toBe(false);
-    expect(merged).toMatchObject({ merge: true, clone: { path: "cold" } });
+    expect(merged).toMatchObject({ merge: true, clone: { path: "image" } });
+    expect(image).toBe(true);
     expect(isMergeable(merged)).toBe(true);
     const { vmIds } = await vms.engine.snapshots.fork("merged", {}, soon());
     expect(isMergeable(vms.engine.getVm(vmIds[0] ?? ""))).toBe(true);
