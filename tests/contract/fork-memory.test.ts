@@ -5,6 +5,7 @@ import { captureVm, whileStopped } from "../../src/engine/capture.ts";
 import type { EngineParts } from "../../src/engine/engine.ts";
 import { Gate } from "../../src/engine/gate.ts";
 import { readyQemu } from "../../src/engine/revive.ts";
+import { applyPages, openPagesFile } from "../../src/snapshot/pages.ts";
 import { reduce } from "../../src/snapshot/reduce.ts";
 import { ParentProcess } from "../../src/sys/parent-process.ts";
 import { type GuestMapping, guestMapping, writePages } from "../../src/sys/process-memory.ts";
@@ -109,6 +110,45 @@ describeVms("memory of forks", () => {
     await process.gone;
     await vms.remove(vm.id);
   });
+
+  test.each([
+    ["a process image", { pool: false }, "image"],
+    ["a parent", {}, "copy"],
+  ] as const)(
+    "the process image of a suspended VM has the memory that its snapshot has, of a VM from %s",
+    async (_, request, path) => {
+      const seed = Math.floor(Math.random() * 2 ** 32);
+      const random = numbersFrom(seed);
+      const parts = partsOf(vms);
+      const vm = await vms.start(request);
+      expect(vm.clone.path).toBe(path);
+      for (let round = 1; round <= 3; round++) {
+        const until = `/tmp/written${round}`;
+        void vms.exec(vm.id, ["/bin/sh", "-c", randomWrites(random, until)]).catch(() => undefined);
+        await vms.shell(vm.id, `until [ -e ${until} ]; do usleep 10000; done`);
+        const { id } = await vms.engine.snapshots.checkpoint(vm.id, { stop: true }, soon());
+        const template = parts.templates.cloneable(vm.templateId);
+        const loaded = await readyQemu({ host: parts.host, gate: new Gate(1), pool: undefined }, template, {}, soon());
+        const image = await parts.suspendedImages.spawn(id, template, {}, false);
+        try {
+          await image?.qemu.qmp(soon());
+          const pid = image?.qemu.pid ?? 0;
+          await using pages = await openPagesFile((await parts.snapshots.ready(id)).pagesPath);
+          await applyPages(loaded.qemu.pid, loaded.mapping, pages);
+          const value = firstDifference(
+            { pid, mapping: guestMapping(pid, image?.memoryPath ?? "") },
+            { pid: loaded.qemu.pid, mapping: loaded.mapping },
+          );
+          expect(`seed ${seed}, round ${round}: ${value}`).toBe(`seed ${seed}, round ${round}: undefined`);
+        } finally {
+          await Promise.all([loaded.qemu.kill(), image?.qemu.kill()]);
+        }
+        expect((await vms.engine.snapshots.resume(vm.id, soon())).clone.path).toBe("image");
+      }
+      await vms.remove(vm.id);
+    },
+    120_000,
+  );
 
   test.each([
     ["its template", {}, "cold"],
