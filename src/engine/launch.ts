@@ -104,6 +104,8 @@ export async function launchIn(
     health: launch.health ?? null,
   };
   from.keep(record);
+  // Only now: what one prints that does not come to be is in no log, since whoever goes on from the same state prints it again.
+  if (main !== undefined) clone.main?.handTo(main.consume);
   cleanup.move();
   return { running: new RunningVm(vm.id, clone, main, logs, launch.holdings), main, record };
 }
@@ -114,13 +116,13 @@ function baseFor({ goesOnAt }: Launch, logs: OutputLogs | undefined): LogBase {
   return { stdout: stdout - (goesOnAt?.output ?? 0), stderr: stderr - (goesOnAt?.error ?? 0) };
 }
 
-/** Starts the main process, or goes on with the one that came with the template. */
+/** Starts the main process, unless one has come with the clone, which is handed over later. */
 function startMain(
   clone: Clone,
   spec: ExecSpec | undefined,
   main: Workload,
   deadline: Deadline,
 ): AgentProcess | undefined {
-  if (clone.main !== undefined) return clone.main.handTo(main.consume);
+  if (clone.main !== undefined) return clone.main.process;
   return spec === undefined ? undefined : clone.agent.exec(spec, main.consume, deadline);
 }

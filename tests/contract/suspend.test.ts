@@ -1,5 +1,8 @@
 /** Suspended VMs: no QEMU, and all that makes them what they are; whatever needs them brings them back. */
 import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
+import { AgentClient } from "../../src/agent/client.ts";
+import { MayflyError } from "../../src/contract/errors.ts";
+import { Records } from "../../src/engine/records.ts";
 import { askService, buildService, serviceImage } from "../support/application.ts";
 import { COUNTER, goOnOneByOne, numbersOf } from "../support/counting.ts";
 import { Output, soon, TestEngine } from "../support/engine.ts";
@@ -58,6 +61,38 @@ for (const { way, options } of WAYS)
       expect(await snapshots.resume("counter", soon())).toEqual(before);
       expect(goOnOneByOne(await numbersOf(vms, "counter", 40))).toBe(true);
       expect(await vms.shell("counter", "cat /etc/machine-id")).toBe(machineId);
+    });
+
+    test("a return that fails changes nothing, not even by what was printed meanwhile", async () => {
+      const { snapshots } = vms.engine;
+      await vms.start({ command: ["sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; done"], name: "counter" });
+      await numbersOf(vms, "counter", 5);
+      await suspend("counter");
+      const put = Records.prototype.putVm;
+      const { thaw } = AgentClient.prototype;
+      try {
+        // Something has been printed by then.
+        AgentClient.prototype.thaw = async function (...rest) {
+          await thaw.call(this, ...rest);
+          await Bun.sleep(50);
+        };
+        Records.prototype.putVm = function (record) {
+          if (record.vm.state === "running") throw new MayflyError("disk_full", "Cannot record a VM: no space");
+          put.call(this, record);
+        };
+        for (let time = 0; time < 5; time++)
+          expect((await rejection(snapshots.resume("counter", soon()))).code).toBe("disk_full");
+      } finally {
+        Records.prototype.putVm = put;
+        AgentClient.prototype.thaw = thaw;
+      }
+      await snapshots.resume("counter", soon());
+      await vms.shell("counter", "echo on");
+      await suspend("counter");
+      let text = "";
+      for await (const { chunk } of vms.engine.logs("counter", { follow: false, signal: AbortSignal.timeout(20_000) }))
+        text += Buffer.from(chunk).toString();
+      expect(goOnOneByOne(text.split("\n").slice(0, -1).map(Number))).toBe(true);
     });
 
     test("an exec brings one back, and so do ten at once, together", async () => {
