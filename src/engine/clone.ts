@@ -12,8 +12,9 @@ import type { ApplicationPart } from "../template/application.ts";
 import type { LoadedTemplate } from "../template/store.ts";
 import { QEMU_OVERHEAD_BYTES, QEMU_PIDS } from "./config.ts";
 import { attachDisks, grantDisks } from "./disks.ts";
-import { cloneMemoryMode, type Host, planFor } from "./host.ts";
+import { cloneMemoryMode, type Host, planFor, tenantGid } from "./host.ts";
 import { applyIdentity, type GuestSetup } from "./identity.ts";
+import { planFromImage } from "./plan.ts";
 import { QemuProcess } from "./qemu-process.ts";
 import { ResumedMain } from "./resumed-main.ts";
 import type { Slot } from "./slots.ts";
@@ -95,6 +96,29 @@ export function spawnBlocked(host: Host, template: LoadedTemplate, disks: DiskFi
       disks,
       merge,
     });
+  });
+}
+
+/**
+ * Spawns a QEMU that becomes the process of an image.
+ * @param image `basePath`: the image that this one's process has gone on from itself.
+ * @param merge whether its memory may be merged with that of others.
+ * @throws `qemu_spawn_failed`, `limit_reached`; nothing is left then.
+ */
+export function spawnFromImage(
+  host: Host,
+  { manifest }: LoadedTemplate,
+  { imagePath, basePath }: { imagePath: string; basePath?: string | null },
+  disks: DiskFiles,
+  merge: boolean,
+): QemuProcess {
+  return QemuProcess.spawn(host.slots, host.records, (slot) => {
+    limitQemu(slot, shapeOf(manifest.fingerprint));
+    grantDisks(slot, disks);
+    const { uid, cgroup } = slot;
+    const { artifacts } = host.config;
+    const launcher = { artifacts, uid, gid: tenantGid(host), procsFiles: cgroup.procsFiles, merge };
+    return planFromImage(launcher, imagePath, basePath ?? undefined);
   });
 }
 

@@ -91,18 +91,17 @@ export class ForkCopies implements Disposable {
     try {
       this.#spare = { process: ParentProcess.spare(launcher, this.host.slots.uids), launcher };
     } catch {
-      this.#spare = undefined;
+      return;
     }
   }
 
   #takeSpare(): ParentProcess | undefined {
-    const { process, launcher } = this.#spare ?? {};
-    const fits = process?.isGone === false && launcher === this.host.config.artifacts.launcher.path;
-    if (!fits) {
-      process?.[Symbol.dispose]();
+    const { path } = this.host.config.artifacts.launcher;
+    if (this.#spare !== undefined && (this.#spare.process.isGone || this.#spare.launcher !== path)) {
+      this.#spare.process[Symbol.dispose]();
       this.#spare = undefined;
-      this.#prepare();
     }
+    this.#prepare();
     const taken = this.#spare?.process;
     this.#spare = undefined;
     return taken;
@@ -151,12 +150,11 @@ export class ForkCopies implements Disposable {
   /**
    * Writes a QEMU that stands still down as a process image: a copy of it, so that it can go on.
    * @param file is open for writing.
-   * @returns false: it cannot be copied.
-   * @throws `qemu_spawn_failed` if it has what no image has, `qemu_exited`, `deadline_exceeded`.
+   * @throws `qemu_spawn_failed` if it cannot be copied or has what no image has, `qemu_exited`, `deadline_exceeded`.
    */
-  async writeImage(qemu: QemuProcess, file: number, deadline: Deadline): Promise<boolean> {
+  async writeImage(qemu: QemuProcess, file: number, deadline: Deadline): Promise<void> {
     const spare = this.#takeSpare();
-    if (spare === undefined) return false;
+    if (spare === undefined) throw new MayflyError("qemu_spawn_failed", `Cannot copy process ${qemu.pid}`);
     using process = spare;
     try {
       const work = async () => {
@@ -166,7 +164,6 @@ export class ForkCopies implements Disposable {
         await process.writeImage(file, undefined, GIVEN_FDS);
       };
       await deadline.race(work(), "a process image");
-      return true;
     } finally {
       this.#prepare();
     }

@@ -3,7 +3,6 @@
  * code anew (docs/adr/0045-process-images.md). Under emulation only.
  */
 import { MayflyError } from "../contract/errors.ts";
-import { shapeOf } from "../machine/profile.ts";
 import type { Deadline } from "../sys/deadline.ts";
 import { RUN_WORDS } from "../sys/page-set.ts";
 import { copiedPages } from "../sys/pagemap.ts";
@@ -12,12 +11,9 @@ import { guestMapping } from "../sys/process-memory.ts";
 import { placedFile, removeTree } from "../sys/store-files.ts";
 import { findProcessImage, type ImageFiles, makeProcessImage, type ProcessImage } from "../template/process-image.ts";
 import type { LoadedTemplate } from "../template/store.ts";
-import { type ImageClone, letRun, limitQemu, openAgent } from "./clone.ts";
-import { grantDisks } from "./disks.ts";
+import { type ImageClone, letRun, openAgent, spawnFromImage } from "./clone.ts";
 import { type Host, tenantGid } from "./host.ts";
 import type { ParentVm } from "./parent-vm.ts";
-import { planFromImage } from "./plan.ts";
-import { QemuProcess } from "./qemu-process.ts";
 import { ResumedMain } from "./resumed-main.ts";
 import { templateDisks } from "./warmed.ts";
 
@@ -68,7 +64,7 @@ export class ProcessImages {
   /** That of a template which the launcher in force has written. */
   #of(templateId: string): ProcessImage | undefined {
     const image = this.#images.get(templateId);
-    return image?.launcher === imagesFit(this.host).launcher ? image : undefined;
+    return image?.launcher === this.host.config.artifacts.launcher.path ? image : undefined;
   }
 
   /** Whether a template has one. */
@@ -112,21 +108,12 @@ export class ProcessImages {
   spawn(template: LoadedTemplate, merge = false): ImageClone | undefined {
     const image = this.#of(template.id);
     if (image === undefined) return undefined;
-    const { id, manifest } = template;
+    const { id } = template;
     if (placedFile(image.imagePath) === undefined) {
       this.#refused(id, image);
       return undefined;
     }
-    const { artifacts, stateDir } = this.host.config;
-    const qemu = QemuProcess.spawn(this.host.slots, this.host.records, (slot) => {
-      limitQemu(slot, shapeOf(manifest.fingerprint));
-      grantDisks(slot, templateDisks(stateDir, template));
-      const { uid, cgroup } = slot;
-      return planFromImage(
-        { artifacts, uid, gid: tenantGid(this.host), procsFiles: cgroup.procsFiles, merge },
-        image.imagePath,
-      );
-    });
+    const qemu = spawnFromImage(this.host, template, image, templateDisks(this.host.config.stateDir, template), merge);
     qemu.exited.then(({ exitCode }) => {
       if (exitCode !== null && REFUSED.includes(exitCode)) this.#refused(id, image);
     });

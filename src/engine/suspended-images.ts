@@ -3,19 +3,16 @@
  * another one (docs/adr/0046-resume-from-a-process-image.md).
  */
 import type { DiskFiles } from "../machine/devices/disk.ts";
-import { shapeOf } from "../machine/profile.ts";
 import { findSuspendedImage, makeSuspendedImage } from "../snapshot/process-image.ts";
 import type { SnapshotStore } from "../snapshot/store.ts";
 import type { Deadline } from "../sys/deadline.ts";
 import { imageOfMemory } from "../template/process-image.ts";
 import type { LoadedTemplate } from "../template/store.ts";
-import { limitQemu } from "./clone.ts";
-import { grantDisks } from "./disks.ts";
+import { spawnFromImage } from "./clone.ts";
 import type { ForkCopies } from "./fork-source.ts";
-import { type Host, tenantGid } from "./host.ts";
-import { planFromImage } from "./plan.ts";
+import type { Host } from "./host.ts";
 import { hasProcessImages, imagesFit } from "./process-images.ts";
-import { QemuProcess } from "./qemu-process.ts";
+import type { QemuProcess } from "./qemu-process.ts";
 import type { VmRecord } from "./records.ts";
 import type { RunningVm } from "./running-vm.ts";
 
@@ -60,14 +57,7 @@ export class SuspendedImages {
     if (!hasProcessImages(this.host)) return undefined;
     const image = await findSuspendedImage(this.store.directory(snapshotId), imagesFit(this.host));
     if (image === undefined) return undefined;
-    const { artifacts } = this.host.config;
-    const qemu = QemuProcess.spawn(this.host.slots, this.host.records, (slot) => {
-      limitQemu(slot, shapeOf(template.manifest.fingerprint));
-      grantDisks(slot, disks);
-      const { uid, cgroup } = slot;
-      const launcher = { artifacts, uid, gid: tenantGid(this.host), procsFiles: cgroup.procsFiles, merge };
-      return planFromImage(launcher, image.imagePath, image.basePath ?? undefined);
-    });
+    const qemu = spawnFromImage(this.host, template, image, disks, merge);
     return { qemu, memoryPath: image.memoryPath };
   }
 }

@@ -4,8 +4,7 @@
  */
 import { join } from "node:path";
 import { z } from "zod";
-import { readBytes } from "../sys/paths.ts";
-import { sealJson, unsealJson } from "../sys/sealed-json.ts";
+import { readCached, sealJson } from "../sys/sealed-json.ts";
 import { ensureDirectory, newFile, openToWrite, placedFile, removeTree } from "../sys/store-files.ts";
 
 const DIRECTORY = "process-image";
@@ -31,27 +30,26 @@ export interface SuspendedImage extends AboutSuspended {
 
 /**
  * Makes the one of a snapshot.
- * @param fill writes into the open file, and says whether there is an image.
+ * @param fill writes into the open file.
  * @throws what it throws, `disk_full`; nothing of it is left then.
  */
 export async function makeSuspendedImage(
   snapshotDirectory: string,
   about: AboutSuspended,
-  fill: (image: number) => Promise<boolean>,
+  fill: (image: number) => Promise<void>,
 ): Promise<void> {
   const directory = join(snapshotDirectory, DIRECTORY);
   const imagePath = join(directory, "image");
-  let isMade = false;
   try {
     ensureDirectory(directory, 0o700);
     await newFile(imagePath, "", 0o400);
     using image = openToWrite(imagePath);
-    if (!(await fill(image.fd))) return;
+    await fill(image.fd);
     // Last: without it the rest is nothing. None of it is synced, since no later boot takes it.
     await newFile(join(directory, "about.json"), sealJson(about), 0o400);
-    isMade = true;
-  } finally {
-    if (!isMade) removeTree(directory);
+  } catch (error) {
+    removeTree(directory);
+    throw error;
   }
 }
 
@@ -61,17 +59,10 @@ export async function findSuspendedImage(
   fits: Pick<AboutSuspended, "launcher" | "bootId">,
 ): Promise<SuspendedImage | undefined> {
   const directory = join(snapshotDirectory, DIRECTORY);
-  try {
-    const about = unsealJson(await readBytes(join(directory, "about.json")), directory, {
-      schema: About,
-      maxBytes: MAX_ABOUT_BYTES,
-      corrupt: (origin, problems) => new Error(`${origin}: ${problems.join(", ")}`),
-    });
-    const image = { ...about, imagePath: join(directory, "image") };
-    const { imagePath, basePath, launcher, bootId } = image;
-    const isThere = [imagePath, basePath].every((path) => path === null || placedFile(path) !== undefined);
-    return isThere && launcher === fits.launcher && bootId === fits.bootId ? image : undefined;
-  } catch {
-    return undefined; // there is none, or it was never finished
-  }
+  const about = await readCached(join(directory, "about.json"), About, MAX_ABOUT_BYTES);
+  if (about === undefined) return undefined;
+  const image = { ...about, imagePath: join(directory, "image") };
+  const { imagePath, basePath, launcher, bootId } = image;
+  const isThere = [imagePath, basePath].every((path) => path === null || placedFile(path) !== undefined);
+  return isThere && launcher === fits.launcher && bootId === fits.bootId ? image : undefined;
 }

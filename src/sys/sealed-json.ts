@@ -1,6 +1,7 @@
 /** JSON documents with a checksum of their own: manifests of templates and snapshots. */
 import { createHash } from "node:crypto";
 import type { z } from "zod";
+import { readBytes } from "./paths.ts";
 
 /** A kind of document. */
 export interface SealedKind<T> {
@@ -42,6 +43,16 @@ export function unsealJson<T>(bytes: Uint8Array, origin: string, { schema, maxBy
     origin,
     parsed.error.issues.map((issue) => `${issue.path.join(".") || "the whole"}: ${issue.message}`),
   );
+}
+
+/** Reads a document of a cache. @returns undefined if there is none, it was never finished, or is damaged: it is of no use then. */
+export async function readCached<T>(path: string, schema: z.ZodType<T>, maxBytes: number): Promise<T | undefined> {
+  const corrupt = (origin: string, problems: readonly string[]) => new Error(`${origin}: ${problems.join(", ")}`);
+  try {
+    return unsealJson(await readBytes(path), path, { schema, maxBytes, corrupt });
+  } catch {
+    return undefined;
+  }
 }
 
 function checksumOf(body: string): string {

@@ -6,9 +6,8 @@ import { randomBytes } from "node:crypto";
 import { basename, join } from "node:path";
 import { z } from "zod";
 import { copySparse } from "../sys/memory-file.ts";
-import { readBytes } from "../sys/paths.ts";
 import { publishFile } from "../sys/publish.ts";
-import { sealJson, unsealJson } from "../sys/sealed-json.ts";
+import { readCached, sealJson } from "../sys/sealed-json.ts";
 import { ensureDirectory, namesBelow, newFile, openToWrite, placedFile, removeTree, seal } from "../sys/store-files.ts";
 import { ApplicationSchema } from "./application.ts";
 import type { LoadedTemplate } from "./store.ts";
@@ -97,17 +96,8 @@ export async function findProcessImage(
 
 /** Reads what is known of one. @returns undefined: it was never finished, or is damaged. */
 async function readProcessImage(directory: string): Promise<(ProcessImage & AboutImage) | undefined> {
-  try {
-    const bytes = await readBytes(join(directory, "about.json"));
-    const about = unsealJson(bytes, directory, {
-      schema: About,
-      maxBytes: MAX_ABOUT_BYTES,
-      corrupt: (origin, problems) => new Error(`${origin}: ${problems.join(", ")}`),
-    });
-    return { ...about, directory, imagePath: join(directory, "image"), memoryPath: join(directory, "memory") };
-  } catch {
-    return undefined;
-  }
+  const about = await readCached(join(directory, "about.json"), About, MAX_ABOUT_BYTES);
+  return about && { ...about, directory, imagePath: join(directory, "image"), memoryPath: join(directory, "memory") };
 }
 
 /** The process image that a VM has gone on from, by the memory file that it has mapped. @returns undefined: from none. */

@@ -181,9 +181,7 @@ describeVms("VMs from a process image", () => {
     expect(existsSync(join(templateDirectory(), image, "image"))).toBe(false);
     // Its pool warms another parent, and writes that down.
     await vms.poolsFull();
-    const deadline = soon();
-    while ((await vms.run(["true"], { pool: false })).vm.clone.path !== "image")
-      await deadline.race(Bun.sleep(100), "another process image");
+    await vms.untilImage({ pool: false });
     expect(await vms.leftBehind()).toEqual(NOTHING_LEFT);
     vms = await vms.reopen({ pool: { blocked: 0, warm: 0, parent: true } });
     expect(images()).toHaveLength(1);
@@ -201,10 +199,8 @@ describeVms("VMs from a process image", () => {
       templates: [{ memoryMiB: 192, vcpus: 1 }],
     });
     const request = { memoryBytes: 192 * 2 ** 20 };
-    const pathOf = async () => (await other.run(["true"], request)).vm.clone.path;
-    expect(await pathOf()).toBe("cold");
-    const deadline = soon();
-    while ((await pathOf()) !== "image") await deadline.race(Bun.sleep(500), "a process image");
+    expect((await other.run(["true"], request)).vm.clone.path).toBe("cold");
+    await other.untilImage(request);
     expect(await other.leftBehind()).toEqual(NOTHING_LEFT);
   });
 

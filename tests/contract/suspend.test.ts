@@ -24,9 +24,7 @@ for (const { way, options } of WAYS)
       vms = await TestEngine.open(options);
       await vms.remove((await vms.start()).id);
       // Its template has a process image then, if it is to have one.
-      const deadline = soon();
-      while (options.processImages && (await vms.run(["true"])).vm.clone.path !== "image")
-        await deadline.race(Bun.sleep(100), "a process image");
+      if (options.processImages) await vms.untilImage({});
       vms.markDescriptors();
     }, 90_000);
     afterAll(() => vms?.[Symbol.asyncDispose]());

@@ -148,6 +148,13 @@ export class TestEngine implements AsyncDisposable {
     for (const { id } of this.engine.listVms()) await this.remove(id);
   }
 
+  /** Waits until such VMs go on from a process image, which is made in the background. */
+  async untilImage(request: Partial<CreateVmRequest>): Promise<void> {
+    const deadline = soon();
+    while ((await this.run(["true"], request)).vm.clone.path !== "image")
+      await deadline.race(Bun.sleep(250), "a process image");
+  }
+
   /** Waits until pools have what they should have. */
   async poolsFull(deadline: Deadline = soon()): Promise<void> {
     const full = () =>
